@@ -1,0 +1,170 @@
+"""What a desk is told: one folder, one `desk.toml` in it, and the environment.
+
+Order of precedence: environment (`DESK_LEDGER_URL`, `DESK_LIMITS__MAX_ORDER_NOTIONAL`, …),
+then `<home>/desk.toml`, then the defaults below. Nothing here holds a key: a venue names where
+its keys are, and `tradelib.venue.keys` reads them when a client is made.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from tradelib.errors import InvalidInput
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = PROJECT / "notebooks"
+DEFAULT_HOME = PROJECT / ".desk"
+SETTINGS_FILE = "desk.toml"
+
+
+def _exact(value: Any) -> Any:
+    """TOML numbers arrive as floats; their shortest text is what the user wrote."""
+    return str(value) if isinstance(value, float) else value
+
+
+Money = Annotated[Decimal, BeforeValidator(_exact)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NotionalRange(_Frozen):
+    """Smallest and largest value of one order, in a quote currency."""
+
+    min: Money = Decimal("10")
+    max: Money = Decimal("10000")
+
+
+class LimitSettings(_Frozen):
+    """What the desk refuses to do. Shares are fractions of the account's equity."""
+
+    order_notional: dict[str, NotionalRange] = Field(
+        default_factory=lambda: {
+            "default": NotionalRange(),
+            "BTC": NotionalRange(min=Decimal("0.0005"), max=Decimal("0.5")),
+            "ETH": NotionalRange(min=Decimal("0.005"), max=Decimal("5")),
+        }
+    )
+    max_position_share: Money = Decimal("0.30")
+    max_open_positions: int = Field(default=10, ge=1)
+    max_trades_per_day: int = Field(default=50, ge=0)
+    max_daily_loss_share: Money = Decimal("0.05")
+    min_cash_share: Money = Decimal("0.05")
+    max_candle_age: float = Field(
+        default=2.0, gt=0, description="age of the last closed candle, in timeframes"
+    )
+
+    def notional_for(self, quote: str) -> NotionalRange:
+        """The allowed order values in currency `quote`."""
+        return self.order_notional.get(quote) or self.order_notional["default"]
+
+
+class VenueSettings(_Frozen):
+    """One exchange account.
+
+    rest_url, ws_url: base URLs that replace the exchange's own; `service:NAME` stands for the
+        address of a service that `desk up` started.
+    keys: `env:PREFIX` (PREFIX_KEY and PREFIX_SECRET), or a TOML file only its owner can read,
+        relative to the desk's home.
+    quote: the currency in which the account's equity is told.
+    """
+
+    exchange: str = "binance"
+    rest_url: str | None = None
+    ws_url: str | None = None
+    keys: str | None = None
+    quote: str = "USDT"
+    timeout: float = Field(default=10.0, gt=0, description="seconds a request may take")
+
+
+class PortSettings(_Frozen):
+    """Preferred ports on loopback; a busy one is replaced by a free one."""
+
+    paper: int = 8620
+    prefect: int = 8621
+    voila: int = 8622
+    jupyter: int = 8623
+
+
+class DeskSettings(BaseSettings):
+    """The whole of a desk's settings, frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DESK_", env_nested_delimiter="__", frozen=True, extra="forbid"
+    )
+
+    home: Path = DEFAULT_HOME
+    ledger_url: str | None = Field(default=None, repr=False)
+    venues: dict[str, VenueSettings] = Field(default_factory=dict)
+    limits: LimitSettings = LimitSettings()
+    ports: PortSettings = PortSettings()
+    notebook_timeout: float = Field(default=120.0, gt=0, description="seconds a notebook may run")
+    kernels: int = Field(default=2, ge=1, description="notebooks that run side by side")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, **_: Any,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        home = Path(init_settings().get("home") or os.environ.get("DESK_HOME") or DEFAULT_HOME)
+        file = home.expanduser() / SETTINGS_FILE
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file))
+
+    @property
+    def reports(self) -> Path:
+        """Where executed notebooks are kept: the project's `reports/` for the desk in the
+        project, `<home>/reports` for any other."""
+        return PROJECT / "reports" if self.home == DEFAULT_HOME else self.home / "reports"
+
+    @property
+    def candles(self) -> Path:
+        return self.home / "candles"
+
+    @property
+    def logs(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def services_file(self) -> Path:
+        """Addresses and process ids of what `desk up` started."""
+        return self.home / "run" / "services.json"
+
+    @property
+    def database_url(self) -> str:
+        return self.ledger_url or f"sqlite:///{self.home / 'ledger.sqlite'}"
+
+
+def load_settings(home: Path | str | None = None) -> DeskSettings:
+    """Settings of the desk at `home` (else DESK_HOME, else `.desk` in the project).
+
+    Raises InvalidInput that names the file, the setting and what is wrong with it.
+    """
+    try:
+        return DeskSettings(**({"home": Path(home)} if home else {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise InvalidInput(
+            f"Setting {name!r} is not acceptable: {first['msg']}; "
+            f"mend it in {SETTINGS_FILE} or the DESK_ environment."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"{SETTINGS_FILE} is not valid TOML: {error}; mend that line.") from error
