@@ -1,0 +1,1 @@
+"""Candles: their shape, their files, their store, their gaps and their freshness."""

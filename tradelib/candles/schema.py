@@ -1,0 +1,175 @@
+"""The candle frame: what one looks like, what is refused, where it has gaps, what it hashes to.
+
+A candle frame is a DataFrame with a UTC DatetimeIndex `open_time` in milliseconds and the float64
+columns open, high, low, close (quote per base) and volume (base units), oldest first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from tradelib.clock import from_ms, timeframe_ms
+from tradelib.errors import InvalidInput
+
+TIME = "open_time"
+PRICES = ("open", "high", "low", "close")
+COLUMNS = (*PRICES, "volume")
+
+# Venues open weekly candles on Monday; 1970 began on a Thursday.
+_FIRST_MONDAY_MS = 4 * 86_400_000
+
+
+class Gap(NamedTuple):
+    """Candles that are missing: `start` is the open of the first, `end` the open of the next one
+    that is there, `missing` their number."""
+
+    start: datetime
+    end: datetime
+    missing: int
+
+
+def candles_from_rows(rows: Iterable[Sequence[float]]) -> pd.DataFrame:
+    """A candle frame of rows (open time in ms, open, high, low, close, volume), unchecked.
+
+    Gives the shape alone; `validate_candles` judges the content.
+    """
+    table = [list(row)[:6] for row in rows]
+    values = np.array([row[1:] for row in table], dtype="float64").reshape(len(table), 5)
+    return _frame(np.array([int(row[0]) for row in table], dtype="int64"), values)
+
+
+def empty_candles() -> pd.DataFrame:
+    """A candle frame without rows."""
+    return candles_from_rows([])
+
+
+def _frame(open_ms: np.ndarray, values: np.ndarray) -> pd.DataFrame:
+    index = pd.DatetimeIndex(open_ms.astype("datetime64[ms]"), name=TIME).tz_localize("UTC")
+    return pd.DataFrame(values, index=index, columns=list(COLUMNS))
+
+
+def open_ms(frame: pd.DataFrame) -> np.ndarray:
+    """Open times of the frame's candles, int64 milliseconds since 1970."""
+    return frame.index.as_unit("ms").asi8
+
+
+def on_grid(times_ms: np.ndarray, timeframe: str) -> np.ndarray:
+    """Which of the times (ms) may open a candle of the timeframe."""
+    offset = _FIRST_MONDAY_MS if timeframe.endswith("w") else 0
+    return (times_ms - offset) % timeframe_ms(timeframe) == 0
+
+
+def validate_candles(frame: pd.DataFrame, timeframe: str, where: str) -> pd.DataFrame:
+    """The frame in its exact shape, or InvalidInput that names what is wrong and `where`.
+
+    where: the file, or the venue and symbol, as the reader of a message knows it.
+    Gaps are allowed: see `find_gaps`.
+    """
+    frame = _shaped(frame, where)
+    _refuse_doubles(frame, timeframe, where)
+    _refuse_disorder(frame, timeframe, where)
+    _refuse_values(frame, where)
+    return frame
+
+
+def _shaped(frame: pd.DataFrame, where: str) -> pd.DataFrame:
+    missing = [column for column in COLUMNS if column not in frame.columns]
+    if missing:
+        raise InvalidInput(f"{where} has no column {', '.join(missing)}; add it.")
+    if not isinstance(frame.index, pd.DatetimeIndex) or frame.index.tz is None:
+        raise InvalidInput(f"{where} has no open times in UTC; index its rows by aware times.")
+    if frame.index.hasnans:
+        raise InvalidInput(f"{where} has a row without an open time; remove it or complete it.")
+    shaped = frame[list(COLUMNS)].astype("float64")
+    shaped.index = frame.index.tz_convert("UTC").as_unit("ms").rename(TIME)
+    if (shaped.index != frame.index).any():
+        raise InvalidInput(f"{where} has open times finer than a millisecond; round them.")
+    shaped.index.freq = None
+    return shaped
+
+
+def _refuse_doubles(frame: pd.DataFrame, timeframe: str, where: str) -> None:
+    doubled = frame.index.duplicated()
+    if not doubled.any():
+        return
+    gaps = find_gaps(frame[~doubled].sort_index(), timeframe)
+    also = (
+        f", and {sum(gap.missing for gap in gaps)} candles missing in {len(gaps)} gaps, "
+        f"the first from {_text(gaps[0].start)}"
+        if gaps
+        else ""
+    )
+    raise InvalidInput(
+        f"{where} has {doubled.sum()} doubled rows, the first at "
+        f"{_text(frame.index[doubled][0])}{also}; keep one row for each open time."
+    )
+
+
+def _refuse_disorder(frame: pd.DataFrame, timeframe: str, where: str) -> None:
+    times = open_ms(frame)
+    if (back := np.flatnonzero(np.diff(times) < 0)).size:
+        raise InvalidInput(
+            f"{where} is out of order: {_text(frame.index[back[0] + 1])} comes after "
+            f"{_text(frame.index[back[0]])}; sort its rows by open time."
+        )
+    if (off := np.flatnonzero(~on_grid(times, timeframe))).size:
+        raise InvalidInput(
+            f"{where} has a row at {_text(frame.index[off[0]])}, which is not a {timeframe} open "
+            f"time; check the timeframe."
+        )
+
+
+def _refuse_values(frame: pd.DataFrame, where: str) -> None:
+    for column in COLUMNS:
+        values = frame[column].to_numpy()
+        _refuse_row(~np.isfinite(values), frame, column, "is not a finite number", where)
+        if column == "volume":
+            _refuse_row(values < 0, frame, column, "is negative", where)
+        else:
+            _refuse_row(values <= 0, frame, column, "is not above zero", where)
+    open_, high, low, close = (frame[column].to_numpy() for column in PRICES)
+    _refuse_row(high < low, frame, "high", "is below the low", where)
+    _refuse_row(high < np.maximum(open_, close), frame, "high", "is below open or close", where)
+    _refuse_row(low > np.minimum(open_, close), frame, "low", "is above open or close", where)
+
+
+def _refuse_row(bad: np.ndarray, frame: pd.DataFrame, column: str, what: str, where: str) -> None:
+    if bad.any():
+        row = int(bad.argmax())
+        raise InvalidInput(
+            f"{where}: the {column} {frame[column].iloc[row]:.12g} at {_text(frame.index[row])} "
+            f"{what} ({bad.sum()} such rows); correct or remove them."
+        )
+
+
+def _text(time: datetime) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def find_gaps(frame: pd.DataFrame, timeframe: str) -> list[Gap]:
+    """The holes between the first and the last candle of an ordered frame, oldest first."""
+    step, times = timeframe_ms(timeframe), open_ms(frame)
+    return [
+        Gap(
+            from_ms(times[i] + step),
+            from_ms(times[i + 1]),
+            int(times[i + 1] - times[i]) // step - 1,
+        )
+        for i in np.flatnonzero(np.diff(times) > step)
+    ]
+
+
+def candles_hash(frame: pd.DataFrame) -> str:
+    """SHA-256 of the open times (ms) and values as little-endian bytes, row after row."""
+    table = np.empty(len(frame), dtype=[(TIME, "<i8"), *((column, "<f8") for column in COLUMNS)])
+    table[TIME] = open_ms(frame)
+    for column in COLUMNS:
+        # Adding zero turns -0.0 into 0.0, which compares equal and must hash equal.
+        table[column] = frame[column].to_numpy() + 0.0
+    return hashlib.sha256(table.tobytes()).hexdigest()
