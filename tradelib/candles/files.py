@@ -79,11 +79,12 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, float_precision="round_trip", encoding="utf-8-sig")
+        table = pd.read_csv(path, encoding="utf-8-sig")
     except pd.errors.EmptyDataError as error:
         raise InvalidInput(f"{path} is empty; give a file with candles.") from error
     except (ValueError, pd.errors.ParserError) as error:
-        raise InvalidInput(f"{path} is not CSV text ({error}); save its candles anew.") from error
+        why = " ".join(str(error).split())
+        raise InvalidInput(f"{path} is not CSV text ({why}); save its candles anew.") from error
     if not isinstance(table.index, pd.RangeIndex):
         raise InvalidInput(f"{path} has rows with more fields than its header; mend its rows.")
     return table
