@@ -133,8 +133,8 @@ def _as_times(times: pd.Series, path: Path) -> pd.DatetimeIndex:
     if (bad := parsed.isna().to_numpy()).any():
         row = int(bad.argmax())
         raise InvalidInput(
-            f"{path}, row {row + 1}: {times.name} {times.iloc[row]!r} is not a time; write ISO text "
-            f"or milliseconds since 1970."
+            f"{path}, row {row + 1}: {times.name} {times.iloc[row]!r} is not a time; "
+            f"write ISO text or milliseconds since 1970."
         )
     return pd.DatetimeIndex(parsed)
 

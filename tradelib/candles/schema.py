@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tradelib.clock import from_ms, timeframe_ms
+from tradelib.clock import from_ms, timeframe_ms, to_ms
 from tradelib.errors import InvalidInput
 
 TIME = "open_time"
@@ -39,19 +39,28 @@ def candles_from_rows(rows: Iterable[Sequence[float]]) -> pd.DataFrame:
 
     Gives the shape alone; `validate_candles` judges the content.
     """
-    table = [list(row)[:6] for row in rows]
-    values = np.array([row[1:] for row in table], dtype="float64").reshape(len(table), 5)
-    return _frame(np.array([int(row[0]) for row in table], dtype="int64"), values)
+    table = [(int(row[0]), *row[1:6]) for row in rows]
+    return candles_from_arrays(*zip(*table, strict=True)) if table else empty_candles()
+
+
+def candles_from_arrays(
+    open_ms: Sequence[int],
+    open: Sequence[float],
+    high: Sequence[float],
+    low: Sequence[float],
+    close: Sequence[float],
+    volume: Sequence[float],
+) -> pd.DataFrame:
+    """A candle frame of columns, open times in ms since 1970, unchecked."""
+    times = np.asarray(open_ms, dtype="int64").astype("datetime64[ms]")
+    values = np.column_stack([open, high, low, close, volume]).astype("float64")
+    index = pd.DatetimeIndex(times, name=TIME).tz_localize("UTC")
+    return pd.DataFrame(values, index=index, columns=list(COLUMNS))
 
 
 def empty_candles() -> pd.DataFrame:
     """A candle frame without rows."""
-    return candles_from_rows([])
-
-
-def _frame(open_ms: np.ndarray, values: np.ndarray) -> pd.DataFrame:
-    index = pd.DatetimeIndex(open_ms.astype("datetime64[ms]"), name=TIME).tz_localize("UTC")
-    return pd.DataFrame(values, index=index, columns=list(COLUMNS))
+    return candles_from_arrays([], [], [], [], [], [])
 
 
 def open_ms(frame: pd.DataFrame) -> np.ndarray:
@@ -61,8 +70,17 @@ def open_ms(frame: pd.DataFrame) -> np.ndarray:
 
 def on_grid(times_ms: np.ndarray, timeframe: str) -> np.ndarray:
     """Which of the times (ms) may open a candle of the timeframe."""
-    offset = _FIRST_MONDAY_MS if timeframe.endswith("w") else 0
-    return (times_ms - offset) % timeframe_ms(timeframe) == 0
+    return (times_ms - _first_open_ms(timeframe)) % timeframe_ms(timeframe) == 0
+
+
+def newest_close(as_of: datetime, timeframe: str) -> datetime:
+    """When the newest candle that is closed at `as_of` closed."""
+    now, step = to_ms(as_of), timeframe_ms(timeframe)
+    return from_ms(now - (now - _first_open_ms(timeframe)) % step)
+
+
+def _first_open_ms(timeframe: str) -> int:
+    return _FIRST_MONDAY_MS if timeframe.endswith("w") else 0
 
 
 def validate_candles(frame: pd.DataFrame, timeframe: str, where: str) -> pd.DataFrame:

@@ -1,0 +1,138 @@
+"""Bring the store up to date: ask a venue for what is missing, and for nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import pandas as pd
+
+from tradelib.candles.schema import Gap, newest_close
+from tradelib.candles.store import CandleStore
+from tradelib.clock import timeframe_ms
+from tradelib.errors import DeskError
+
+PAGE = 1000
+"""Most candles to ask for in one request."""
+
+
+class CandleSource(Protocol):
+    """Whatever answers with candles; a venue's client does."""
+
+    def fetch_ohlcv(self, symbol: str, timeframe: str, since: datetime, limit: int) -> pd.DataFrame:
+        """At most `limit` candles that open at or after `since`, oldest first, as a candle frame;
+        the last may still be forming."""
+        ...
+
+
+@dataclass(frozen=True)
+class FetchReport:
+    """What fetching one symbol did.
+
+    requested: candles asked for, gaps' included. open_gaps: holes that stay unexplained;
+    recorded_gaps: holes in which the venue turned out to have no candles. last_close and age:
+    of the newest stored candle, None without one. error: what stopped this symbol, else None.
+    """
+
+    symbol: str
+    requested: int = 0
+    added: int = 0
+    revised: int = 0
+    open_gaps: tuple[Gap, ...] = ()
+    recorded_gaps: tuple[Gap, ...] = ()
+    last_close: datetime | None = None
+    age: timedelta | None = None
+    error: DeskError | None = None
+
+
+def fetch_candles(
+    source: CandleSource,
+    store: CandleStore,
+    venue: str,
+    symbols: Iterable[str],
+    timeframe: str,
+    *,
+    as_of: datetime,
+    history: int,
+) -> list[FetchReport]:
+    """Fetch every symbol's candles that closed by `as_of` and are not stored yet.
+
+    history: candles to fetch for a series that has none yet, and how far back holes are filled.
+    One symbol's error does not stop the others: its report carries it.
+    """
+    return [
+        _SeriesFetch(source, store, venue, symbol, timeframe, as_of, history).run()
+        for symbol in symbols
+    ]
+
+
+class _SeriesFetch:
+    """One symbol's fetch and its running count."""
+
+    def __init__(
+        self,
+        source: CandleSource,
+        store: CandleStore,
+        venue: str,
+        symbol: str,
+        timeframe: str,
+        as_of: datetime,
+        history: int,
+    ) -> None:
+        self.source, self.store, self.as_of = source, store, as_of
+        self.name = (venue, symbol, timeframe)
+        self.step = timedelta(milliseconds=timeframe_ms(timeframe))
+        self.end = newest_close(as_of, timeframe)
+        self.start = self.end - history * self.step
+        self.requested = self.added = self.revised = 0
+        self.recorded: list[Gap] = []
+
+    def run(self) -> FetchReport:
+        error = None
+        try:
+            self.fetch_range(self.store.last_close(*self.name) or self.start, self.end)
+            self.close_gaps()
+        except DeskError as stopped:
+            error = stopped
+        return self.report(error)
+
+    def fetch_range(self, since: datetime, end: datetime) -> None:
+        """Fetch and store the candles that open from `since` to before `end`, page by page."""
+        while since < end:
+            limit = min(PAGE, -(-(end - since) // self.step))
+            page = self.source.fetch_ohlcv(*self.name[1:], since, limit)
+            self.requested += limit
+            appended = self.store.append(*self.name, page, as_of=self.as_of)
+            self.added += appended.added
+            self.revised += appended.revised
+            since = self.after(page, since, limit)
+
+    def after(self, page: pd.DataFrame, since: datetime, limit: int) -> datetime:
+        """Where the next page begins; beyond the whole page when the venue had nothing in it."""
+        if len(page) and page.index[-1] >= since:
+            return page.index[-1].to_pydatetime() + self.step
+        return since + limit * self.step
+
+    def close_gaps(self) -> None:
+        """Ask once more for every hole; what the venue does not have is recorded as its own."""
+        for gap in self.gaps():
+            self.fetch_range(gap.start, gap.end)
+        for gap in self.gaps():
+            self.store.record_gap(*self.name, gap)
+            self.recorded.append(gap)
+
+    def gaps(self) -> list[Gap]:
+        return self.store.gaps(*self.name, start=self.start, end=self.end)
+
+    def report(self, error: DeskError | None) -> FetchReport:
+        symbol = self.name[1]
+        counts = (self.requested, self.added, self.revised)
+        try:
+            last = self.store.last_close(*self.name, as_of=self.as_of)
+            gaps = tuple(self.gaps())
+        except DeskError as unreadable:
+            return FetchReport(symbol, *counts, error=error or unreadable)
+        age = self.as_of - last if last else None
+        return FetchReport(symbol, *counts, gaps, tuple(self.recorded), last, age, error)

@@ -1,0 +1,384 @@
+"""The candle store: `<root>/<venue>/<BTC-USDT>/<1h>/2026-01.parquet`, plain Parquet.
+
+Beside the months of a series lie `revisions.jsonl` (closed candles whose values a venue changed,
+or that came late, with both values and the as-of time) and `gaps.json` (ranges in which the venue
+has no candles). Writers take one lock per series and write the oldest month first; readers take
+none and read the newest month first, so that they never see a hole where a writer is at work.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote, unquote
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from tradelib.candles.partitions import (
+    MONTH,
+    append_lines,
+    month_files,
+    read_month,
+    remove_leftovers,
+    replace_file,
+    storage,
+    write_month,
+)
+from tradelib.candles.schema import (
+    COLUMNS,
+    Gap,
+    empty_candles,
+    find_gaps,
+    open_ms,
+    validate_candles,
+)
+from tradelib.clock import format_time, from_ms, parse_time, timeframe_ms, to_ms
+from tradelib.errors import InvalidInput, StorageFailed
+
+LOCK_TIMEOUT = 30.0
+"""Seconds a writer waits for another writer of the same series."""
+
+_VENUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+
+
+class StoredSeries(NamedTuple):
+    """The name of one stored series, such as ('paper', 'BTC/USDT', '1h')."""
+
+    venue: str
+    symbol: str
+    timeframe: str
+
+
+@dataclass(frozen=True)
+class AppendReport:
+    """What an append changed. gaps: holes around the appended candles that nobody explained."""
+
+    added: int = 0
+    revised: int = 0
+    gaps: tuple[Gap, ...] = ()
+
+
+class _Revision(NamedTuple):
+    """One closed candle that changed at `as_of_ms`; `old` is None for one that came late."""
+
+    as_of_ms: int
+    open_ms: int
+    old: list[float] | None
+    new: list[float]
+
+
+class CandleStore:
+    """Closed candles of many series under one folder, shared by any number of processes."""
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    def append(
+        self, venue: str, symbol: str, timeframe: str, frame: pd.DataFrame, *, as_of: datetime
+    ) -> AppendReport:
+        """Keep those of the candles that are closed at `as_of`.
+
+        Equal candles are kept once. A stored candle that differs is revised: the new values
+        win, and both are written to `revisions.jsonl`.
+        """
+        frame = validate_candles(frame, timeframe, f"{venue} {symbol} {timeframe}")
+        frame = _closed(frame, timeframe, as_of)
+        if frame.empty:
+            return AppendReport()
+        with self._writing(venue, symbol, timeframe) as folder:
+            newest = self.last_close(venue, symbol, timeframe)
+            oldest = _oldest_open_ms(folder)
+            bounds = (oldest, to_ms(newest)) if newest else (0, 0)
+            added, revised = 0, 0
+            for month, part in frame.groupby(frame.index.strftime(MONTH)):
+                counts = _merge_month(folder / f"{month}.parquet", part, bounds, to_ms(as_of))
+                added, revised = added + counts[0], revised + counts[1]
+        gaps = self.gaps(venue, symbol, timeframe, start=frame.index[0], end=frame.index[-1])
+        return AppendReport(added, revised, tuple(gaps))
+
+    def load(
+        self,
+        venue: str,
+        symbol: str,
+        timeframe: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        as_of: datetime | None = None,
+        limit: int | None = None,
+    ) -> pd.DataFrame:
+        """Stored candles with start <= open < end, oldest first; the newest `limit` of them.
+
+        as_of: only candles closed by then, with the values known then, so that a page opened
+            again reads what it read.
+        """
+        folder = self._folder(venue, symbol, timeframe)
+        revisions = _read_revisions(folder, as_of)
+        parts, count = [], 0
+        for path in reversed(_months_between(folder, start, end or as_of)):
+            part = _undo(read_month(path), revisions)
+            part = _between(part, start, end)
+            parts.append(_closed(part, timeframe, as_of) if as_of else part)
+            count += len(parts[-1])
+            if limit is not None and count >= limit:
+                break
+        frame = pd.concat(parts[::-1]) if parts else empty_candles()
+        if limit is not None:
+            frame = frame.iloc[max(len(frame) - limit, 0) :]
+        return _validate_stored(frame, timeframe, folder)
+
+    def last_close(
+        self, venue: str, symbol: str, timeframe: str, *, as_of: datetime | None = None
+    ) -> datetime | None:
+        """When the newest stored candle (of those closed at `as_of`) closed; None without one."""
+        newest = self.load(venue, symbol, timeframe, as_of=as_of, limit=1)
+        if newest.empty:
+            return None
+        return from_ms(open_ms(newest)[-1] + timeframe_ms(timeframe))
+
+    def age(self, venue: str, symbol: str, timeframe: str, *, as_of: datetime) -> timedelta | None:
+        """Time from the close of the newest candle to `as_of`, never negative; None without one."""
+        last = self.last_close(venue, symbol, timeframe, as_of=as_of)
+        return as_of - last if last else None
+
+    def gaps(
+        self,
+        venue: str,
+        symbol: str,
+        timeframe: str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> list[Gap]:
+        """Holes between stored candles that reach into start…end, but for the recorded ones."""
+        folder = self._folder(venue, symbol, timeframe)
+        files = _with_neighbours(month_files(folder), _months_between(folder, start, end))
+        frames = [read_month(path) for path in reversed(files)][::-1]
+        if not frames:
+            return []
+        stored = _validate_stored(pd.concat(frames), timeframe, folder)
+        holes = [
+            gap
+            for gap in find_gaps(stored, timeframe)
+            if (start is None or gap.end > start) and (end is None or gap.start < end)
+        ]
+        return _without(holes, _read_gaps(folder), timeframe_ms(timeframe))
+
+    def record_gap(self, venue: str, symbol: str, timeframe: str, gap: Gap) -> None:
+        """Remember that the venue itself has no candles in the gap."""
+        with self._writing(venue, symbol, timeframe) as folder:
+            ranges = _joined([*_read_gaps(folder), (to_ms(gap.start), to_ms(gap.end))])
+            text = json.dumps([[format_time(from_ms(t)) for t in pair] for pair in ranges])
+            replace_file(folder / "gaps.json", text.encode())
+
+    def recorded_gaps(self, venue: str, symbol: str, timeframe: str) -> list[Gap]:
+        """Ranges in which the venue itself has no candles, oldest first."""
+        step = timeframe_ms(timeframe)
+        return [
+            Gap(from_ms(start), from_ms(end), (end - start) // step)
+            for start, end in _read_gaps(self._folder(venue, symbol, timeframe))
+        ]
+
+    def series(self) -> list[StoredSeries]:
+        """Every stored series, sorted by name."""
+        folders = sorted(path for path in self.root.glob("*/*/*") if month_files(path))
+        return [
+            StoredSeries(path.parent.parent.name, _symbol_of(path.parent.name), path.name)
+            for path in folders
+        ]
+
+    def _folder(self, venue: str, symbol: str, timeframe: str) -> Path:
+        timeframe_ms(timeframe)
+        if not _VENUE.match(venue):
+            raise InvalidInput(f"Venue name {venue!r} must be letters, digits, - and _.")
+        return self.root / venue / _folder_of(symbol) / timeframe
+
+    @contextmanager
+    def _writing(self, venue: str, symbol: str, timeframe: str) -> Iterator[Path]:
+        folder = self._folder(venue, symbol, timeframe)
+        with storage(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT):
+                    remove_leftovers(folder)
+                    yield folder
+            except Timeout as error:
+                raise StorageFailed(
+                    f"Candles under {folder} stayed locked for {LOCK_TIMEOUT:g} s; "
+                    f"look for a process that hangs while writing them."
+                ) from error
+
+
+def _folder_of(symbol: str) -> str:
+    """'BTC/USDT' as 'BTC-USDT'; whatever is not safe in a file name is percent-encoded."""
+    base, slash, quoted = symbol.partition("/")
+    if not (base and slash and quoted):
+        raise InvalidInput(f"Symbol {symbol!r} is not acceptable; write it as BTC/USDT.")
+    return "-".join(quote(part, safe="").replace("-", "%2D") for part in (base, quoted))
+
+
+def _symbol_of(folder: str) -> str:
+    return "/".join(unquote(part) for part in folder.split("-", 1))
+
+
+def _closed(frame: pd.DataFrame, timeframe: str, as_of: datetime) -> pd.DataFrame:
+    return frame[open_ms(frame) + timeframe_ms(timeframe) <= to_ms(as_of)]
+
+
+def _between(frame: pd.DataFrame, start: datetime | None, end: datetime | None) -> pd.DataFrame:
+    times = open_ms(frame)
+    keep = np.ones(len(frame), dtype=bool)
+    if start is not None:
+        keep &= times >= to_ms(start)
+    if end is not None:
+        keep &= times < to_ms(end)
+    return frame[keep]
+
+
+def _months_between(folder: Path, start: datetime | None, end: datetime | None) -> list[Path]:
+    first = from_ms(to_ms(start)).strftime(MONTH) if start else ""
+    last = from_ms(to_ms(end)).strftime(MONTH) if end else "9999"
+    return [path for path in month_files(folder) if first <= path.stem <= last]
+
+
+def _with_neighbours(files: list[Path], chosen: list[Path]) -> list[Path]:
+    """The chosen months and the stored ones next to them: a hole may span a whole month."""
+    if not chosen:
+        return files
+    first, last = files.index(chosen[0]), files.index(chosen[-1])
+    return files[max(first - 1, 0) : last + 2]
+
+
+def _oldest_open_ms(folder: Path) -> int:
+    files = month_files(folder)
+    return int(open_ms(read_month(files[0]))[0]) if files else 0
+
+
+def _validate_stored(frame: pd.DataFrame, timeframe: str, folder: Path) -> pd.DataFrame:
+    try:
+        return validate_candles(frame, timeframe, str(folder))
+    except InvalidInput as error:
+        raise StorageFailed(f"Stored candles are damaged: {error}") from error
+
+
+def _merge_month(
+    path: Path, part: pd.DataFrame, bounds: tuple[int, int], as_of_ms: int
+) -> tuple[int, int]:
+    """Merge candles into their month; the numbers of added and of revised ones.
+
+    bounds: first open and last close of the series before, in ms. A candle that comes late
+        between them changes what a reader of an earlier as-of time would see, as a revision does.
+    """
+    stored = read_month(path) if path.exists() else empty_candles()
+    known = part.index.isin(stored.index)
+    before = stored.loc[part.index[known]]
+    changed = (before != part[known]).any(axis=1).to_numpy()
+    new, revised = part[~known], part[known][changed]
+    if new.empty and revised.empty:
+        return 0, 0
+    late = new[(open_ms(new) > bounds[0]) & (open_ms(new) < bounds[1])]
+    lines = [*_revision_lines(before[changed], revised, as_of_ms)]
+    lines += _revision_lines(None, late, as_of_ms)
+    if lines:
+        # The log goes first: a crash between the two leaves a note too many, not one too few.
+        append_lines(path.parent / "revisions.jsonl", lines)
+    merged = pd.concat([stored.drop(revised.index), revised, new]).sort_index()
+    write_month(path, merged)
+    return len(new), len(revised)
+
+
+def _revision_lines(old: pd.DataFrame | None, new: pd.DataFrame, as_of_ms: int) -> Iterator[str]:
+    for row, (time, values) in enumerate(zip(new.index, new.to_numpy().tolist(), strict=True)):
+        yield json.dumps(
+            {
+                "as_of": format_time(from_ms(as_of_ms)),
+                "open_time": format_time(time),
+                "old": None if old is None else old.iloc[row].tolist(),
+                "new": values,
+            }
+        )
+
+
+def _read_revisions(folder: Path, as_of: datetime | None) -> list[_Revision]:
+    """Revisions made after `as_of`, newest first; none when the newest values are wanted."""
+    path = folder / "revisions.jsonl"
+    if as_of is None or not path.exists():
+        return []
+    with storage(folder):
+        lines = path.read_text().splitlines()
+    revisions = [revision for line in lines if (revision := _parse_revision(line))]
+    return [revision for revision in revisions if revision.as_of_ms > to_ms(as_of)][::-1]
+
+
+def _parse_revision(line: str) -> _Revision | None:
+    """None for a line that a crash cut short: its candles were not replaced either."""
+    try:
+        note = json.loads(line)
+        times = (to_ms(parse_time(note["as_of"])), to_ms(parse_time(note["open_time"])))
+        return _Revision(*times, note["old"], note["new"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _undo(frame: pd.DataFrame, revisions: list[_Revision]) -> pd.DataFrame:
+    """The frame as it was before the revisions (newest first)."""
+    if not revisions or frame.empty:
+        return frame
+    frame = frame.copy()
+    for revision in revisions:
+        time = pd.Timestamp(revision.open_ms, unit="ms", tz="UTC")
+        if time not in frame.index:
+            continue
+        if revision.old is None:
+            frame = frame.drop(time)
+        else:
+            frame.loc[time, list(COLUMNS)] = revision.old
+    return frame
+
+
+def _read_gaps(folder: Path) -> list[tuple[int, int]]:
+    path = folder / "gaps.json"
+    if not path.exists():
+        return []
+    try:
+        pairs = json.loads(path.read_text())
+        return [(to_ms(parse_time(start)), to_ms(parse_time(end))) for start, end in pairs]
+    except (OSError, ValueError, TypeError, InvalidInput) as error:
+        raise StorageFailed(
+            f"Recorded gaps {path} cannot be read ({error}); delete the file."
+        ) from error
+
+
+def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Sorted ranges, those that touch made one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _without(holes: list[Gap], recorded: list[tuple[int, int]], step: int) -> list[Gap]:
+    """The parts of the holes that no recorded range (sorted, ms) covers."""
+    left = []
+    for hole in holes:
+        start, end = to_ms(hole.start), to_ms(hole.end)
+        for known_start, known_end in recorded:
+            if known_end <= start or known_start >= end:
+                continue
+            if known_start > start:
+                left.append((start, known_start))
+            start = max(start, known_end)
+        if start < end:
+            left.append((start, end))
+    return [Gap(from_ms(start), from_ms(end), (end - start) // step) for start, end in left]
