@@ -1,0 +1,1 @@
+"""Research: backtests and what shows them."""
