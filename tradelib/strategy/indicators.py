@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 
 
@@ -61,7 +62,10 @@ def bollinger(close: pd.Series, window: int = 20, width: float = 2.0) -> pd.Data
     window. Source: J. Bollinger, Bollinger on Bollinger Bands, 2001.
     """
     middle = sma(close, window)
-    reach = width * close.rolling(window).std(ddof=0)
+    # Squares of differences, summed anew for each window: a running variance, pandas' or TA-Lib's,
+    # loses its digits where the price stands still.
+    squares = sum((close.shift(age) - middle) ** 2 for age in range(window))
+    reach = width * np.sqrt(squares / window)
     return pd.DataFrame({"upper": middle + reach, "middle": middle, "lower": middle - reach})
 
 
