@@ -1,0 +1,220 @@
+"""The desk's services: the paper exchange, Prefect, the flows, Voilà and JupyterLab."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from tradelib.errors import InvalidInput, StorageFailed
+from tradelib.services.service import FileProbe, HttpProbe, Service
+from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
+
+# Seconds without a browser after which a page's kernel ends, and between two looks.
+PAGE_KERNEL_IDLE = 120
+PAGE_KERNEL_LOOK = 30
+# Prefect's first start makes its database: 5 s here, several times that on a slow disk.
+PREFECT_PATIENCE = 180.0
+
+
+def desk_services(
+    settings: DeskSettings,
+    paper_arguments: Sequence[str] = (),
+    *,
+    without: Collection[str] = (),
+) -> list[Service]:
+    """What `desk up` starts, in an order in which each needs only those before it.
+
+    paper_arguments: further arguments of `python -m tradelib.paper`.
+    without: names to leave out, of paper, prefect, flows, voila, jupyter.
+    """
+    services = [
+        prefect_server(settings),
+        paper_exchange(settings, paper_arguments),
+        jupyter_lab(settings),
+        voila(settings),
+        flows(settings, needs=tuple(n for n in ("prefect", "paper") if n not in without)),
+    ]
+    return [service for service in services if service.name not in without]
+
+
+def paper_exchange(settings: DeskSettings, arguments: Sequence[str] = ()) -> Service:
+    """The local exchange."""
+    return Service(
+        name="paper",
+        command=_python(
+            "tradelib.paper", "--home", settings.home / "paper", "--port", "{port}", *arguments
+        ),
+        port=settings.ports.paper,
+        ready=HttpProbe("/api/v3/ping"),
+        env={"DESK_HOME": str(settings.home)},
+        folder=PROJECT,
+    )
+
+
+def prefect_server(settings: DeskSettings) -> Service:
+    """Prefect's API and pages, on a database in the desk's home unless the environment names one.
+
+    Pages of other origins may not call the API: it can start a flow, and a flow can trade.
+    """
+    return Service(
+        name="prefect",
+        command=_python("prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}"),
+        port=settings.ports.prefect,
+        ready=HttpProbe("/api/health"),
+        link="/dashboard",
+        env={
+            **prefect_environment(settings, "{url}"),
+            "PREFECT_UI_API_URL": "{url}/api",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": "{url}",
+            "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+        },
+        keeps=("PREFECT_",),
+        folder=PROJECT,
+        ready_within=PREFECT_PATIENCE,
+    )
+
+
+def prefect_environment(settings: DeskSettings, url: str) -> dict[str, str]:
+    """What a process needs to talk to the desk's Prefect at `url`, and to nobody else."""
+    return {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_API_URL": f"{url}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def flows(settings: DeskSettings, needs: tuple[str, ...] = ("prefect",)) -> Service:
+    """The process that serves the flows; it makes the file DESK_READY_FILE when it is ready.
+
+    The only service that sees the venues' keys in the environment, for it alone trades.
+    """
+    ready = settings.services_file.with_name("flows.ready")
+    return Service(
+        name="flows",
+        command=_python("flows.serve"),
+        ready=FileProbe(ready),
+        env={
+            **prefect_environment(settings, "{prefect.url}"),
+            "DESK_HOME": str(settings.home),
+            "DESK_READY_FILE": str(ready),
+        },
+        keeps=("",),
+        needs=needs,
+        folder=PROJECT,
+    )
+
+
+def voila(settings: DeskSettings) -> Service:
+    """The dashboards and the reports as pages without code, and nothing else of the disk."""
+    root = _pages_folder(settings)
+    token = secrets.token_urlsafe(24)
+    return Service(
+        name="voila",
+        command=_python(
+            "voila",
+            root,
+            "--no-browser",
+            "--Voila.ip=127.0.0.1",
+            "--Voila.port={port}",
+            "--Voila.port_retries=0",
+            "--Voila.auto_token=True",  # which is JUPYTER_TOKEN when there is one
+            "--VoilaConfiguration.template=lab",
+            "--VoilaConfiguration.allow_template_override=NO",
+            "--VoilaConfiguration.strip_sources=True",
+            "--VoilaConfiguration.show_tracebacks=True",
+            # Voilà hands out plain files without asking for the token.
+            "--VoilaConfiguration.file_denylist=['.*']",
+            f"--MappingKernelManager.cull_idle_timeout={PAGE_KERNEL_IDLE}",
+            f"--MappingKernelManager.cull_interval={PAGE_KERNEL_LOOK}",
+        ),
+        port=settings.ports.voila,
+        ready=HttpProbe("/login"),
+        link="/voila/tree/dashboards",
+        token=token,
+        env={**_jupyter_environment(settings), "JUPYTER_TOKEN": token},
+        folder=root,
+    )
+
+
+def jupyter_lab(settings: DeskSettings) -> Service:
+    """JupyterLab on the project's folder, for research."""
+    token = secrets.token_urlsafe(24)
+    return Service(
+        name="jupyter",
+        command=_python(
+            "jupyterlab",
+            "--no-browser",
+            "--ServerApp.ip=127.0.0.1",
+            "--ServerApp.port={port}",
+            "--ServerApp.port_retries=0",
+            f"--ServerApp.root_dir={PROJECT}",
+            "--ServerApp.allow_root=True",
+            "--LabApp.news_url=None",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.extension_manager=readonly",
+        ),
+        port=settings.ports.jupyter,
+        ready=HttpProbe("/api"),
+        link="/lab",
+        token=token,
+        env={**_jupyter_environment(settings), "JUPYTER_TOKEN": token},
+        folder=PROJECT,
+    )
+
+
+def dashboard_path(name: str) -> str:
+    """Path on Voilà of the dashboard `name`, as in `find_service(…, "voila").address(path)`."""
+    return f"/voila/render/dashboards/{name.removesuffix('.ipynb')}.ipynb"
+
+
+def report_path(settings: DeskSettings, notebook: Path) -> str:
+    """Path on Voilà of an executed notebook in the reports folder.
+
+    Raises InvalidInput for one that lies elsewhere.
+    """
+    try:
+        inside = notebook.resolve().relative_to(settings.reports.resolve())
+    except ValueError:
+        raise InvalidInput(f"{notebook} is not in the reports folder {settings.reports}.") from None
+    return f"/voila/render/reports/{inside.as_posix()}"
+
+
+def _python(module: str, *arguments: object) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *map(str, arguments))
+
+
+def _jupyter_environment(settings: DeskSettings) -> dict[str, str]:
+    """Keep a user's own Jupyter and IPython settings out, and the kernels in this environment."""
+    return {
+        "DESK_HOME": str(settings.home),
+        "JUPYTER_CONFIG_DIR": str(settings.home / "jupyter"),
+        "JUPYTER_RUNTIME_DIR": str(settings.home / "run" / "jupyter"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "IPYTHONDIR": str(settings.home / "ipython"),
+    }
+
+
+def _pages_folder(settings: DeskSettings) -> Path:
+    """A folder that holds links to the dashboards and the reports alone."""
+    folder = settings.home / "voila"
+    try:
+        settings.reports.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        _link(folder / "dashboards", NOTEBOOKS / "dashboards")
+        _link(folder / "reports", settings.reports)
+    except OSError as error:
+        raise StorageFailed(
+            f"The folder {folder} cannot be prepared for Voilà ({error.strerror}); "
+            f"mend its permissions, or choose another home with --home."
+        ) from error
+    return folder
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.readlink() == target:
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(target, target_is_directory=True)
