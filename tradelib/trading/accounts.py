@@ -1,0 +1,146 @@
+"""Accounts: balances by the book and by the venue, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from tradelib.trading import tables
+from tradelib.trading.ledger import Ledger, first, insert, rows
+from tradelib.trading.orders import ZERO, Fill
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """One asset of one account, in units of the asset.
+
+    booked: by the ledger, what the account opened with and every fill since; free, used: the
+    venue's word at as_of (market time). After reconciliation booked equals free + used.
+    """
+
+    venue: str
+    asset: str
+    booked: Decimal
+    free: Decimal
+    used: Decimal
+    as_of: datetime
+
+    @property
+    def total(self) -> Decimal:
+        return self.free + self.used
+
+
+@dataclass(frozen=True)
+class Equity:
+    """The account's worth in its quote currency at one moment, with the prices used."""
+
+    venue: str
+    as_of: datetime
+    quote: str
+    equity: Decimal
+    cash: Decimal
+    prices: dict[str, Any]
+    run: str | None
+
+
+@dataclass(frozen=True)
+class Account:
+    """The books of one venue: the currency its worth is told in and the market time since when
+    its trades are booked; what happened before is in the balances it opened with."""
+
+    venue: str
+    quote: str
+    opened_at: datetime
+
+
+def load_account(ledger: Ledger, venue: str) -> Account | None:
+    """The account's books, None before its first reconciliation."""
+    return first(
+        ledger.rows(select(tables.accounts).where(tables.accounts.c.venue == venue), Account)
+    )
+
+
+def booked_balances(books: Connection, venue: str) -> list[Balance]:
+    query = select(tables.balances).where(tables.balances.c.venue == venue)
+    return rows(books, query.order_by(tables.balances.c.asset), Balance)
+
+
+def load_balances(ledger: Ledger, venue: str) -> list[Balance]:
+    with ledger.read() as books:
+        return booked_balances(books, venue)
+
+
+def book_fills(books: Connection, fills: Sequence[Fill]) -> None:
+    """Add what new fills did to each asset to the booked balances, in the fills' transaction."""
+    changes: dict[tuple[str, str], Decimal] = {}
+    for fill in fills:
+        for asset, change in fill.asset_changes().items():
+            key = (fill.venue, asset)
+            changes[key] = changes.get(key, ZERO) + change
+    for (venue, asset), change in changes.items():
+        known = find_balance(books, venue, asset) or Balance(venue, asset, ZERO, ZERO, ZERO, EPOCH)
+        save_balance(books, replace(known, booked=known.booked + change))
+
+
+def find_balance(books: Connection, venue: str, asset: str) -> Balance | None:
+    query = select(tables.balances).where(
+        tables.balances.c.venue == venue, tables.balances.c.asset == asset
+    )
+    return first(rows(books, query, Balance))
+
+
+def save_balance(books: Connection, balance: Balance) -> None:
+    books.execute(
+        tables.balances.delete().where(
+            tables.balances.c.venue == balance.venue, tables.balances.c.asset == balance.asset
+        )
+    )
+    insert(books, tables.balances, balance)
+
+
+def compute_equity(
+    totals: Mapping[str, Decimal], quote: str, prices: Mapping[str, Decimal]
+) -> Decimal:
+    """The worth of balances in `quote`; assets without a price in it count nothing.
+
+    prices: by symbol ('BTC/USDT'), quote currency per unit of base.
+    """
+    worth = totals.get(quote, ZERO)
+    for asset, total in totals.items():
+        price = prices.get(f"{asset}/{quote}")
+        if price is not None:
+            worth += total * price
+    return worth
+
+
+def record_equity(books: Connection, value: Equity) -> None:
+    """Record the account's worth; the newest word for a moment stands."""
+    key = (tables.equity.c.venue == value.venue, tables.equity.c.as_of == value.as_of)
+    books.execute(tables.equity.delete().where(*key))
+    insert(books, tables.equity, value)
+
+
+def load_equity(ledger: Ledger, venue: str) -> list[Equity]:
+    """The account's worth over time, oldest first."""
+    query = select(tables.equity).where(tables.equity.c.venue == venue)
+    return ledger.rows(query.order_by(tables.equity.c.as_of), Equity)
+
+
+def equity_at_day_start(books: Connection, venue: str, as_of: datetime) -> Decimal | None:
+    """The last known worth before this UTC day began, else the first one of the day."""
+    midnight = datetime.combine(as_of.date(), time(), tzinfo=as_of.tzinfo)
+    query = select(tables.equity).where(tables.equity.c.venue == venue)
+    before = query.where(tables.equity.c.as_of < midnight).order_by(tables.equity.c.as_of.desc())
+    today = query.where(tables.equity.c.as_of >= midnight).order_by(tables.equity.c.as_of)
+    for candidate in (before, today):
+        found = first(rows(books, candidate.limit(1), Equity))
+        if found:
+            return found.equity
+    return None

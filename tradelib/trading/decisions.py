@@ -1,0 +1,92 @@
+"""Decisions: what a bot wanted at one candle's close, and the score it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select
+
+from tradelib.errors import InvalidInput
+from tradelib.trading import tables
+from tradelib.trading.ledger import Ledger, first, insert, rows
+
+
+class Action(StrEnum):
+    BUY = "BUY"
+    HOLD = "HOLD"
+    SELL = "SELL"
+
+
+@dataclass(frozen=True)
+class ScoreRecord:
+    """score: shortest text of the float that parses back to the same bits, None in warm-up."""
+
+    bot: str
+    candle_close: datetime
+    run: str
+    score: str | None
+    components: dict[str, Any]
+    price: Decimal
+    candles_hash: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """fraction: of the account's equity when buying, of the bot's position when selling.
+
+    price: close of the candle decided on; state: the decision step's state after it.
+    """
+
+    id: str
+    bot: str
+    candle_close: datetime
+    run: str
+    action: Action
+    fraction: Decimal
+    temperature: str
+    reason: str
+    price: Decimal | None
+    state: dict[str, Any]
+    decided_at: datetime
+
+
+def record_decision(ledger: Ledger, decision: Decision, score: ScoreRecord | None) -> Decision:
+    """Record the first decision for a bot and candle; a later one gets the first back."""
+    with ledger.write() as books:
+        known = select(tables.decisions).where(tables.decisions.c.id == decision.id)
+        earlier = first(rows(books, known, Decision))
+        if earlier:
+            return earlier
+        insert(books, tables.decisions, decision)
+        if score:
+            insert(books, tables.scores, score)
+        return decision
+
+
+def load_decision(ledger: Ledger, decision_id: str) -> Decision:
+    query = select(tables.decisions).where(tables.decisions.c.id == decision_id)
+    found = first(ledger.rows(query, Decision))
+    if found is None:
+        raise InvalidInput(f"There is no decision {decision_id!r} in the ledger.")
+    return found
+
+
+def latest_decision(ledger: Ledger, bot: str, *, before: datetime | None = None) -> Decision | None:
+    """The bot's newest decision, on a candle that closed before a time if one is given."""
+    query = select(tables.decisions).where(tables.decisions.c.bot == bot)
+    if before:
+        query = query.where(tables.decisions.c.candle_close < before)
+    return first(
+        ledger.rows(query.order_by(tables.decisions.c.candle_close.desc()).limit(1), Decision)
+    )
+
+
+def load_score(ledger: Ledger, bot: str, candle_close: datetime) -> ScoreRecord | None:
+    query = select(tables.scores).where(
+        tables.scores.c.bot == bot, tables.scores.c.candle_close == candle_close
+    )
+    return first(ledger.rows(query, ScoreRecord))

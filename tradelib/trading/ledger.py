@@ -1,0 +1,233 @@
+"""The ledger: one database that remembers runs, decisions, orders, fills and balances.
+
+Writes happen in `with ledger.write() as books:`: one transaction that holds the database's write
+lock from its first statement, so that what was read inside it is still true when it commits.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Executable,
+    Table,
+    create_engine,
+    event,
+    inspect,
+    text,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
+
+from tradelib.errors import DeskError, InvalidInput, ReadOnly, StorageFailed
+from tradelib.settings import DeskSettings
+
+T = TypeVar("T")
+
+SCHEMA_REVISION = "0001"
+READ_ONLY_ENV = "DESK_READ_ONLY"
+_LOCK_WAIT_SECONDS = 30
+
+
+class Ledger:
+    """A connection pool to one ledger database.
+
+    read_only: nothing can be written through this object. It is forced where the environment
+        says DESK_READ_ONLY, as it does for everything that Voilà and JupyterLab start.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        self.read_only = read_only or os.environ.get(READ_ONLY_ENV) == "1"
+        self.engine = _make_engine(url, self.read_only)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction under the database's write lock; commits at the end, or not at all."""
+        if self.read_only:
+            raise ReadOnly(
+                "This page may read the ledger and never write it; "
+                "only scheduled runs and the desk command write."
+            )
+        writer = self.engine.execution_options(desk_write=True)
+        with _translated(self.engine), writer.begin() as connection:
+            if self.engine.dialect.name == "postgresql":
+                # One writer at a time, as SQLite has it: limits are checked against what is
+                # committed, so two writers must not look at the same moment.
+                connection.execute(text("SELECT pg_advisory_xact_lock(620431)"))
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A consistent look at the ledger."""
+        with _translated(self.engine), self.engine.connect() as connection:
+            yield connection
+
+    def rows(self, query: Executable, kind: type[T]) -> list[T]:
+        """The query's rows as values of the dataclass `kind`."""
+        with self.read() as connection:
+            return rows(connection, query, kind)
+
+    def mappings(self, query: Executable) -> list[Mapping[str, Any]]:
+        """The query's rows as read-only mappings by column name."""
+        with self.read() as connection:
+            return list(connection.execute(query).mappings())
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def migrate(self) -> None:
+        """Bring the database to this version's schema; creates it where there is none."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.write() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def check_schema(self) -> None:
+        """Raise StorageFailed unless the database has this version's schema."""
+        with self.read() as connection:
+            found = None
+            if inspect(connection).has_table("alembic_version"):
+                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+        if found != SCHEMA_REVISION:
+            state = f"has schema {found}" if found else "is empty"
+            raise StorageFailed(
+                f"The ledger {self.engine.url.render_as_string(hide_password=True)} {state}, "
+                f"this version needs {SCHEMA_REVISION}; `desk up` or `desk bots list` upgrades it."
+            )
+
+
+def open_ledger(
+    settings: DeskSettings, *, read_only: bool = False, migrate: bool = False
+) -> Ledger:
+    """The ledger of a desk; `migrate` creates or upgrades it first.
+
+    Raises StorageFailed when the database is missing, unreadable or of another version.
+    """
+    url = settings.database_url
+    if url.startswith("sqlite") and not migrate:
+        _require_file(Path(make_url(url).database or ""))
+    elif url.startswith("sqlite"):
+        _make_folder(Path(make_url(url).database or "").parent)
+    ledger = Ledger(url, read_only=read_only)
+    if migrate and not ledger.read_only:
+        ledger.migrate()
+    ledger.check_schema()
+    return ledger
+
+
+def insert(connection: Connection, table: Table, value: Any) -> None:
+    """Insert a dataclass whose fields are named as the table's columns."""
+    connection.execute(table.insert().values(**as_row(value)))
+
+
+def as_row(value: Any) -> dict[str, Any]:
+    """A dataclass as a row; shallow, since JSON columns hold plain values."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
+def rows(connection: Connection, query: Executable, kind: type[T]) -> list[T]:
+    """The query's rows as values of the dataclass `kind`; other columns are left aside."""
+    names = _field_names(kind)
+    return [
+        kind(**{name: row[name] for name in names}) for row in connection.execute(query).mappings()
+    ]
+
+
+def first(values: Sequence[T]) -> T | None:
+    return values[0] if values else None
+
+
+@cache
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))
+
+
+def _make_engine(url: str, read_only: bool) -> Engine:
+    try:
+        if make_url(url).get_backend_name() == "sqlite":
+            return _sqlite_engine(url, read_only)
+        engine = create_engine(url, pool_pre_ping=True)
+    except (ArgumentError, ModuleNotFoundError) as error:
+        raise InvalidInput(
+            f"The ledger's URL cannot be used ({error}); write it as sqlite:////path/ledger.sqlite "
+            "or postgresql+psycopg://user@host/database (needs the 'postgres' extra)."
+        ) from error
+    if read_only:
+        engine = engine.execution_options(postgresql_readonly=True)
+    return engine
+
+
+def _sqlite_engine(url: str, read_only: bool) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: Any) -> None:
+        # The driver's own transaction handling begins deferred, which loses updates between
+        # processes; with it off, the begin event below decides.
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+        if read_only:
+            connection.execute("PRAGMA query_only=ON")
+        else:
+            connection.execute("PRAGMA journal_mode=WAL")
+            # An order must be on disk before it is sent, power cut included.
+            connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writing = connection.get_execution_options().get("desk_write", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _require_file(path: Path) -> None:
+    if not path.exists():
+        raise StorageFailed(f"There is no ledger at {path}; start the desk with `desk up`.")
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(
+            f"The desk's folder {path} cannot be made ({error.strerror}); "
+            "choose a writable one with --home or DESK_HOME."
+        ) from error
+
+
+@contextmanager
+def _translated(engine: Engine) -> Iterator[None]:
+    """Database failures as StorageFailed; what the desk itself raises passes through."""
+    try:
+        yield
+    except DeskError:
+        raise
+    except OperationalError as error:
+        name = engine.url.render_as_string(hide_password=True)
+        raise StorageFailed(
+            f"The ledger {name} cannot be used ({error.orig}); "
+            "check that its disk has room, that it is writable and that its server answers."
+        ) from error
+    except SQLAlchemyError as error:
+        if isinstance(getattr(error, "orig", None), sqlite3.DatabaseError) and not isinstance(
+            error.orig, sqlite3.IntegrityError
+        ):
+            raise StorageFailed(
+                f"The ledger {engine.url.database} is damaged ({error.orig}); "
+                "move it away and restore a copy."
+            ) from error
+        raise

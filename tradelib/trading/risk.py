@@ -1,0 +1,263 @@
+"""Limits: what an order may not do. Each is a tiny class that answers with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Protocol
+
+from tradelib.settings import LimitSettings
+from tradelib.trading.halts import Halt
+from tradelib.trading.orders import Order, Side
+from tradelib.venue.facts import Instrument
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """What the limits are held against, all in the order's quote currency.
+
+    equity: the account's worth; cash: free quote currency; held_amount: base currency the bot
+    holds; symbol_value: worth of all that the account holds in the order's symbol;
+    loss_today: positive when the day lost; candle_age: since the last closed candle.
+    """
+
+    as_of: datetime
+    equity: Decimal
+    cash: Decimal
+    held_amount: Decimal
+    symbol_value: Decimal
+    open_symbols: frozenset[str]
+    trades_today: int
+    loss_today: Decimal
+    candle_age: timedelta
+    timeframe: timedelta
+    halt: Halt | None = None
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A limit's no: its name, the value that broke it, the bound, and a sentence."""
+
+    limit_name: str
+    value: str
+    bound: str
+    reason: str
+
+
+class Limit(Protocol):
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None: ...
+
+
+@dataclass(frozen=True)
+class OrderNotional:
+    """An order's value lies between two bounds; an exit may be smaller than the lower one, since
+    a small position must be able to leave (the venue's own minimum still holds)."""
+
+    smallest: Decimal
+    largest: Decimal
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        value = order.notional
+        too_small = value < self.smallest and order.side is Side.BUY
+        if not too_small and value <= self.largest:
+            return None
+        return _refusal(
+            self,
+            f"{value:.8f}",
+            f"{self.smallest} to {self.largest}",
+            f"the order is worth {value:.2f} {order.quote}, "
+            f"allowed are {self.smallest} to {self.largest}",
+        )
+
+
+@dataclass(frozen=True)
+class PositionShare:
+    """One symbol is at most this fraction of equity after the order."""
+
+    share: Decimal
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        after = portfolio.symbol_value + order.notional
+        if order.side is Side.SELL or after <= self.share * portfolio.equity:
+            return None
+        part = after / portfolio.equity if portfolio.equity else Decimal(1)
+        return _refusal(
+            self,
+            f"{part:.4f}",
+            f"{self.share}",
+            f"{order.symbol} would be {part:.1%} of equity, allowed is {self.share:.0%}",
+        )
+
+
+@dataclass(frozen=True)
+class OpenPositions:
+    """At most this many symbols are held at once."""
+
+    count: int
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        after = portfolio.open_symbols | {order.symbol}
+        if order.side is Side.SELL or len(after) <= self.count:
+            return None
+        return _refusal(
+            self,
+            str(len(after)),
+            str(self.count),
+            f"{order.symbol} would be open position number {len(after)}, allowed are {self.count}",
+        )
+
+
+@dataclass(frozen=True)
+class TradesPerDay:
+    """At most this many orders a UTC day; exits always pass."""
+
+    count: int
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        if order.side is Side.SELL or portfolio.trades_today < self.count:
+            return None
+        return _refusal(
+            self,
+            str(portfolio.trades_today),
+            str(self.count),
+            f"{portfolio.trades_today} orders were sent today, allowed are {self.count}",
+        )
+
+
+@dataclass(frozen=True)
+class DailyLoss:
+    """No new position once the day has lost this fraction of equity."""
+
+    share: Decimal
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        bound = self.share * (portfolio.equity + portfolio.loss_today)
+        if order.side is Side.SELL or portfolio.loss_today < bound or not portfolio.loss_today:
+            return None
+        return _refusal(
+            self,
+            f"{portfolio.loss_today:.8f}",
+            f"{bound:.8f}",
+            f"the day has lost {portfolio.loss_today:.2f} {order.quote}, allowed are {bound:.2f}",
+        )
+
+
+@dataclass(frozen=True)
+class CashReserve:
+    """A buy leaves at least this fraction of equity in cash."""
+
+    share: Decimal
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        left = portfolio.cash - order.notional
+        bound = self.share * portfolio.equity
+        if order.side is Side.SELL or left >= bound:
+            return None
+        return _refusal(
+            self,
+            f"{left:.8f}",
+            f"{bound:.8f}",
+            f"the order would leave {left:.2f} {order.quote} in cash, {bound:.2f} must stay",
+        )
+
+
+@dataclass(frozen=True)
+class SufficientBalance:
+    """A buy has the cash, a sale has the coins."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        if order.side is Side.BUY:
+            need, have, unit = order.notional, portfolio.cash, order.quote
+        else:
+            need, have, unit = order.amount, portfolio.held_amount, order.symbol.split("/")[0]
+        if need <= have:
+            return None
+        return _refusal(
+            self, f"{need:f}", f"{have:f}", f"the order needs {need:f} {unit}, there are {have:f}"
+        )
+
+
+@dataclass(frozen=True)
+class FreshCandles:
+    """The last closed candle is at most this many timeframes old."""
+
+    timeframes: float
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        bound = portfolio.timeframe * self.timeframes
+        if portfolio.candle_age <= bound:
+            return None
+        return _refusal(
+            self,
+            str(portfolio.candle_age),
+            str(bound),
+            f"the last candle closed {portfolio.candle_age} ago, allowed are {bound}",
+        )
+
+
+@dataclass(frozen=True)
+class VenueMinimum:
+    """The venue's own bounds: an open symbol, smallest amount and smallest value."""
+
+    instrument: Instrument
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        rules = self.instrument
+        if not rules.active:
+            return _refusal(self, "closed", "open", f"the venue has closed {order.symbol}")
+        if order.amount <= 0 or order.amount < (rules.min_amount or 0):
+            return _refusal(
+                self,
+                f"{order.amount:f}",
+                f"{rules.min_amount or rules.lot}",
+                f"{order.amount:f} {rules.base} is less than the venue trades",
+            )
+        if order.notional < (rules.min_notional or 0):
+            return _refusal(
+                self,
+                f"{order.notional:f}",
+                f"{rules.min_notional}",
+                f"an order worth {order.notional:f} {rules.quote} is less than the venue takes",
+            )
+        return None
+
+
+@dataclass(frozen=True)
+class NotHalted:
+    """Nothing is sent while trading is halted."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        if portfolio.halt is None:
+            return None
+        return _refusal(self, "halted", "active", f"trading is halted: {portfolio.halt.reason}")
+
+
+def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, ...]:
+    """Every limit that an order in this instrument is held against."""
+    notional = settings.notional_for(instrument.quote)
+    return (
+        NotHalted(),
+        VenueMinimum(instrument),
+        FreshCandles(settings.max_candle_age),
+        OrderNotional(notional.min, notional.max),
+        SufficientBalance(),
+        CashReserve(settings.min_cash_share),
+        PositionShare(settings.max_position_share),
+        OpenPositions(settings.max_open_positions),
+        TradesPerDay(settings.max_trades_per_day),
+        DailyLoss(settings.max_daily_loss_share),
+    )
+
+
+def check_limits(
+    order: Order, portfolio: Portfolio, limits: Sequence[Limit]
+) -> tuple[Refusal, ...]:
+    """Every limit's refusal; empty when the order may go."""
+    answers = (limit.check(order, portfolio) for limit in limits)
+    return tuple(answer for answer in answers if answer)
+
+
+def _refusal(limit: Limit, value: str, bound: str, reason: str) -> Refusal:
+    return Refusal(type(limit).__name__, value, bound, reason)

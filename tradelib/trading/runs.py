@@ -1,0 +1,128 @@
+"""Runs: one execution of one notebook, with all that is needed to trust or repeat it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import select
+
+from tradelib.clock import utc_now
+from tradelib.errors import InvalidInput
+from tradelib.trading import tables
+from tradelib.trading.ledger import Ledger, first, insert
+
+
+class Outcome(StrEnum):
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True)
+class Run:
+    """as_of: the market time up to which the run may look; started_at, ended_at: wall clock.
+
+    token_hash: SHA-256 of the token that the run's kernel holds; only that kernel may write.
+    result: what the notebook recorded, None until it has.
+    """
+
+    id: str
+    cycle: str | None
+    notebook: str
+    notebook_hash: str
+    bot: str | None
+    venue: str | None
+    parameters: dict[str, Any]
+    as_of: datetime | None
+    git_commit: str | None
+    git_clean: int | None
+    lock_hash: str | None
+    host: str
+    kernel: str
+    token_hash: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    outcome: Outcome = Outcome.RUNNING
+    reason: str | None = None
+    page: str | None = None
+    timings: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+
+
+def hash_token(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def start_run(ledger: Ledger, run: Run) -> None:
+    with ledger.write() as books:
+        insert(books, tables.runs, run)
+
+
+def finish_run(
+    ledger: Ledger,
+    run_id: str,
+    outcome: Outcome,
+    *,
+    reason: str | None = None,
+    page: str | None = None,
+    timings: dict[str, Any] | None = None,
+    result: dict[str, Any] | None = None,
+) -> None:
+    """Close a run; from here on its kernel's token opens nothing."""
+    changed = {
+        "outcome": outcome,
+        "reason": reason,
+        "page": page,
+        "timings": timings,
+        "result": result,
+        "ended_at": utc_now(),
+    }
+    with ledger.write() as books:
+        books.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(**changed))
+
+
+def load_run(ledger: Ledger, run_id: str) -> Run:
+    found = first(ledger.rows(select(tables.runs).where(tables.runs.c.id == run_id), Run))
+    if found is None:
+        raise InvalidInput(f"There is no run {run_id!r} in the ledger; `desk runs` lists them.")
+    return found
+
+
+def latest_run(
+    ledger: Ledger, notebook: str, *, bot: str | None = None, venue: str | None = None
+) -> Run | None:
+    """The newest successful run of a notebook, or None."""
+    query = (
+        select(tables.runs)
+        .where(tables.runs.c.notebook == notebook, tables.runs.c.outcome == Outcome.SUCCEEDED)
+        .order_by(tables.runs.c.started_at.desc())
+        .limit(1)
+    )
+    if bot:
+        query = query.where(tables.runs.c.bot == bot)
+    if venue:
+        query = query.where(tables.runs.c.venue == venue)
+    return first(ledger.rows(query, Run))
+
+
+def load_runs(ledger: Ledger, *, limit: int = 50, cycle: str | None = None) -> list[Run]:
+    """Runs, newest first."""
+    query = select(tables.runs).order_by(tables.runs.c.started_at.desc()).limit(limit)
+    if cycle:
+        query = query.where(tables.runs.c.cycle == cycle)
+    return ledger.rows(query, Run)
+
+
+def fail_abandoned_runs(ledger: Ledger, before: datetime) -> int:
+    """Close runs that were still open when the desk that ran them ended."""
+    query = (
+        tables.runs.update()
+        .where(tables.runs.c.outcome == Outcome.RUNNING, tables.runs.c.started_at < before)
+        .values(outcome=Outcome.FAILED, reason="the desk ended while it ran", ended_at=utc_now())
+    )
+    with ledger.write() as books:
+        return books.execute(query).rowcount

@@ -1,0 +1,26 @@
+"""Everything that talks to an exchange; the one room that imports ccxt."""
+
+from tradelib.venue.client import Venue, open_venue
+from tradelib.venue.facts import (
+    Instrument,
+    Quote,
+    VenueBalance,
+    VenueOrder,
+    VenueStatus,
+    VenueTrade,
+)
+from tradelib.venue.keys import Keys, load_keys, save_keys
+
+__all__ = [
+    "Instrument",
+    "Keys",
+    "Quote",
+    "Venue",
+    "VenueBalance",
+    "VenueOrder",
+    "VenueStatus",
+    "VenueTrade",
+    "load_keys",
+    "open_venue",
+    "save_keys",
+]

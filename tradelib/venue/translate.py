@@ -1,0 +1,71 @@
+"""ccxt's exceptions as the desk's, without the signed URLs that their texts carry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ccxt
+
+from tradelib.errors import (
+    AuthenticationFailed,
+    DeskError,
+    InsufficientFunds,
+    InvalidInput,
+    OrderRejected,
+    OrderUnknown,
+    RateLimited,
+    UnresolvedError,
+    VenueUnavailable,
+)
+
+_QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
+_SECRET = re.compile(
+    r"(?i)(signature|api-?key|api-?sign|x-mbx-apikey|secret|token|listenkey)"
+    r"(['\"]?\s*[=:]\s*['\"]?)[^\s&,'\"}]+"
+)
+
+
+def redact(text: str) -> str:
+    """The text without query strings and without values that look like credentials."""
+    return _SECRET.sub(r"\1\2***", _QUERY.sub(r"\1?***", text))
+
+
+@contextmanager
+def translated(venue: str, action: str, *, sends: bool = False) -> Iterator[None]:
+    """Run a ccxt call; its exceptions come out as the desk's.
+
+    sends: the call may create or cancel an order, so that any answer that is not a definite
+        yes or no is an UnresolvedError and not something to try again.
+    """
+    try:
+        yield
+    except ccxt.BaseError as error:
+        # `from None`: the original's text and frames carry the signed URL.
+        raise _translate(error, venue, action, sends) from None
+
+
+def _translate(error: ccxt.BaseError, venue: str, action: str, sends: bool) -> DeskError:
+    said = redact(str(error))[:300]
+    text = f"Venue {venue} could not {action}: {said}"
+    # The order of these lines is from the special to the general; ccxt's tree is nested.
+    if isinstance(error, ccxt.InsufficientFunds):
+        return InsufficientFunds(text)
+    if isinstance(error, ccxt.OrderNotFound):
+        return OrderUnknown(text)
+    if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
+        return RateLimited(f"{text}; it wants fewer requests, wait a minute.")
+    if isinstance(error, ccxt.InvalidNonce):
+        return OrderRejected(f"{text}; set this machine's clock.")
+    if isinstance(error, ccxt.AuthenticationError):
+        return AuthenticationFailed(f"{text}; check the venue's keys and what they may do.")
+    if isinstance(error, ccxt.BadSymbol):
+        return InvalidInput(f"{text}; check the symbol.")
+    if isinstance(error, ccxt.InvalidOrder | ccxt.BadRequest | ccxt.NotSupported):
+        return OrderRejected(text)
+    if sends:
+        # Refused and dropped connections are the same class, and a bare exchange error may hide
+        # either outcome: the class cannot tell "never sent" from "maybe executed".
+        return UnresolvedError(f"{text}; whether it took effect is not known.")
+    return VenueUnavailable(f"{text}; check its address and this machine's network.")
