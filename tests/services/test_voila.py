@@ -32,7 +32,11 @@ print("kernel:", os.getpid(), "folder:", os.path.basename(os.getcwd()))
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> DeskSettings:
     # A hidden folder with a space, as `.desk` in a project may be.
-    settings = DeskSettings(home=tmp_path_factory.mktemp("a desk") / ".desk")
+    return make_desk(tmp_path_factory.mktemp("a desk") / ".desk")
+
+
+def make_desk(home: Path) -> DeskSettings:
+    settings = DeskSettings(home=home)
     page = settings.reports / "2026-01-01" / "run" / "page.ipynb"
     page.parent.mkdir(parents=True)
     cells = [nbformat.v4.new_code_cell(CELL)]
@@ -113,7 +117,8 @@ def test_nothing_beside_dashboards_and_reports_is_served(server: Running) -> Non
         assert get(server, f"/voila/render/{path}", server.token)[0] in (302, 400, 403, 404, 500)
 
 
-def test_its_kernels_end_with_it(settings: DeskSettings) -> None:
+def test_its_kernels_end_with_it(home: Path) -> None:
+    settings = make_desk(home)
     with Supervisor(settings, [voila(settings)]) as desk:
         server = desk.running["voila"]
         kernel = int(re.search(r"kernel: (\d+)", get(server, PAGE, server.token)[1])[1])
