@@ -48,8 +48,9 @@ def macd(close: pd.Series, fast: int = 12, slow: int = 26, signal: int = 9) -> p
     macd = EMA_fast - EMA_slow, signal = EMA_signal(macd), histogram = macd - signal. Both averages
     begin at the close at which the slow one can. Source: G. Appel; seeds as TA-Lib's TA_MACD.
     """
-    fast_from_slows_start = ema(close.iloc[slow - fast :], fast).reindex(close.index)
-    line = fast_from_slows_start - ema(close, slow)
+    late = close.astype("float64").copy()
+    late.iloc[: slow - fast] = math.nan
+    line = ema(late, fast) - ema(close, slow)
     smooth = ema(line, signal)
     line = line.where(smooth.notna())
     return pd.DataFrame({"macd": line, "signal": smooth, "histogram": line - smooth})
