@@ -13,7 +13,10 @@ from sqlalchemy import select
 
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import InvalidInput, unknown_name
-from tradelib.strategy import DecisionParams, strategy
+from tradelib.strategy.base import Strategy
+from tradelib.strategy.decision import DecisionParams
+from tradelib.strategy.params import Params
+from tradelib.strategy.registry import strategy
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
 
@@ -49,6 +52,21 @@ class Bot:
         return self.symbol.split("/")[1]
 
     @property
+    def config(self) -> dict[str, Any]:
+        """What its decisions depend on, as plain values: kept with each run."""
+        names = ("venue", "symbol", "timeframe", "strategy", "parameters", "decision")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def rules(self) -> Strategy:
+        """The strategy itself."""
+        return strategy(self.strategy)
+
+    @property
+    def strategy_params(self) -> Params:
+        return self.rules.params(**self.parameters)
+
+    @property
     def decision_params(self) -> DecisionParams:
         return DecisionParams(**self.decision)
 
@@ -80,7 +98,7 @@ def new_bot(
         symbol=symbol,
         timeframe=timeframe,
         strategy=strategy_name,
-        parameters=chosen.parse(parameters or {}).model_dump(mode="json"),
+        parameters=chosen.params(**(parameters or {})).model_dump(mode="json"),
         decision=DecisionParams(**(decision or {})).model_dump(mode="json"),
         status=status,
         created_at=now,

@@ -44,7 +44,7 @@ from tradelib.trading.orders import (
     load_order,
     unknown_fills,
 )
-from tradelib.trading.positions import bot_position
+from tradelib.trading.positions import bot_position, is_dust
 from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
 from tradelib.venue import Instrument, Quote, Venue, VenueOrder, VenueStatus, VenueTrade
 
@@ -198,7 +198,9 @@ def _portfolio(
         held_amount=held - selling,
         symbol_value=totals.get(bot.base, ZERO) * bids[bot.symbol] + promised_here,
         open_symbols=frozenset(
-            symbol for symbol, bid in bids.items() if _is_position(totals, symbol, bid, equity)
+            symbol
+            for symbol, bid in bids.items()
+            if not is_dust(totals.get(symbol.split("/")[0], ZERO) * bid, equity)
         ),
         trades_today=_count_orders_of_day(books, bot.venue, as_of),
         loss_today=max(at_day_start - equity, ZERO) if at_day_start is not None else ZERO,

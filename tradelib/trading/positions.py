@@ -12,6 +12,14 @@ from sqlalchemy import Connection
 from tradelib.trading.ledger import Ledger, rows
 from tradelib.trading.orders import ZERO, Fill, Side, select_fills
 
+_DUST_SHARE = Decimal("0.0005")
+
+
+def is_dust(value: Decimal, equity: Decimal) -> bool:
+    """Whether a holding's value, in the currency of `equity`, is only what lot sizes and fees in
+    base currency leave behind after a full sale: at most 0.05% of equity."""
+    return value <= _DUST_SHARE * equity
+
 
 @dataclass(frozen=True)
 class Position:

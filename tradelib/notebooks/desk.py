@@ -1,0 +1,241 @@
+"""The desk as a notebook sees it: a handful of verbs, one per live page.
+
+Inside a scheduled run the verbs act and record. Opened by anybody else, in JupyterLab, in Voilà,
+by a test, the same page shows what its run did and what became of it: the ledger is read-only
+and no venue is reached.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from hmac import compare_digest
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from tradelib.candles.fetch import FetchReport, fetch_candles
+from tradelib.candles.store import CandleStore
+from tradelib.clock import parse_time
+from tradelib.errors import InvalidInput, ReadOnly
+from tradelib.notebooks.results import record_result
+from tradelib.settings import DeskSettings, load_settings
+from tradelib.trading.bots import load_bot, load_bots, symbols_of
+from tradelib.trading.deciding import Signal, decide_bot, load_scores
+from tradelib.trading.decisions import Decision, load_decision, load_score
+from tradelib.trading.execution import Execution, execute_decision, load_refusals
+from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.orders import load_orders
+from tradelib.trading.reconciliation import Reconciliation, reconcile
+from tradelib.trading.runs import Outcome, Run, hash_token, latest_run, load_run
+from tradelib.venue import open_venue
+
+RUN_ENV = "DESK_RUN"
+TOKEN_ENV = "DESK_RUN_TOKEN"
+# What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
+CHART_HISTORY = 500
+
+
+class Recordable(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """What a fetch page shows: one line per symbol, and where the candles are."""
+
+    venue: str
+    timeframe: str
+    as_of: datetime
+    lines: tuple[dict[str, Any], ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "venue": self.venue,
+            "timeframe": self.timeframe,
+            "as_of": self.as_of.isoformat(),
+            "lines": list(self.lines),
+        }
+
+
+@dataclass(frozen=True)
+class ExecutionPage:
+    """What became of a decision, as the ledger tells it now."""
+
+    execution: Execution
+
+    def to_json(self) -> dict[str, Any]:
+        order = self.execution.order
+        return {
+            "decision": self.execution.decision.id,
+            "summary": self.execution.summary,
+            "order": order.client_id if order else None,
+            "status": str(order.status) if order else None,
+        }
+
+
+class Desk:
+    """One notebook's hold on the desk. run: the run that the page belongs to, None when there is
+    none; live: whether this very kernel was started for that run and may act."""
+
+    def __init__(
+        self, settings: DeskSettings, ledger: Ledger, run: Run | None, *, live: bool
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.run = run
+        self.live = live
+        self.store = CandleStore(settings.candles)
+
+    @property
+    def title(self) -> str:
+        """Which run this page shows, and whether it is the run itself."""
+        if self.run is None:
+            return "No run: this page was opened by hand and can only look."
+        state = "running" if self.live else f"opened again, {self.run.outcome.lower()}"
+        return f"Run {self.run.id} ({state}), as of {self.run.as_of or self.run.started_at:%F %T}Z"
+
+    def fetch_candles(
+        self, venue: str, symbols: Sequence[str], timeframe: str, as_of: str
+    ) -> Fetch:
+        """Bring the store up to date for several symbols."""
+        if not self.live:
+            return self._fetched_before(venue, timeframe)
+        moment = parse_time(as_of)
+        client = open_venue(self.settings, venue)
+        reports = fetch_candles(
+            client,
+            self.store,
+            venue,
+            symbols,
+            timeframe,
+            as_of=moment,
+            history=self._history(venue, timeframe),
+        )
+        return Fetch(venue, timeframe, moment, tuple(_line(report) for report in reports))
+
+    def generate_signal(self, bot: str, as_of: str) -> Signal:
+        """Score a bot's candles and record what it decides; again, show both once more."""
+        if not self.live:
+            return self._signal_before(bot)
+        chosen = load_bot(self.ledger, bot)
+        return decide_bot(
+            self.ledger, self.store, self.settings.limits, chosen, parse_time(as_of), self.run_id
+        )
+
+    def execute_order(self, bot: str, decision: str) -> ExecutionPage:
+        """Turn a decision into at most one order; again, show what became of it."""
+        if not self.live:
+            return ExecutionPage(self._execution_before(bot, decision))
+        chosen = load_bot(self.ledger, bot)
+        client = open_venue(self.settings, chosen.venue, trading=True)
+        wanted = load_decision(self.ledger, decision)
+        return ExecutionPage(
+            execute_decision(self.ledger, client, self.settings.limits, chosen, wanted, self.run_id)
+        )
+
+    def reconcile(self, venue: str) -> Reconciliation | dict[str, Any]:
+        """Make the books equal to the venue; again, the report of the run."""
+        if not self.live:
+            return self._result("live/40_reconcile_orders")
+        client = open_venue(self.settings, venue)
+        symbols = symbols_of(load_bots(self.ledger), venue)
+        return reconcile(self.ledger, client, symbols, run=self.run_id)
+
+    def record(self, result: Recordable | dict[str, Any]) -> None:
+        """Record the page's result; the run fails without one."""
+        told = result if isinstance(result, dict) else result.to_json()
+        record_result(told)
+
+    @property
+    def run_id(self) -> str:
+        if self.run is None:
+            raise ReadOnly("This page has no run; only a scheduled run records anything.")
+        return self.run.id
+
+    def _history(self, venue: str, timeframe: str) -> int:
+        """Candles to keep at least, for the bots' scores and for a chart."""
+        bots = [b for b in load_bots(self.ledger) if (b.venue, b.timeframe) == (venue, timeframe)]
+        return max([CHART_HISTORY, *(b.rules.history(b.strategy_params) for b in bots)])
+
+    def _result(self, notebook: str) -> dict[str, Any]:
+        """The recorded result of this page's run, else of the newest run of the notebook."""
+        run = self.run or latest_run(self.ledger, notebook)
+        if run is None or run.result is None:
+            raise InvalidInput(
+                f"There is no finished run of {notebook} to show; start the desk with `desk up`."
+            )
+        return run.result
+
+    def _fetched_before(self, venue: str, timeframe: str) -> Fetch:
+        told = self._result("live/10_fetch_candles")
+        return Fetch(
+            venue or told["venue"],
+            timeframe or told["timeframe"],
+            datetime.fromisoformat(told["as_of"]),
+            tuple(told["lines"]),
+        )
+
+    def _signal_before(self, bot: str) -> Signal:
+        """The recorded decision, and the scores computed again from the candles as they were."""
+        told = self._result("live/20_generate_signals")
+        decision = load_decision(self.ledger, told["decision"])
+        # As the bot was then: a later edit must not change what this page shows.
+        chosen = replace(load_bot(self.ledger, bot or decision.bot), **told["config"])
+        empty = pd.DataFrame({"score": pd.Series(dtype="float64")})
+        if load_score(self.ledger, decision.bot, decision.candle_close) is None:
+            return Signal(chosen, decision.candle_close, pd.DataFrame(), empty, decision)
+        candles, scores = load_scores(self.store, chosen, decision.candle_close)
+        return Signal(chosen, decision.candle_close, candles, scores, decision)
+
+    def _execution_before(self, bot: str, decision: str) -> Execution:
+        told = {} if decision else self._result("live/30_execute_orders")
+        wanted: Decision = load_decision(self.ledger, decision or told["decision"])
+        orders = load_orders(self.ledger, decision=wanted.id)
+        if not orders:
+            return Execution(wanted, None)
+        with self.ledger.read() as books:
+            return Execution(wanted, orders[0], load_refusals(books, orders[0].client_id))
+
+
+def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
+    """The desk for the notebook that asks.
+
+    run: the run that the page belongs to. The page may act only if this kernel was started for
+    that very run, holds its token, and the run has not ended.
+    """
+    settings = load_settings(home)
+    live = _is_live_kernel(run)
+    ledger = open_ledger(settings, read_only=not live)
+    if not run:
+        return Desk(settings, ledger, None, live=False)
+    record = load_run(ledger, run)
+    if live and not _may_act(record):
+        raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
+    return Desk(settings, ledger, record, live=live)
+
+
+def _is_live_kernel(run: str) -> bool:
+    return bool(run) and os.environ.get(RUN_ENV) == run and TOKEN_ENV in os.environ
+
+
+def _may_act(record: Run) -> bool:
+    held = hash_token(os.environ[TOKEN_ENV])
+    return record.outcome == Outcome.RUNNING and compare_digest(held, record.token_hash)
+
+
+def _line(report: FetchReport) -> dict[str, Any]:
+    return {
+        "symbol": report.symbol,
+        "requested": report.requested,
+        "added": report.added,
+        "revised": report.revised,
+        "open_gaps": sum(gap.missing for gap in report.open_gaps),
+        "venue_gaps": sum(gap.missing for gap in report.recorded_gaps),
+        "last_close": report.last_close.isoformat() if report.last_close else None,
+        "age_seconds": report.age.total_seconds() if report.age is not None else None,
+        "error": str(report.error) if report.error else None,
+    }

@@ -1,0 +1,56 @@
+"""Where a result comes from: the notebook's hash, the commit, the lock file, the machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tradelib.settings import PROJECT
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """git_clean: 1 when the tree had no uncommitted change, None outside a checkout."""
+
+    git_commit: str | None
+    git_clean: int | None
+    lock_hash: str | None
+
+
+def code_version() -> CodeVersion:
+    commit = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain")
+    return CodeVersion(
+        git_commit=commit or None,
+        git_clean=None if changes is None else int(not changes),
+        lock_hash=_file_hash(PROJECT / "uv.lock"),
+    )
+
+
+def notebook_hash(path: Path) -> str:
+    """SHA-256 over the cells' types and sources alone, so that outputs and metadata that an
+    editor adds do not make another notebook of it."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = [[cell["cell_type"], "".join(cell["source"])] for cell in cells]
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
+
+
+def _file_hash(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(PROJECT), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

@@ -1,0 +1,194 @@
+"""run_notebook: one notebook, executed once, with a record of what, when, on which code and how
+it ended."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import secrets
+import socket
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+
+from tradelib.clock import utc_now
+from tradelib.errors import InvalidInput, RunFailed, StorageFailed
+from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
+from tradelib.notebooks.engine import ENGINE
+from tradelib.notebooks.parameters import check_parameters
+from tradelib.notebooks.provenance import code_version, notebook_hash
+from tradelib.notebooks.results import RESULT_MIME
+from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
+
+KERNEL = "python3"
+_SECRET_NAME = re.compile(r"(?i)(^|_)(key|secret|token|password)s?($|_)")
+_log = logging.getLogger(__name__)
+
+
+def run_notebook(
+    settings: DeskSettings,
+    ledger: Ledger,
+    notebook: str,
+    parameters: Mapping[str, Any],
+    *,
+    bot: str | None = None,
+    venue: str | None = None,
+    cycle: str | None = None,
+    as_of: datetime | None = None,
+) -> Run:
+    """Execute `notebooks/<notebook>.ipynb` and return its finished record.
+
+    The record is in the ledger before the kernel starts, so that a killed run is seen as such.
+    The executed page is kept under `reports/<date>/<run>/`, as far as it got.
+
+    Raises InvalidInput for unknown or ill-typed parameters (nothing is started) and RunFailed
+    when a cell failed, time ran out, the kernel died or no result was recorded.
+    """
+    path = NOTEBOOKS / f"{notebook}.ipynb"
+    check_parameters(path, {"run": "", **parameters})
+    token = secrets.token_urlsafe(32)
+    run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of)
+    page = _make_page_path(settings, run)
+    start_run(ledger, run)
+    reason, result, timings = _execute(settings, path, page, run, token)
+    finish_run(
+        ledger,
+        run.id,
+        Outcome.FAILED if reason else Outcome.SUCCEEDED,
+        reason=reason,
+        page=str(page.relative_to(settings.reports)) if page.exists() else None,
+        timings=timings,
+        result=result,
+    )
+    if reason:
+        raise RunFailed(f"Notebook {notebook} failed: {reason}; its page is {page}.")
+    return load_run(ledger, run.id)
+
+
+def _new_run(
+    path: Path,
+    notebook: str,
+    parameters: Mapping[str, Any],
+    token: str,
+    bot: str | None,
+    venue: str | None,
+    cycle: str | None,
+    as_of: datetime | None,
+) -> Run:
+    now, version = utc_now(), code_version()
+    unique = hashlib.sha256(token.encode()).hexdigest()[:6]
+    name = "-".join(part for part in (path.stem, bot or venue) if part)
+    return Run(
+        id=f"{now:%Y%m%dT%H%M%S}-{name}-{unique}"[:64],
+        cycle=cycle,
+        notebook=notebook,
+        notebook_hash=notebook_hash(path),
+        bot=bot,
+        venue=venue,
+        parameters=dict(parameters),
+        as_of=as_of,
+        git_commit=version.git_commit,
+        git_clean=version.git_clean,
+        lock_hash=version.lock_hash,
+        host=socket.gethostname(),
+        kernel=KERNEL,
+        token_hash=hash_token(token),
+        started_at=now,
+    )
+
+
+def _make_page_path(settings: DeskSettings, run: Run) -> Path:
+    folder = settings.reports / f"{run.started_at:%Y-%m-%d}" / run.id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageFailed(
+            f"The reports folder {folder} cannot be written ({error.strerror}); "
+            "make room or choose another home with --home."
+        ) from error
+    return folder / f"{Path(run.notebook).name}.ipynb"
+
+
+def _execute(
+    settings: DeskSettings, path: Path, page: Path, run: Run, token: str
+) -> tuple[str | None, dict[str, Any] | None, dict[str, Any]]:
+    """Run the page; the reason it failed or None, its recorded result, its cells' seconds."""
+    reason = None
+    try:
+        papermill.execute_notebook(
+            path,
+            page,
+            {**run.parameters, "run": run.id},
+            engine_name=ENGINE,
+            kernel_name=KERNEL,
+            progress_bar=False,
+            autosave_cell_every=0,
+            env=_kernel_environment(settings, run, token),
+            folder=PROJECT,
+            timeout=settings.notebook_timeout,
+        )
+    except PapermillExecutionError as error:
+        reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
+    except CellTimeoutError:
+        reason = f"it took longer than {settings.notebook_timeout:g} s"
+    except DeadKernelError:
+        reason = "its kernel died"
+    except OSError as error:
+        reason = f"its page cannot be written ({error.strerror})"
+    if not page.exists():
+        return reason or "it left no page", None, {}
+    executed = nbformat.read(page, as_version=4)
+    result = _recorded_result(executed)
+    if reason is None and result is None:
+        reason = "it recorded no result"
+    return reason, result, _timings(executed)
+
+
+def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[str, str]:
+    """The kernel's environment: the run's token, and no secret but the venues' own."""
+    prefixes = tuple(
+        venue.keys.removeprefix("env:")
+        for venue in settings.venues.values()
+        if venue.keys and venue.keys.startswith("env:")
+    )
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not _SECRET_NAME.search(name) or name.startswith(prefixes or ("\0",))
+    }
+    return kept | {"DESK_HOME": str(settings.home), RUN_ENV: run.id, TOKEN_ENV: token}
+
+
+def _recorded_result(executed: Any) -> dict[str, Any] | None:
+    found = None
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            found = output.get("data", {}).get(RESULT_MIME, found)
+    return found
+
+
+def _timings(executed: Any) -> dict[str, Any]:
+    """Seconds that each code cell took, by its place on the page."""
+    return {
+        str(place): round(cell.metadata.get("papermill", {}).get("duration") or 0.0, 4)
+        for place, cell in enumerate(executed.cells)
+        if cell.cell_type == "code"
+    }
+
+
+def find_notebooks(folder: str) -> list[str]:
+    """The notebooks of a folder by name, as run_notebook takes them."""
+    found = sorted((NOTEBOOKS / folder).glob("*.ipynb"))
+    if not found:
+        raise InvalidInput(f"There are no notebooks in {NOTEBOOKS / folder}.")
+    return [f"{folder}/{path.stem}" for path in found]
