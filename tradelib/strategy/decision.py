@@ -145,9 +145,12 @@ class DecisionState(NamedTuple):
     def from_json(cls, text: str) -> DecisionState:
         """The state that `to_json` wrote; InvalidInput for anything else."""
         try:
-            state = cls(**json.loads(text))
-            return cls(*map(int, state[:3]), *map(float, state[3:]))
-        except (ValueError, TypeError) as error:
+            values = dict(json.loads(text))
+            ordered = [values.pop(name) for name in cls._fields]
+            if values:
+                raise ValueError(f"unknown {', '.join(values)}")
+            return cls(*map(int, ordered[:3]), *map(float, ordered[3:]))
+        except (ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"Decision state {text[:200]!r} cannot be read.") from error
 
 
