@@ -282,6 +282,25 @@ def test_eight_writers_and_two_readers_lose_nothing(store):
     assert ((open_ms(stored) - START) // HOUR).tolist() == list(range(expected))
 
 
+def _append_for_ever(root):
+    for hour in range(100_000):
+        CandleStore(root).append(*SERIES, hourly(hour), as_of=time(200_000))
+
+
+def test_writers_killed_at_any_moment_leave_a_whole_series(store):
+    for _ in range(8):
+        process = multiprocessing.get_context("fork").Process(
+            target=_append_for_ever, args=(store.root,)
+        )
+        process.start()
+        process.join(0.1)
+        process.kill()
+        process.join()
+        stored = store.load(*SERIES)
+        assert ((open_ms(stored) - START) // HOUR).tolist() == list(range(len(stored)))
+    assert store.append(*SERIES, hourly(0, 99_999), as_of=time(200_000)).revised == 0
+
+
 @settings(max_examples=15, deadline=None)
 @given(pieces=st.lists(st.sets(st.integers(0, 40), min_size=1), min_size=1, max_size=5))
 def test_pieces_in_any_order_make_the_same_series(tmp_path_factory, pieces):

@@ -7,6 +7,7 @@ import pytest
 from tradelib.candles.schema import candles_from_rows
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import _compiled_fold, _inputs, fold_plainly, run_backtest
+from tradelib.research.charts import strategy_figure
 from tradelib.research.samples import load_sample, random_candles
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
@@ -107,6 +108,18 @@ def test_a_backtest_does_not_know_the_future():
 def test_fees_and_cash_that_make_no_sense_are_refused(arguments):
     with pytest.raises(InvalidInput, match="makes no sense"):
         run_backtest(rising(3), "1h", scripted(0, 0, 0), **arguments)
+
+
+def test_no_candles_are_refused():
+    with pytest.raises(InvalidInput, match="needs candles"):
+        run_backtest(rising(0), "1h", strategy("weighted"))
+
+
+def test_the_chart_shows_every_trade():
+    result = run_backtest(random_candles(800, seed=5), "1h", strategy("weighted"))
+    shown = {trace.name: len(trace.x) for trace in strategy_figure(result).data}
+    assert shown["bought"] + shown["sold"] == len(result.trades) > 0
+    assert shown["score"] == shown["equity"] == len(result.candles)
 
 
 def test_without_a_file_the_sample_is_the_seeded_walk():

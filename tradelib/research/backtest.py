@@ -48,6 +48,9 @@ class Backtest:
     reason and the decision's candle. fee: share of a fill's value; cash: quote at the start.
     """
 
+    strategy: str
+    params: Params
+    decision: DecisionParams
     candles: pd.DataFrame = field(repr=False)
     timeframe: str
     scores: pd.DataFrame = field(repr=False)
@@ -95,10 +98,26 @@ def run_backtest(
     if not 0 <= fee < 1 or not cash > 0:
         raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
     candles = validate_candles(candles, timeframe, "backtest")
+    if candles.empty:
+        raise InvalidInput("A backtest needs candles and got none; give it some.")
+    params, decision = params or strategy.params(), decision or DecisionParams()
     scores = strategy.score(candles, params)
-    step = (decision or DecisionParams()).step()
-    folded = _compiled_fold()(*_inputs(candles, timeframe, scores), step, float(fee), float(cash))
-    return _told(candles, timeframe, scores, folded, fee, cash)
+    inputs = _inputs(candles, timeframe, scores)
+    equity, taken, fills = _compiled_fold()(*inputs, decision.step(), float(fee), float(cash))
+    decisions = _decisions_frame(taken, candles.index)
+    return Backtest(
+        strategy.name,
+        params,
+        decision,
+        candles,
+        timeframe,
+        scores,
+        decisions,
+        pd.Series(equity, index=candles.index, name="equity"),
+        _trades_frame(fills, candles, decisions),
+        fee,
+        cash,
+    )
 
 
 def fold(
@@ -161,21 +180,6 @@ def _inputs(candles: pd.DataFrame, timeframe: str, scores: pd.DataFrame) -> tupl
     columns = (candles["open"], candles["close"], scores["score"])
     values = (np.ascontiguousarray(column.to_numpy(dtype="float64")) for column in columns)
     return opened, opened + timeframe_ms(timeframe), *values
-
-
-def _told(
-    candles: pd.DataFrame,
-    timeframe: str,
-    scores: pd.DataFrame,
-    folded: tuple[np.ndarray, np.ndarray, np.ndarray],
-    fee: float,
-    cash: float,
-) -> Backtest:
-    equity, taken, fills = folded
-    decisions = _decisions_frame(taken, candles.index)
-    trades = _trades_frame(fills, candles, decisions)
-    equity = pd.Series(equity, index=candles.index, name="equity")
-    return Backtest(candles, timeframe, scores, decisions, equity, trades, fee, cash)
 
 
 def _decisions_frame(taken: np.ndarray, index: pd.DatetimeIndex) -> pd.DataFrame:
