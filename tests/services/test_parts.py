@@ -117,5 +117,5 @@ def test_pages_are_links_that_follow_a_moved_home(home: Path, tmp_path: Path) ->
 
 def test_a_home_that_cannot_hold_the_pages_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(StorageFailed, match="cannot be prepared for Voilà"):
+    with pytest.raises(StorageFailed, match=r"cannot be written .*--home"):
         desk_services(DeskSettings(home=tmp_path / "file"))

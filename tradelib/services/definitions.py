@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tradelib.errors import InvalidInput, StorageFailed
@@ -140,7 +142,8 @@ def voila(settings: DeskSettings) -> Service:
 
 
 def jupyter_lab(settings: DeskSettings) -> Service:
-    """JupyterLab on the project's folder, for research."""
+    """JupyterLab on the project's folder, for research; it asks nothing of the network."""
+    _silence_announcements(settings.home / "jupyter")
     token = secrets.token_urlsafe(24)
     return Service(
         name="jupyter",
@@ -152,8 +155,6 @@ def jupyter_lab(settings: DeskSettings) -> Service:
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={PROJECT}",
             "--ServerApp.allow_root=True",
-            "--LabApp.news_url=None",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--LabApp.extension_manager=readonly",
         ),
         port=settings.ports.jupyter,
@@ -197,19 +198,23 @@ def _jupyter_environment(settings: DeskSettings) -> dict[str, str]:
     }
 
 
+def _silence_announcements(config: Path) -> None:
+    """Turn off the extension that asks for news and updates; no command-line option does."""
+    file = config / "labconfig" / "page_config.json"
+    disabled = {"@jupyterlab/apputils-extension:announcements": True}
+    with _told_as_desk_error(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"disabledExtensions": disabled}), encoding="utf-8")
+
+
 def _pages_folder(settings: DeskSettings) -> Path:
     """A folder that holds links to the dashboards and the reports alone."""
     folder = settings.home / "voila"
-    try:
+    with _told_as_desk_error(folder):
         settings.reports.mkdir(parents=True, exist_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         _link(folder / "dashboards", NOTEBOOKS / "dashboards")
         _link(folder / "reports", settings.reports)
-    except OSError as error:
-        raise StorageFailed(
-            f"The folder {folder} cannot be prepared for Voilà ({error.strerror}); "
-            f"mend its permissions, or choose another home with --home."
-        ) from error
     return folder
 
 
@@ -218,3 +223,14 @@ def _link(link: Path, target: Path) -> None:
         return
     link.unlink(missing_ok=True)
     link.symlink_to(target, target_is_directory=True)
+
+
+@contextmanager
+def _told_as_desk_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StorageFailed(
+            f"{path} cannot be written ({error.strerror}); "
+            f"mend its permissions, or choose another home with --home."
+        ) from error
