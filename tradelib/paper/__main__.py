@@ -1,0 +1,118 @@
+"""`python -m tradelib.paper`: runs a paper exchange and tells how to trade on it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tradelib.clock import format_time, from_ms, parse_time
+from tradelib.errors import DeskError, InvalidInput
+from tradelib.paper.app import run_paper
+from tradelib.paper.config import (
+    ACCOUNTS_FILE,
+    TOKEN_FILE,
+    PaperAccount,
+    PaperConfig,
+    new_token,
+    read_accounts,
+    write_private,
+)
+from tradelib.paper.exchange import Exchange
+
+TOKEN_VARIABLE = "PAPER_CONTROL_TOKEN"
+
+_WELCOME = """\
+Paper exchange at {url}, market time {time}
+  market   {market}; candles from {first} to {last}
+  symbols  {symbols}
+  accounts {accounts}
+  secrets  {secrets}
+  control  {url}/paper/status, header X-Paper-Token from {token}
+
+Any ccxt program can trade here:
+  from tradelib.paper import ccxt_settings
+  exchange = ccxt.binance(ccxt_settings({url!r}, {key!r}, SECRET, ccxt.binance))
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise InvalidInput(f"{message[:1].upper()}{message[1:]}; see --help.")
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = _Parser(prog="python -m tradelib.paper", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="folder of the exchange's state")
+    parser.add_argument("--port", type=int, default=0, help="port on loopback (a free one)")
+    parser.add_argument(
+        "--market", type=Path, action="append", default=[], metavar="FILE",
+        help="CSV or Parquet candles to play; repeat it for more symbols",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=1, help="of the seeded market (1)")
+    pace = parser.add_mutually_exclusive_group()
+    pace.add_argument("--speed", type=float, help="market seconds per second (1; files: stepped)")
+    pace.add_argument("--stepped", action="store_true", help="the clock waits for steps")
+    parser.add_argument("--start", help="market time at which to begin, ISO 8601")
+    parser.add_argument("--accounts", type=Path, metavar="FILE", help="TOML with [[accounts]]")
+    return parser.parse_args(arguments)
+
+
+def make_config(asked: argparse.Namespace) -> PaperConfig:
+    """The configuration of a command line; nothing is written yet."""
+    if asked.speed is not None and not 0 < asked.speed <= 1e6:
+        raise InvalidInput(f"Speed {asked.speed} must be more than 0 and at most a million.")
+    if not 0 <= asked.port <= 65535:
+        raise InvalidInput(f"Port {asked.port} is not between 0 and 65535.")
+    return PaperConfig(
+        home=asked.home.expanduser(),
+        port=asked.port,
+        seed=asked.seed,
+        files=tuple(asked.market),
+        speed=0.0 if asked.stepped else asked.speed,
+        start=parse_time(asked.start, "start") if asked.start else None,
+        accounts=read_accounts(asked.accounts) if asked.accounts else (),
+        control_token=os.environ.get(TOKEN_VARIABLE) or new_token(),
+    )
+
+
+def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: Path) -> None:
+    """Tells the user, and nobody else, how to get in; secrets stay in their file."""
+    token_file = config.home / TOKEN_FILE
+    write_private(token_file, config.control_token + "\n")
+    accounts: tuple[PaperAccount, ...] = config.accounts or read_accounts(accounts_file)
+    first, last = exchange.tape.market.span
+    text = _WELCOME.format(
+        url=url,
+        time=format_time(from_ms(exchange.now)),
+        market=exchange.tape.market.identity,
+        first=format_time(from_ms(first)),
+        last=format_time(from_ms(last - exchange.tape.step)),
+        symbols=" ".join(
+            f"{each.base}/{each.quote}" for each in exchange.tape.instruments.values()
+        ),
+        accounts=", ".join(f"{each.name} (key {each.key})" for each in accounts),
+        secrets=accounts_file,
+        token=token_file,
+        key=accounts[0].key,
+    )
+    print(text, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        asked = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        config = make_config(asked)
+        accounts_file = asked.accounts or config.home / ACCOUNTS_FILE
+        run_paper(config, lambda url, paper: announce(url, paper, config, accounts_file))
+    except DeskError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

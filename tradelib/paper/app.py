@@ -1,0 +1,228 @@
+"""Putting a paper exchange together, and running it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+
+from tradelib.clock import format_time, from_ms, parse_time, timeframe_ms, to_ms
+from tradelib.errors import InvalidInput
+from tradelib.paper.clock import MarketClock, Wall, wall_ms
+from tradelib.paper.config import (
+    ACCOUNTS_FILE,
+    START_BALANCE,
+    PaperAccount,
+    PaperConfig,
+    ccxt_settings,
+    make_accounts_file,
+    read_accounts,
+)
+from tradelib.paper.exchange import Exchange
+from tradelib.paper.filed import FileMarket
+from tradelib.paper.gate import Gate
+from tradelib.paper.live import LiveMarket, LiveTape
+from tradelib.paper.liquidity import Shape
+from tradelib.paper.market import Market, Tape
+from tradelib.paper.seeded import USUAL_SHAPE, SeededMarket
+from tradelib.paper.server import TOKEN_HEADER, make_app
+from tradelib.paper.store import Store
+
+HOST = "127.0.0.1"
+# Where a seeded market that is stepped begins, so that a seed alone tells what will happen.
+SEEDED_START = to_ms(parse_time("2024-01-01T00:00:00Z"))
+
+
+def open_market(config: PaperConfig) -> Market:
+    """The market a configuration asks for."""
+    if config.files and config.source:
+        raise InvalidInput("A paper market plays files or follows an exchange, not both.")
+    if config.files:
+        return FileMarket(config.files, config.shape or Shape())
+    if config.source:
+        return LiveMarket(
+            config.source,
+            config.source_symbols,
+            config.source_timeframe,
+            config.shape or USUAL_SHAPE,
+        )
+    return SeededMarket(config.seed, config.shape or USUAL_SHAPE)
+
+
+def load_accounts(config: PaperConfig, market: Market) -> tuple[PaperAccount, ...]:
+    """The configured accounts, else those of the home's accounts file, made when missing."""
+    if config.accounts:
+        return config.accounts
+    path = config.home / ACCOUNTS_FILE
+    if not path.exists():
+        quotes = {each.quote for each in market.instruments}
+        make_accounts_file(path, dict.fromkeys(sorted(quotes), START_BALANCE))
+    return read_accounts(path)
+
+
+def open_exchange(config: PaperConfig, wall: Wall = wall_ms) -> tuple[Exchange, Gate]:
+    """The exchange with its state loaded, and its gate; nothing listens yet."""
+    market = open_market(config)
+    tape = LiveTape(market) if market.is_live else Tape(market)
+    store = Store(config.home)
+    try:
+        clock = _start_clock(config, market, store, wall)
+        accounts = load_accounts(config, market)
+        exchange = Exchange(tape, clock, store, config.fees)
+        exchange.open_accounts({each.name: each.balances for each in accounts})
+    except BaseException:
+        store.close()
+        raise
+    return exchange, Gate(exchange, accounts, config.limits, wall)
+
+
+def _start_clock(config: PaperConfig, market: Market, store: Store, wall: Wall) -> MarketClock:
+    """A clock that goes on where the state left it, or begins where it is told to."""
+    known = store.fact("market")
+    if known is not None and known != market.identity:
+        raise InvalidInput(
+            f"The state in {store.path} belongs to another market ({known}); "
+            f"this one is {market.identity}. Choose another --home."
+        )
+    store.note("market", market.identity)
+    speed = config.speed
+    if speed is None:
+        speed = 0.0 if config.files else 1.0
+    if speed < 0 or (market.is_live and speed != 1):
+        raise InvalidInput(f"Speed {speed} is not possible here; a live market runs at speed 1.")
+    start = _start_time(config, market, speed, store.fact("time"), wall)
+    return MarketClock(start, speed, market.span[1], wall)
+
+
+def _start_time(
+    config: PaperConfig, market: Market, speed: float, kept: int | None, wall: Wall
+) -> int:
+    first, end = market.span
+    is_present = not config.files and speed == 1 and config.start is None
+    if is_present:
+        start = wall()
+    elif kept is not None:
+        start = kept
+    elif config.start is not None:
+        start = to_ms(config.start)
+    else:
+        start = first if config.files else SEEDED_START
+    if speed == 0:
+        start = start // timeframe_ms(market.base) * timeframe_ms(market.base)
+    if not first <= start <= end:
+        raise InvalidInput(
+            f"Start {format_time(from_ms(start))} lies outside of the market's candles, "
+            f"{format_time(from_ms(first))} to {format_time(from_ms(end))}."
+        )
+    return start
+
+
+async def create_app(config: PaperConfig, wall: Wall = wall_ms) -> Starlette:
+    """The paper exchange as an ASGI app, its state loaded."""
+    return _app(config, wall)[0]
+
+
+def _app(config: PaperConfig, wall: Wall = wall_ms) -> tuple[Starlette, Exchange]:
+    exchange, gate = open_exchange(config, wall)
+    market = exchange.tape.market
+    if isinstance(market, LiveMarket):
+        market.start()
+    return make_app(exchange, gate, config.control_token), exchange
+
+
+def listen(port: int) -> socket.socket:
+    """A listening socket on loopback; port 0 takes a free one."""
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((HOST, port))
+        opened.listen(1024)
+    except (OSError, OverflowError) as error:
+        opened.close()
+        raise InvalidInput(
+            f"Port {port} of {HOST} cannot be used ({error}); choose another --port."
+        ) from error
+    return opened
+
+
+def _server(app: Starlette) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
+    )
+
+
+def run_paper(config: PaperConfig, announce: Any = None) -> None:
+    """Runs a paper exchange until it is told to stop.
+
+    announce: called with the address and the exchange once both are there.
+    """
+    opened = listen(config.port)
+    try:
+        app, exchange = _app(config)
+        if announce is not None:
+            announce(f"http://{HOST}:{opened.getsockname()[1]}", exchange)
+        _server(app).run(sockets=[opened])
+    finally:
+        opened.close()
+
+
+@dataclass(frozen=True)
+class PaperHandle:
+    """A running paper exchange. url: its address; exchange: for a look inside, in tests."""
+
+    url: str
+    config: PaperConfig
+    accounts: tuple[PaperAccount, ...]
+    exchange: Exchange = field(repr=False)
+
+    def control(self, command: str, **asked: Any) -> dict[str, Any]:
+        """One command of the control API: status, step, halt or unhalt.
+
+        handle.control("step", candles=3, timeframe="1h")
+        """
+        body = None if command == "status" else json.dumps(asked).encode()
+        headers = {TOKEN_HEADER: self.config.control_token, "Content-Type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/paper/{command}", body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as reply:
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise InvalidInput(json.load(error)["error"]) from None
+
+    def ccxt_settings(self, exchange_class: Any = None, account: int = 0) -> dict[str, Any]:
+        """Constructor settings for ccxt's binance, with the keys of one of the accounts."""
+        who = self.accounts[account]
+        return ccxt_settings(self.url, who.key, who.secret, exchange_class)
+
+
+@contextmanager
+def paper_exchange(config: PaperConfig, wall: Wall = wall_ms) -> Iterator[PaperHandle]:
+    """Runs a paper exchange in a thread for as long as the block lasts."""
+    opened = listen(config.port)
+    try:
+        app, exchange = _app(config, wall)
+    except BaseException:
+        opened.close()
+        raise
+    server = _server(app)
+    # The socket listens already, so a client that comes early waits instead of failing.
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, name="paper")
+    thread.start()
+    try:
+        accounts = load_accounts(config, exchange.tape.market)
+        url = f"http://{HOST}:{opened.getsockname()[1]}"
+        yield PaperHandle(url, config, accounts, exchange)
+    finally:
+        server.should_exit = True
+        thread.join()
+        opened.close()

@@ -1,0 +1,138 @@
+"""The accounts' resting orders in one symbol, by price and then by time, beside the market's."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from decimal import Decimal
+
+from tradelib.paper.instruments import ZERO, Instrument
+from tradelib.paper.liquidity import Liquidity
+from tradelib.paper.orders import BUY, SELL, Order
+
+Offer = tuple[Decimal, Decimal, Order | None]
+
+
+class Ladder:
+    """One side: price levels, each a queue in order of arrival."""
+
+    def __init__(self, side: str) -> None:
+        self._descending = side == BUY
+        self._prices: list[Decimal] = []
+        self._queues: dict[Decimal, dict[int, Order]] = {}
+
+    def add(self, order: Order) -> None:
+        price = order.ticket.price
+        queue = self._queues.get(price)
+        if queue is None:
+            insort(self._prices, price)
+            queue = self._queues[price] = {}
+        queue[order.id] = order
+
+    def remove(self, order: Order) -> None:
+        price = order.ticket.price
+        queue = self._queues[price]
+        del queue[order.id]
+        if not queue:
+            del self._queues[price]
+            del self._prices[bisect_left(self._prices, price)]
+
+    @property
+    def best(self) -> Decimal | None:
+        if not self._prices:
+            return None
+        return self._prices[-1 if self._descending else 0]
+
+    def orders(self) -> Iterator[Order]:
+        """Best price first, then oldest first."""
+        for price in reversed(self._prices) if self._descending else self._prices:
+            yield from self._queues[price].values()
+
+    def __bool__(self) -> bool:
+        return bool(self._prices)
+
+
+class Book:
+    """All that can be traded against in one symbol.
+
+    consumed: what accounts took from the market's present levels, by side and price; a new
+    price brings new levels.
+    """
+
+    def __init__(self, instrument: Instrument) -> None:
+        self.instrument = instrument
+        self.sides = {BUY: Ladder(BUY), SELL: Ladder(SELL)}
+        self.stops: dict[int, Order] = {}
+        self.liquidity: Liquidity | None = None
+        self.consumed: dict[str, dict[Decimal, Decimal]] = {BUY: {}, SELL: {}}
+
+    @property
+    def is_quiet(self) -> bool:
+        """No account's order waits here, so the market may move unobserved."""
+        return not (self.stops or self.sides[BUY] or self.sides[SELL])
+
+    def show(self, liquidity: Liquidity) -> None:
+        """The market's levels from now on."""
+        self.liquidity = liquidity
+        self.consumed = {BUY: {}, SELL: {}}
+
+    def add(self, order: Order) -> None:
+        if order.working:
+            self.sides[order.ticket.side].add(order)
+        else:
+            self.stops[order.id] = order
+
+    def remove(self, order: Order) -> None:
+        if order.id in self.stops:
+            del self.stops[order.id]
+        else:
+            self.sides[order.ticket.side].remove(order)
+
+    def offers(self, side: str) -> Iterator[Offer]:
+        """(price, amount, order or None for the market) standing on `side`, best first.
+
+        At one price the accounts' orders come before the market's.
+        """
+        better = (lambda a, b: a >= b) if side == BUY else (lambda a, b: a <= b)
+        resting = self.sides[side].orders()
+        order = next(resting, None)
+        for price, amount in self.market_levels(side):
+            while order is not None and better(order.ticket.price, price):
+                yield order.ticket.price, order.amount - order.filled, order
+                order = next(resting, None)
+            yield price, amount, None
+        while order is not None:
+            yield order.ticket.price, order.amount - order.filled, order
+            order = next(resting, None)
+
+    def market_levels(self, side: str) -> Iterator[tuple[Decimal, Decimal]]:
+        """The market's own levels, less what was taken from them.
+
+        Levels an account's larger resting order would already have absorbed do not stand.
+        """
+        if self.liquidity is None:
+            return
+        consumed = self.consumed[side]
+        opposite = self.sides[SELL if side == BUY else BUY].best
+        for price, amount in self.liquidity.levels(side):
+            if opposite is not None and (price > opposite if side == BUY else price < opposite):
+                continue
+            left = amount - consumed.get(price, ZERO) if consumed else amount
+            if left > 0:
+                yield price, left
+
+    def consume(self, side: str, price: Decimal, amount: Decimal) -> None:
+        taken = self.consumed[side]
+        taken[price] = taken.get(price, ZERO) + amount
+
+    def depth(self, side: str, limit: int) -> list[tuple[Decimal, Decimal]]:
+        """The first `limit` price levels of `side`, each with all that stands there."""
+        levels: list[tuple[Decimal, Decimal]] = []
+        for price, amount, _ in self.offers(side):
+            if levels and levels[-1][0] == price:
+                levels[-1] = (price, levels[-1][1] + amount)
+            elif len(levels) == limit:
+                break
+            else:
+                levels.append((price, amount))
+        return levels

@@ -1,0 +1,202 @@
+"""The paper exchange: an engine, a market's tape, a clock and a file, kept in step.
+
+Whatever changes anything passes through `Exchange.settle`: it stores the changes, and then, and
+only then, hands them to those who listen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Any
+
+from tradelib.clock import format_time, from_ms, timeframe_ms
+from tradelib.errors import InvalidInput, StorageFailed, unknown_name
+from tradelib.paper.book import Book
+from tradelib.paper.clock import MarketClock
+from tradelib.paper.engine import Changes, Engine, Fees, Leg
+from tradelib.paper.market import Tape
+from tradelib.paper.orders import BUY, SELL
+from tradelib.paper.store import Store
+
+Listener = Callable[[Changes], None]
+
+
+class Exchange:
+    """Everything but the sockets. Use it from one thread."""
+
+    def __init__(self, tape: Tape, clock: MarketClock, store: Store, fees: Fees) -> None:
+        self.tape, self.clock, self.store, self.fees = tape, clock, store, fees
+        self.listeners: list[Listener] = []
+        self._walked: dict[str, int] = {}
+        self._shown: dict[str, int] = {}
+        self.engine = self._load()
+
+    def _load(self) -> Engine:
+        engine = Engine(self.tape.instruments.values(), self.fees)
+        self.store.load(engine)
+        self._walked = {
+            symbol: time
+            for symbol, time in (self.store.fact("walked") or {}).items()
+            if symbol in engine.books
+        }
+        self._shown = {}
+        for symbol, book in engine.books.items():
+            if not book.is_quiet:
+                since = self._walked.get(symbol, self.clock.now())
+                book.show(self.tape.liquidity(symbol, since))
+        return engine
+
+    def open_accounts(self, accounts: dict[str, dict[str, Decimal]]) -> None:
+        """Opens those that are new; the others keep what they have."""
+        with self.settle():
+            for name, balances in accounts.items():
+                if name not in self.engine.balances:
+                    self.engine.open_account(name, balances)
+
+    def close(self) -> None:
+        self.store.close()
+
+    @property
+    def now(self) -> int:
+        """Market time in ms."""
+        return self.clock.now()
+
+    # Keeping in step.
+
+    @contextmanager
+    def settle(self) -> Iterator[Engine]:
+        """The one way to change anything: what happened inside is stored, then told."""
+        try:
+            yield self.engine
+        finally:
+            changes = self.engine.drain()
+            if changes:
+                self._store(changes)
+        if changes:
+            for listener in self.listeners:
+                listener(changes)
+
+    def _store(self, changes: Changes) -> None:
+        try:
+            self.store.commit(self.engine, changes, self._facts())
+        except StorageFailed:
+            # What could not be stored did not happen.
+            self.engine = self._load()
+            raise
+
+    def _facts(self) -> dict[str, Any]:
+        walked = {
+            symbol: time
+            for symbol, time in self._walked.items()
+            if not self.engine.books[symbol].is_quiet
+        }
+        return {"time": self.now, "walked": walked}
+
+    def advance(self, symbol: str | None = None) -> None:
+        """Lets the market catch up with the clock where an account's order waits, and shows its
+        present levels of `symbol`."""
+        now = self.now
+        busy = [name for name, book in self.engine.books.items() if not book.is_quiet]
+        if any(self._walked.get(name, now) < now for name in busy):
+            with self.settle():
+                self._walk_all(busy, now)
+        if symbol is not None and symbol in self.engine.books:
+            self._show(symbol, now)
+
+    def _walk_all(self, symbols: list[str], now: int) -> None:
+        """Candle by candle, so that an account's orders in several symbols meet in time."""
+        time = min(self._walked.get(name, now) for name in symbols)
+        step = self.tape.step if len(symbols) > 1 else now - time
+        while time < now:
+            time = min((time // step + 1) * step if len(symbols) > 1 else now, now)
+            for name in symbols:
+                if self._walked.get(name, now) < time:
+                    self._walk(name, time)
+        for name in symbols:
+            self._show(name, now)
+
+    def _walk(self, symbol: str, now: int) -> None:
+        book, time = self.engine.books[symbol], self._walked[symbol]
+        while symbol not in self.engine.halted and not book.is_quiet:
+            touched = self.tape.first_touch(symbol, time, now, *_watched(book))
+            if touched is None:
+                break
+            until = min(touched + self.tape.step, now)
+            for leg in self.tape.legs(symbol, max(time, touched), until):
+                self._pass(symbol, book, leg)
+            if until == now:
+                break
+            time = until
+        self._walked[symbol] = now
+
+    def _pass(self, symbol: str, book: Book, leg: Leg) -> None:
+        """Walks a leg, and before it the jump to its start, in which a top level's worth trades."""
+        here = book.liquidity
+        if here.price != leg.start:
+            jump = Leg(
+                here.price, leg.start, here.volume * here.shape.top, leg.start_time, leg.start_time
+            )
+            self.engine.walk(symbol, jump)
+        self.engine.walk(symbol, leg)
+
+    def _show(self, symbol: str, now: int) -> None:
+        if self._shown.get(symbol) == now:
+            return
+        liquidity = self.tape.liquidity(symbol, now)
+        if liquidity is not None and liquidity != self.engine.books[symbol].liquidity:
+            self.engine.show(symbol, liquidity)
+        self._shown[symbol] = self._walked[symbol] = now
+
+    # Commands.
+
+    def step(self, count: int, timeframe: str) -> None:
+        """Moves a stepped clock over `count` candles of `timeframe`, to the open of the next."""
+        if not self.clock.is_stepped:
+            raise InvalidInput("This market runs by itself; start it with --stepped to step it.")
+        length = timeframe_ms(timeframe)
+        if count < 1 or length % self.tape.step:
+            raise InvalidInput(
+                f"Cannot step {count} candles of {timeframe}; "
+                f"step 1 or more, of a multiple of {self.tape.market.base}."
+            )
+        target = self.now // length * length + count * length
+        if target > self.clock.end:
+            raise InvalidInput(
+                f"{count} candles of {timeframe} lead to {format_time(from_ms(target))}, and the "
+                f"market's candles end at {format_time(from_ms(self.clock.end))}; step fewer."
+            )
+        self.clock.set(target)
+        self.advance()
+        with self.settle() as engine:
+            # Time itself is a fact to keep, even where nothing happened.
+            self.store.commit(engine, engine.drain(), self._facts())
+
+    def halt(self, symbol: str, is_halted: bool) -> None:
+        if symbol not in self.engine.books:
+            raise unknown_name("symbol", symbol, self.engine.books)
+        self.advance()
+        change = self.engine.halted.add if is_halted else self.engine.halted.discard
+        change(symbol)
+        self.store.commit(self.engine, self.engine.drain(), self._facts())
+
+
+def _watched(book: Book) -> tuple[float, float]:
+    """The prices, from below and from above, between which nothing in the book stirs."""
+    low, high = 0.0, float("inf")
+    for side, bound in ((BUY, max), (SELL, min)):
+        best = book.sides[side].best
+        if best is not None:
+            if side == BUY:
+                low = bound(low, float(best))
+            else:
+                high = bound(high, float(best))
+    for order in book.stops.values():
+        if order.ticket.trailing is not None:
+            return float("inf"), 0.0  # every move of the price may move its trigger
+        if order.ticket.triggers_rising:
+            high = min(high, float(order.ticket.stop))
+        else:
+            low = max(low, float(order.ticket.stop))
+    return low, high

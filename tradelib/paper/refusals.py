@@ -1,0 +1,71 @@
+"""The dialect's errors: an HTTP status, a code and the exchange's own words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Refusal(Exception):
+    """A definite no to one request, in the words the real exchange uses.
+
+    data: further members of the reply's body; headers: further headers of the reply.
+    """
+
+    def __init__(
+        self,
+        code: int,
+        message: str,
+        status: int = 400,
+        data: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.status = code, message, status
+        self.data, self.headers = data, headers or {}
+
+    def body(self) -> dict[str, Any]:
+        reply: dict[str, Any] = {"code": self.code, "msg": self.message}
+        return {**reply, "data": self.data} if self.data is not None else reply
+
+
+def missing(name: str) -> Refusal:
+    return Refusal(
+        -1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed."
+    )
+
+
+def not_required(name: str) -> Refusal:
+    return Refusal(-1106, f"Parameter '{name}' sent when not required.")
+
+
+def illegal(name: str, legal: str) -> Refusal:
+    return Refusal(
+        -1100, f"Illegal characters found in parameter '{name}'; legal range is '{legal}'."
+    )
+
+
+def filter_failure(name: str) -> Refusal:
+    return Refusal(-1013, f"Filter failure: {name}")
+
+
+def rejected(message: str) -> Refusal:
+    """The order was well formed, and the exchange will not take it."""
+    return Refusal(-2010, message)
+
+
+def insufficient() -> Refusal:
+    return rejected("Account has insufficient balance for requested action.")
+
+
+def unknown_order() -> Refusal:
+    """What a cancel gets for an order that is not open."""
+    return Refusal(-2011, "Unknown order sent.")
+
+
+def no_such_order() -> Refusal:
+    """What a query gets for an order that never was."""
+    return Refusal(-2013, "Order does not exist.")
+
+
+def invalid_symbol() -> Refusal:
+    return Refusal(-1121, "Invalid symbol.")

@@ -1,0 +1,154 @@
+"""The sockets: a Starlette app over the gate, and the control of the market beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tradelib.clock import format_time, from_ms
+from tradelib.errors import DeskError
+from tradelib.paper.exchange import Exchange
+from tradelib.paper.gate import Gate, Reply, Request
+
+TOKEN_HEADER = "X-Paper-Token"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_PULSE = 0.1  # seconds between two looks at a market that runs by itself
+
+
+def make_app(exchange: Exchange, gate: Gate, token: str) -> Starlette:
+    """The exchange as an ASGI app."""
+    control = Control(exchange, gate, token)
+
+    async def api(http: HttpRequest) -> Response:
+        body = (await http.body()).decode("utf-8", "replace")
+        reply = gate.handle(
+            Request(
+                http.method,
+                http.path_params["path"],
+                http.url.query,
+                body,
+                http.headers.get("X-MBX-APIKEY"),
+                http.client.host if http.client else "",
+            )
+        )
+        return _response(reply)
+
+    async def command(http: HttpRequest) -> Response:
+        return _response(await control.handle(http))
+
+    return Starlette(
+        routes=[
+            Route("/api/v3/{path:path}", api, methods=["GET", "POST", "PUT", "DELETE"]),
+            Route("/paper/{command}", command, methods=["GET", "POST"]),
+        ],
+        lifespan=_lifespan(exchange),
+    )
+
+
+def _response(reply: Reply) -> Response:
+    return Response(
+        reply.encode(), reply.status, reply.headers, media_type="application/json;charset=UTF-8"
+    )
+
+
+def _lifespan(exchange: Exchange) -> Callable[[Starlette], Any]:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        pulse = None if exchange.clock.is_stepped else asyncio.create_task(_beat(exchange))
+        yield
+        if pulse is not None:
+            pulse.cancel()
+            with suppress(asyncio.CancelledError):
+                await pulse
+        exchange.close()
+
+    return lifespan
+
+
+async def _beat(exchange: Exchange) -> None:
+    """Resting orders are filled when the market meets them, whether or not anyone asks."""
+    while True:
+        with suppress(DeskError):  # a full disk: whoever asks next is told
+            exchange.advance()
+        await asyncio.sleep(_PULSE)
+
+
+class Control:
+    """Commands to the market itself, for whoever started it."""
+
+    def __init__(self, exchange: Exchange, gate: Gate, token: str) -> None:
+        self._exchange, self._gate, self._token = exchange, gate, token
+        self._commands: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
+            ("GET", "status"): lambda _: self.status(),
+            ("POST", "step"): self.step,
+            ("POST", "halt"): lambda asked: self.halt(asked, True),
+            ("POST", "unhalt"): lambda asked: self.halt(asked, False),
+        }
+
+    async def handle(self, http: HttpRequest) -> Reply:
+        if not self._is_allowed(http):
+            return Reply(403, {"error": f"The header {TOKEN_HEADER} does not open this."})
+        command = self._commands.get((http.method, http.path_params["command"]))
+        if command is None:
+            return Reply(404, {"error": "Commands are GET status, POST step, halt and unhalt."})
+        try:
+            asked = await http.json() if http.method == "POST" else {}
+            return Reply(200, command(asked))
+        except DeskError as error:
+            return Reply(400, {"error": str(error)})
+        except (ValueError, TypeError, AttributeError, KeyError):
+            return Reply(400, {"error": "The command's body is not the JSON it needs."})
+
+    def _is_allowed(self, http: HttpRequest) -> bool:
+        """A local caller with the token, who also called us by a local name."""
+        given = http.headers.get(TOKEN_HEADER, "").encode()
+        is_local = http.client is not None and http.client.host in _LOOPBACK
+        is_named_locally = http.url.hostname in _LOOPBACK
+        return is_local and is_named_locally and hmac.compare_digest(given, self._token.encode())
+
+    def status(self) -> dict[str, Any]:
+        exchange, gate = self._exchange, self._gate
+        first, last = exchange.tape.market.span
+        exchange.advance()
+        return {
+            "time": format_time(from_ms(exchange.now)),
+            "time_ms": exchange.now,
+            "first_candle": format_time(from_ms(first)),
+            "last_candle": format_time(from_ms(last - exchange.tape.step)),
+            "base": exchange.tape.market.base,
+            "market": exchange.tape.market.identity,
+            "speed": exchange.clock.speed,
+            "symbols": {
+                symbol: {
+                    "symbol": f"{each.base}/{each.quote}",
+                    "status": "HALT" if symbol in exchange.engine.halted else "TRADING",
+                }
+                for symbol, each in exchange.engine.instruments.items()
+            },
+            "accounts": sorted(exchange.engine.balances),
+            "requests": dict(gate.requests),
+            "weight_used": gate.limiter.weight_used,
+            "refused_429": gate.limiter.refused,
+            "orders": exchange.engine.next_order - 1,
+            "open_orders": len(exchange.engine.open),
+            "trades": exchange.engine.next_trade - 1,
+        }
+
+    def step(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """candles: how many (1); timeframe: of which (the base)."""
+        timeframe = asked.get("timeframe") or self._exchange.tape.market.base
+        self._exchange.step(int(asked.get("candles", 1)), str(timeframe))
+        return {"time": format_time(from_ms(self._exchange.now)), "time_ms": self._exchange.now}
+
+    def halt(self, asked: dict[str, Any], is_halted: bool) -> dict[str, Any]:
+        symbol = str(asked["symbol"]).replace("/", "")
+        self._exchange.halt(symbol, is_halted)
+        return {"symbol": symbol, "status": "HALT" if is_halted else "TRADING"}
