@@ -144,6 +144,27 @@ def test_a_time_that_is_no_time_is_named_with_its_row(file):
     assert "row 2" in refusal(write(file, *rows(0), "yesterday,10,12,9,11,5"))
 
 
+def test_an_infinite_time_and_doubled_time_columns_are_refused(file):
+    file.write_text(f"{HEADER}\n1767225600,1,1,1,1,1\ninf,1,1,1,1,1\n")
+    assert "row 2" in refusal(file)
+    file.write_text(f"Date,{HEADER}\n1767225600,1767225600,1,1,1,1,1\n")
+    assert "time" in refusal(file)
+
+
+def test_text_late_in_a_long_file_is_found(file):
+    start, count = 1_767_225_600, 300_000
+    lines = [f"{start + 3600 * i},1,1,1,1,1" for i in range(count)]
+    lines[-1] = lines[-1].replace(",1,1,1,1,1", ",1,1,1,one,1")
+    assert "close 'one'" in refusal(write(file, *lines))
+
+
+def test_a_month_of_the_store_is_read_when_told_its_symbol(file, tmp_path):
+    frame = read_candle_file(write(file, *rows(0, 1, 2))).frame
+    frame.to_parquet(tmp_path / "2026-01.parquet")
+    assert "symbol" in refusal(tmp_path / "2026-01.parquet")
+    assert read_candle_file(tmp_path / "2026-01.parquet", symbol="BTC/USD").timeframe == "1h"
+
+
 def test_a_row_with_too_many_fields_is_refused(file):
     refusal(write(file, *rows(0), rows(1)[0] + ",7"))
     refusal(write(file, rows(0)[0] + ",7", rows(1)[0] + ",7"))

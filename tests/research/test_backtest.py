@@ -6,7 +6,7 @@ import pytest
 
 from tradelib.candles.schema import candles_from_rows
 from tradelib.errors import InvalidInput
-from tradelib.research.backtest import _compiled_fold, _inputs, fold_plainly, run_backtest
+from tradelib.research.backtest import compiled_fold, fold_inputs, fold_plainly, run_backtest
 from tradelib.research.charts import strategy_figure
 from tradelib.research.samples import load_sample, random_candles
 from tradelib.strategy.base import Strategy
@@ -81,8 +81,8 @@ def test_a_purchase_of_everything_leaves_no_debt():
 def test_compiled_and_plain_folds_agree_to_the_bit(name, seed):
     candles = random_candles(1500, seed=seed)
     scores = strategy(name).score(candles)
-    arguments = (*_inputs(candles, "1h", scores), DecisionParams().step(), 0.001, 10_000.0)
-    for fast, plain in zip(_compiled_fold()(*arguments), fold_plainly(*arguments), strict=True):
+    arguments = (*fold_inputs(candles, "1h", scores), DecisionParams().step(), 0.001, 10_000.0)
+    for fast, plain in zip(compiled_fold()(*arguments), fold_plainly(*arguments), strict=True):
         assert fast.tobytes() == plain.tobytes()
 
 

@@ -117,9 +117,10 @@ class _SeriesFetch:
 
     def close_gaps(self) -> None:
         """Ask once more for every hole; what the venue does not have is recorded as its own."""
-        for gap in self.gaps():
+        holes = self.gaps()
+        for gap in holes:
             self.fetch_range(gap.start, gap.end)
-        for gap in self.gaps():
+        for gap in self.gaps() if holes else ():
             self.store.record_gap(*self.name, gap)
             self.recorded.append(gap)
 
@@ -131,7 +132,7 @@ class _SeriesFetch:
         counts = (self.requested, self.added, self.revised)
         try:
             last = self.store.last_close(*self.name, as_of=self.as_of)
-            gaps = tuple(self.gaps())
+            gaps = tuple(self.gaps()) if error else ()
         except DeskError as unreadable:
             return FetchReport(symbol, *counts, error=error or unreadable)
         age = self.as_of - last if last else None

@@ -18,9 +18,10 @@ from tradelib.errors import InvalidInput
 TIME_NAMES = ("date", "open_time", "timestamp", "time")
 
 _NAME = re.compile(
-    r"^(?:[^_]+_)?(?P<base>[A-Za-z0-9]+)-(?P<quote>[A-Za-z0-9]+)(?:_(?P<timeframe>[0-9]+[mhdw]))?$"
+    r"^(?:[^_]+_)?(?P<base>[A-Za-z0-9]+)-(?P<quote>[A-Za-z][A-Za-z0-9]*)(?:_(?P<timeframe>[0-9]+[mhdw]))?$"
 )
 _SYMBOL = re.compile(r"^[A-Z0-9]+/[A-Z0-9]+$")
+_EPOCH_TOPS = (("s", 1e11), ("ms", 1e14), ("us", 1e17))
 _UNITS = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000))
 
 
@@ -79,7 +80,7 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path, encoding="utf-8-sig")
+        table = pd.read_csv(path, encoding="utf-8-sig", low_memory=False)
     except pd.errors.EmptyDataError as error:
         raise InvalidInput(f"{path} is empty; give a file with candles.") from error
     except (ValueError, pd.errors.ParserError) as error:
@@ -103,7 +104,8 @@ def _read_parquet(path: Path) -> pd.DataFrame:
 
 def _refuse_columns(table: pd.DataFrame, path: Path) -> None:
     missing = [column for column in COLUMNS if list(table.columns).count(column) != 1]
-    if not set(TIME_NAMES) & set(table.columns):
+    times = [column for column in table.columns if column in TIME_NAMES]
+    if not times or len(times) != len(set(times)):
         missing.insert(0, f"time (one of {', '.join(TIME_NAMES)})")
     if missing:
         raise InvalidInput(
@@ -115,9 +117,8 @@ def _refuse_columns(table: pd.DataFrame, path: Path) -> None:
 def _as_candles(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     times = table[next(name for name in TIME_NAMES if name in table.columns)]
     index = pd.DatetimeIndex(_as_times(times, path), name=TIME)
-    for column in COLUMNS:
-        _refuse_text(table[column], index, path)
-    return table[list(COLUMNS)].astype("float64").set_index(index)
+    numbers = {column: _as_numbers(table[column], index, path) for column in COLUMNS}
+    return pd.DataFrame(numbers).set_index(index)
 
 
 def _as_times(times: pd.Series, path: Path) -> pd.DatetimeIndex:
@@ -142,21 +143,18 @@ def _as_times(times: pd.Series, path: Path) -> pd.DatetimeIndex:
 def _epoch_unit(times: pd.Series) -> str:
     """Seconds reach 1e11 in the year 5138, milliseconds passed it in 1973."""
     largest = times.abs().max()
-    return next(unit for unit, top in _EPOCH_TOPS if not largest >= top)
+    return next((unit for unit, top in _EPOCH_TOPS if largest < top), "ns")
 
 
-_EPOCH_TOPS = (("s", 1e11), ("ms", 1e14), ("us", 1e17), ("ns", np.inf))
-
-
-def _refuse_text(values: pd.Series, index: pd.DatetimeIndex, path: Path) -> None:
-    if values.dtype.kind in "iuf":
-        return
-    bad = pd.to_numeric(values, errors="coerce").isna().to_numpy()
-    row = int(bad.argmax())
-    raise InvalidInput(
-        f"{path}: the {values.name} {values.iloc[row]!r} at {index[row].isoformat()} is not a "
-        f"number; correct that row."
-    )
+def _as_numbers(values: pd.Series, index: pd.DatetimeIndex, path: Path) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype("float64")
+    if (bad := (numbers.isna() & values.notna()).to_numpy()).any():
+        row = int(bad.argmax())
+        raise InvalidInput(
+            f"{path}: the {values.name} {values.iloc[row]!r} at {index[row].isoformat()} is not a "
+            f"number; correct that row."
+        )
+    return numbers
 
 
 def _read_name(path: Path) -> tuple[str | None, str | None]:

@@ -118,7 +118,8 @@ class CandleStore:
         """Stored candles with start <= open < end, oldest first; the newest `limit` of them.
 
         as_of: only candles closed by then, with the values known then, so that a page opened
-            again reads what it read.
+            again reads what it read. The newest candle is the exception: one that had closed by
+            then and that the venue served later is there.
         """
         folder = self._folder(venue, symbol, timeframe)
         revisions = _read_revisions(folder, as_of)

@@ -102,8 +102,8 @@ def run_backtest(
         raise InvalidInput("A backtest needs candles and got none; give it some.")
     params, decision = params or strategy.params(), decision or DecisionParams()
     scores = strategy.score(candles, params)
-    inputs = _inputs(candles, timeframe, scores)
-    equity, taken, fills = _compiled_fold()(*inputs, decision.step(), float(fee), float(cash))
+    inputs = fold_inputs(candles, timeframe, scores)
+    equity, taken, fills = compiled_fold()(*inputs, decision.step(), float(fee), float(cash))
     decisions = _decisions_frame(taken, candles.index)
     return Backtest(
         strategy.name,
@@ -167,7 +167,8 @@ def fold_plainly(*arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @cache
-def _compiled_fold() -> Callable:
+def compiled_fold() -> Callable:
+    """`fold_plainly`, compiled: the same arguments and the same bits, a hundred times faster."""
     # Not cached on disk: numba does not notice there when the step that it calls has changed.
     import numba
 
@@ -175,7 +176,10 @@ def _compiled_fold() -> Callable:
     return lambda *arguments: compiled(step, fill, DecisionState(), *arguments)
 
 
-def _inputs(candles: pd.DataFrame, timeframe: str, scores: pd.DataFrame) -> tuple[np.ndarray, ...]:
+def fold_inputs(
+    candles: pd.DataFrame, timeframe: str, scores: pd.DataFrame
+) -> tuple[np.ndarray, ...]:
+    """What a fold reads: open and close times (ms), opens, closes and scores."""
     opened = open_ms(candles)
     columns = (candles["open"], candles["close"], scores["score"])
     values = (np.ascontiguousarray(column.to_numpy(dtype="float64")) for column in columns)

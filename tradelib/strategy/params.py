@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -27,6 +27,6 @@ class Params(BaseModel):
                 f"{kind} {name} = {first['input']!r} is not acceptable: {first['msg']}."
             ) from error
 
-    def changed(self, **values: Any) -> Params:
+    def changed(self, **values: Any) -> Self:
         """A copy with these parameters instead, checked as a new one is."""
         return type(self)(**{**dict(self), **values})
