@@ -29,7 +29,7 @@ ROOMS = (
     "views",
     "cli",
 )
-HALL = ("errors", "settings", "clock")
+HALL = ("errors", "settings", "clock", "logs")
 
 
 def room_of(file: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,19 +24,22 @@ def desk_services(
     settings: DeskSettings,
     paper_arguments: Sequence[str] = (),
     *,
+    flow_environment: Mapping[str, str] | None = None,
     without: Collection[str] = (),
 ) -> list[Service]:
     """What `desk up` starts, in an order in which each needs only those before it.
 
     paper_arguments: further arguments of `python -m tradelib.paper`.
+    flow_environment: further variables for `python -m flows.serve`.
     without: names to leave out, of paper, prefect, flows, voila, jupyter.
     """
+    flow_needs = [name for name in ("prefect", "paper") if name not in without]
     services = [
         prefect_server(settings),
         paper_exchange(settings, paper_arguments),
         jupyter_lab(settings),
         voila(settings),
-        flows(settings, needs=tuple(n for n in ("prefect", "paper") if n not in without)),
+        flows(settings, flow_environment or {}, flow_needs),
     ]
     return [service for service in services if service.name not in without]
 
@@ -88,7 +91,9 @@ def prefect_environment(settings: DeskSettings, url: str) -> dict[str, str]:
     }
 
 
-def flows(settings: DeskSettings, needs: tuple[str, ...] = ("prefect",)) -> Service:
+def flows(
+    settings: DeskSettings, variables: Mapping[str, str], needs: Sequence[str] = ("prefect",)
+) -> Service:
     """The process that serves the flows; it makes the file DESK_READY_FILE when it is ready.
 
     The only service that sees the venues' keys in the environment, for it alone trades.
@@ -99,12 +104,13 @@ def flows(settings: DeskSettings, needs: tuple[str, ...] = ("prefect",)) -> Serv
         command=_python("flows.serve"),
         ready=FileProbe(ready),
         env={
+            **variables,
             **prefect_environment(settings, "{prefect.url}"),
             "DESK_HOME": str(settings.home),
             "DESK_READY_FILE": str(ready),
         },
         keeps=("",),
-        needs=needs,
+        needs=tuple(needs),
         folder=PROJECT,
     )
 
