@@ -1,0 +1,201 @@
+"""What the four live pages show: the same when they run and when they are opened again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Protocol
+
+import plotly.graph_objects as go
+
+from tradelib.candles.store import CandleStore
+from tradelib.clock import parse_time
+from tradelib.trading.deciding import Signal
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import load_fills, load_orders
+from tradelib.views.accounts import (
+    balances_table,
+    discrepancies_table,
+    incidents_table,
+)
+from tradelib.views.cells import Cell, count, moment, money, prose, span, word
+from tradelib.views.charts import SHOWN_CANDLES, closes_figure, signal_figure
+from tradelib.views.html import Html, cards, empty, heading, note, table
+from tradelib.views.orders import (
+    action_word,
+    decisions_table,
+    events_table,
+    fills_table,
+    orders_table,
+    status_word,
+)
+
+if TYPE_CHECKING:
+    # These reach the venue's client, which costs half a second that no page needs to pay.
+    from tradelib.trading.execution import Execution
+    from tradelib.trading.risk import Refusal
+
+
+class Recordable(Protocol):
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def run_title(title: str) -> Html:
+    """Which run a page shows, as its first line."""
+    return Html(f'<div data-testid="run-title">{note(title).text}</div>')
+
+
+def fetch_table(fetched: Recordable) -> Html:
+    """What the fetch did, one line per symbol."""
+    told = fetched.to_json()
+    columns = (
+        "symbol", "asked for", "new", "revised", "open gaps", "venue's gaps",
+        "newest close (UTC)", "age", "error",
+    )  # fmt: skip
+    lines = table(
+        "fetch", columns, map(_fetch_row, told["lines"]), empty="No symbols were asked for."
+    )
+    scope = f"{told['venue']}, {told['timeframe']}, closed by {told['as_of'][:19]}Z"
+    return heading("Candles by symbol", f"{scope}; counts are candles") + lines
+
+
+def _fetch_row(line: dict[str, Any]) -> list[Cell]:
+    age = line["age_seconds"]
+    return [
+        word(line["symbol"]),
+        count(line["requested"]),
+        count(line["added"]),
+        _alarming(line["revised"]),
+        _alarming(line["open_gaps"]),
+        count(line["venue_gaps"]),
+        moment(parse_time(line["last_close"]) if line["last_close"] else None),
+        span(None if age is None else timedelta(seconds=age)),
+        prose(line["error"], "loss" if line["error"] else ""),
+    ]
+
+
+def _alarming(number: int) -> Cell:
+    """A count that ought to be zero."""
+    return Cell(f"{number:,}", str(number), "warn" if number else "muted", number=True)
+
+
+def fetch_chart(store: CandleStore, fetched: Recordable) -> go.Figure | Html:
+    """How the fetched symbols moved, up to the page's as-of time."""
+    told = fetched.to_json()
+    as_of, closes = parse_time(told["as_of"]), {}
+    for line in told["lines"]:
+        series = (told["venue"], line["symbol"], told["timeframe"])
+        candles = store.load(*series, as_of=as_of, limit=SHOWN_CANDLES)
+        if len(candles):
+            closes[line["symbol"]] = candles["close"]
+    if not closes:
+        return empty("The prices will show here once candles are stored.", name="closes")
+    return closes_figure(closes)
+
+
+def signal_summary(ledger: Ledger, signal: Signal) -> Html:
+    """What the bot decided, why, and how sure its strategy was."""
+    told, decision = signal.to_json(), signal.decision
+    score = told["score"]
+    figures = {
+        "Decision": action_word(decision.action),
+        "Score (−1 … 1)": Cell("–" if score is None else f"{score:+.4f}", str(score)),
+        "Temperature": word(decision.temperature.lower()),
+        "Share of equity or position": Cell(f"{decision.fraction:.0%}", f"{decision.fraction:f}"),
+        f"Close ({signal.bot.quote})": money(decision.price),
+    }
+    return cards(figures, name="signal") + decisions_table(
+        ledger, [decision], name="decision", empty=""
+    )
+
+
+def signal_chart(ledger: Ledger, signal: Signal) -> go.Figure | Html:
+    """Candles, scores and thresholds; the bot's fills so far are marked."""
+    if signal.candles.empty:
+        return empty(f"Nothing to draw: {signal.decision.reason}.", name="signal-chart")
+    return signal_figure(signal, load_fills(ledger, bot=signal.bot.name, limit=100))
+
+
+def signal_orders(ledger: Ledger, signal: Signal) -> Html:
+    """What became of the decision, as the ledger tells it now."""
+    orders = load_orders(ledger, decision=signal.decision.id)
+    waiting = "No order yet: one follows a BUY or SELL as soon as the execution page has run."
+    return heading("Its order, as it stands now") + orders_table(
+        ledger, orders, name="decision-orders", empty=waiting
+    )
+
+
+def execution_summary(ledger: Ledger, execution: Execution) -> Html:
+    """The decision, and in one line what became of it."""
+    order = execution.order
+    figures = {
+        "Decision": action_word(execution.decision.action),
+        "Order": status_word(order.status) if order else word("none", "muted"),
+        "Filled (quote)": money(order.cost if order else None),
+    }
+    told = note(execution.summary)
+    return cards(figures, name="execution") + told + decisions_table(
+        ledger, [execution.decision], name="decision", empty=""
+    )  # fmt: skip
+
+
+def execution_orders(ledger: Ledger, execution: Execution) -> Html:
+    """The order as it stands now, why it was refused if it was, its events and its fills."""
+    none = f"No order: {execution.decision.reason}."
+    orders = [execution.order] if execution.order else []
+    page = heading("Order") + orders_table(ledger, orders, name="order", empty=none)
+    if not execution.order:
+        return page
+    client_id = execution.order.client_id
+    if execution.refusals:
+        page += heading("Refused by") + refusals_table(execution.refusals)
+    fills = load_fills(ledger, client_id=client_id)
+    unfilled = "No fills: they show here when the venue has told of them."
+    return (
+        page
+        + heading("What happened to it")
+        + events_table(ledger, client_id)
+        + heading("Fills")
+        + fills_table(ledger, fills, orders, name="fills", empty=unfilled)
+    )
+
+
+def refusals_table(refusals: tuple[Refusal, ...]) -> Html:
+    columns = ("limit", "value", "allowed", "reason")
+    rows = ([word(r.limit_name), word(r.value), word(r.bound), prose(r.reason)] for r in refusals)
+    return table("refusals", columns, rows, empty="No limit refused it.")
+
+
+def reconciliation_summary(result: Recordable | dict[str, Any]) -> Html:
+    """Whether books and venue agree, and what was found on the way."""
+    told = _plain(result)
+    agrees = word("yes", "gain") if told["agrees"] else word("no", "loss")
+    figures = {
+        "Books and venue agree": agrees,
+        "Orders asked about": count(told["orders_checked"]),
+        "Fills booked": count(told["fills_booked"]),
+        "Equity (quote)": money(None if told["equity"] is None else Decimal(told["equity"])),
+    }
+    scope = f"{told['venue']}, {told['as_of'][:19]}Z"
+    return (
+        heading("Outcome", scope)
+        + cards(figures, name="reconciliation")
+        + heading("Discrepancies", "what the books said, what the venue said")
+        + discrepancies_table(told["discrepancies"])
+    )
+
+
+def reconciliation_state(ledger: Ledger, result: Recordable | dict[str, Any]) -> Html:
+    """Balances and open incidents of the venue, as they stand now."""
+    venue = _plain(result)["venue"]
+    return (
+        heading("Balances now", "in units of the asset")
+        + balances_table(ledger, [venue])
+        + heading("Open incidents now")
+        + incidents_table(ledger, venue)
+    )
+
+
+def _plain(result: Recordable | dict[str, Any]) -> dict[str, Any]:
+    """A reconciliation just made, or its recorded form."""
+    return result if isinstance(result, dict) else result.to_json()

@@ -1,0 +1,72 @@
+"""One look for every page: colours, type and the charts' template.
+
+Text and lines take JupyterLab's own colours, so that a dark theme stays readable; charts are
+transparent and use greys that can be read on white and on black.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import plotly.graph_objects as go
+import plotly.io as pio
+
+GAIN, LOSS, ACCENT, WARN = "#12805c", "#c8384f", "#2f6fde", "#b7791f"
+MUTED = "#6b7785"
+SERIES = (ACCENT, "#8a5cd1", "#0e9aa7", "#d9822b", "#5b8c2a")
+FONT = "Inter, 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', Arial, sans-serif"
+_GRID = "rgba(127, 140, 155, 0.22)"
+
+STYLE = f"""<style>
+.nd {{ font-family: {FONT}; font-size: 13px; line-height: 1.45;
+  color: var(--jp-ui-font-color1, #1f2933); font-variant-numeric: tabular-nums; }}
+.nd h2 {{ font-size: 15px; font-weight: 600; margin: 22px 0 8px; }}
+.nd p {{ margin: 4px 0; }}
+.nd a {{ color: {ACCENT}; text-decoration: none; }}
+.nd a:hover {{ text-decoration: underline; }}
+.nd .muted {{ color: {MUTED}; }}
+.nd .gain {{ color: {GAIN}; }} .nd .loss {{ color: {LOSS}; }} .nd .warn {{ color: {WARN}; }}
+.nd .scroll {{ overflow: auto; max-height: 420px;
+  border: 1px solid var(--jp-border-color2, #e0e4e9); border-radius: 6px; }}
+.nd table {{ border-collapse: collapse; width: 100%; margin: 0; font-size: 12.5px; }}
+.nd th {{ position: sticky; top: 0; text-align: left; font-weight: 600; color: {MUTED};
+  background: var(--jp-layout-color2, #f4f6f8); padding: 7px 12px; white-space: nowrap; }}
+.nd td {{ text-align: left; padding: 6px 12px; white-space: nowrap;
+  border-top: 1px solid var(--jp-border-color3, #edf0f3); }}
+.nd td.wrap {{ white-space: normal; min-width: 16em; }}
+.nd .number {{ text-align: right; }}
+.nd .cards {{ display: flex; flex-wrap: wrap; gap: 10px; }}
+.nd .card {{ flex: 1 1 140px; padding: 10px 14px; border-radius: 6px;
+  border: 1px solid var(--jp-border-color2, #e0e4e9); }}
+.nd .card .label {{ color: {MUTED}; font-size: 12px; }}
+.nd .card .figure {{ font-size: 20px; font-weight: 600; white-space: nowrap; }}
+.nd .empty {{ padding: 14px 16px; color: {MUTED}; border-radius: 6px;
+  border: 1px dashed var(--jp-border-color2, #d0d6dc); }}
+.nd .banner {{ padding: 12px 16px; border-radius: 6px; color: white; font-weight: 600; }}
+.nd .banner.stop {{ background: #b3253b; }} .nd .banner.fine {{ background: {GAIN}; }}
+.nd .banner.warn {{ background: #94600f; }}
+</style>"""
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 12, "color": MUTED},
+        "colorway": SERIES,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "margin": {"l": 70, "r": 20, "t": 40, "b": 36},
+        "hovermode": "x unified",
+        "hoverlabel": {"font": {"family": FONT}},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "xaxis": {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID},
+        "yaxis": {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID},
+    }
+)
+
+
+def themed(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
+    """The figure in the desk's look. A redraw keeps the zoom that a person chose."""
+    return figure.update_layout(template=TEMPLATE, height=height, uirevision="desk", **layout)
+
+
+# Pages carry their charts as data; JupyterLab and Voilà bring Plotly's code from this machine.
+pio.renderers.default = "plotly_mimetype"
