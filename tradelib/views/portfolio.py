@@ -1,0 +1,284 @@
+"""The portfolio: what the desk owns, what it has earned, and what it did last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+from sqlalchemy import select
+
+from tradelib.candles.store import CandleStore
+from tradelib.settings import DeskSettings, load_settings
+from tradelib.trading import tables
+from tradelib.trading.accounts import Equity, equity_at_day_start
+from tradelib.trading.bots import Bot, load_bots
+from tradelib.trading.decisions import Decision
+from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.orders import ZERO, Order, load_fills, load_orders
+from tradelib.trading.positions import Position, load_position
+from tradelib.views.accounts import balances_table
+from tradelib.views.cells import Cell, amount, money, percent, price, word
+from tradelib.views.charts import equity_traces
+from tradelib.views.dashboard import Dashboard
+from tradelib.views.halt import halt_banner
+from tradelib.views.html import Html, cards, empty, heading, table
+from tradelib.views.orders import decisions_table, fills_table, orders_table
+from tradelib.views.theme import themed
+from tradelib.views.version import ledger_version
+
+RECENT = 20
+CURVE_POINTS = 1000
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A bot's position, with the newest stored close of its symbol, None without candles."""
+
+    bot: Bot
+    position: Position
+    close: Decimal | None
+
+    @property
+    def value(self) -> Decimal | None:
+        """Quote currency that the position is worth at the close."""
+        return None if self.close is None else self.position.amount * self.close
+
+    @property
+    def unrealised(self) -> Decimal | None:
+        return None if self.close is None else self.position.unrealised(self.close)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """An account at its newest reconciliation, in its quote currency.
+
+    today: change since the UTC day began, None before the first reconciliation of two.
+    """
+
+    newest: Equity
+    at_day_start: Decimal | None
+    realised: Decimal
+    unrealised: Decimal
+
+    @property
+    def today(self) -> Decimal | None:
+        return None if self.at_day_start is None else self.newest.equity - self.at_day_start
+
+    @property
+    def today_share(self) -> Decimal | None:
+        return (
+            self.today / self.at_day_start if self.at_day_start and self.today is not None else None
+        )
+
+
+def load_holdings(ledger: Ledger, store: CandleStore) -> list[Holding]:
+    """The position of every bot, by name."""
+    return [
+        Holding(bot, load_position(ledger, bot.name, bot.symbol), newest_close(store, bot))
+        for bot in load_bots(ledger)
+    ]
+
+
+def newest_close(store: CandleStore, bot: Bot) -> Decimal | None:
+    """The newest stored close of the bot's symbol, in quote currency."""
+    candles = store.load(bot.venue, bot.symbol, bot.timeframe, limit=1)
+    return Decimal(str(float(candles["close"].iloc[-1]))) if len(candles) else None
+
+
+def load_worth(ledger: Ledger, holdings: Sequence[Holding]) -> list[Worth]:
+    """Every account that has been reconciled, by venue."""
+    return [
+        Worth(
+            newest=newest,
+            at_day_start=_day_start(ledger, newest),
+            realised=sum((h.position.realised for h in holdings if h.bot.venue == venue), ZERO),
+            unrealised=sum((h.unrealised or ZERO for h in holdings if h.bot.venue == venue), ZERO),
+        )
+        for venue in load_venues(ledger)
+        if (newest := _newest_equity(ledger, venue))
+    ]
+
+
+def load_venues(ledger: Ledger) -> list[str]:
+    """The venues whose books are open."""
+    accounts = tables.accounts
+    query = select(accounts.c.venue).order_by(accounts.c.venue)
+    return [row["venue"] for row in ledger.mappings(query)]
+
+
+def load_curve(ledger: Ledger, venue: str, days: float) -> list[Equity]:
+    """The account's worth over its last `days`, thinned to what a chart can show."""
+    newest = _newest_equity(ledger, venue)
+    if newest is None:
+        return []
+    begin = newest.as_of - timedelta(days=days)
+    query = select(tables.equity).where(
+        tables.equity.c.venue == venue, tables.equity.c.as_of >= begin
+    )
+    points = ledger.rows(query.order_by(tables.equity.c.as_of), Equity)
+    step = len(points) // CURVE_POINTS + 1
+    return [*points[:-1:step], points[-1]]
+
+
+def _newest_equity(ledger: Ledger, venue: str) -> Equity | None:
+    query = select(tables.equity).where(tables.equity.c.venue == venue)
+    found = ledger.rows(query.order_by(tables.equity.c.as_of.desc()).limit(1), Equity)
+    return found[0] if found else None
+
+
+def _day_start(ledger: Ledger, newest: Equity) -> Decimal | None:
+    with ledger.read() as books:
+        return equity_at_day_start(books, newest.venue, newest.as_of)
+
+
+class PortfolioPage:
+    """The portfolio on a page that keeps itself current."""
+
+    def __init__(self, settings: DeskSettings, seconds: float, days: float) -> None:
+        self.settings, self.days = settings, days
+        self.store = CandleStore(settings.candles)
+        self.ledger: Ledger | None = None
+        self.figure = go.FigureWidget(_equity_figure())
+        self.curve = widgets.VBox([])
+        self.dashboard = Dashboard(
+            self.version,
+            self.draw,
+            layout=("halt", "worth", "curve", self.curve, "holdings", "balances", "decisions",
+                    "orders", "fills"),
+            seconds=seconds,
+        )  # fmt: skip
+
+    def version(self) -> object:
+        if self.ledger is None:
+            self.ledger = open_ledger(self.settings, read_only=True)
+        return ledger_version(self.ledger)
+
+    def draw(self) -> Mapping[str, Html]:
+        assert self.ledger is not None  # version() comes first and opens it
+        curves = {v: load_curve(self.ledger, v, self.days) for v in load_venues(self.ledger)}
+        self._draw_curves(curves)
+        return draw_portfolio(self.ledger, self.store) | {
+            "curve": _curve_heading(curves, self.days)
+        }
+
+    def _draw_curves(self, curves: Mapping[str, Sequence[Equity]]) -> None:
+        traces = equity_traces(curves)
+        with self.figure.batch_update():
+            for trace, line in zip(traces, self.figure.data, strict=False):
+                line.update(x=trace.x, y=trace.y, name=trace.name, mode=trace.mode)
+            self.figure.add_traces(traces[len(self.figure.data) :])
+        self.curve.children = [self.figure] if traces else []
+
+
+def open_portfolio(refresh_seconds: float = 5.0, days: float = 7.0) -> widgets.Widget:
+    """The portfolio of the desk that DESK_HOME names; `days` of its equity curve."""
+    return PortfolioPage(load_settings(), refresh_seconds, days).dashboard.widget
+
+
+def draw_portfolio(ledger: Ledger, store: CandleStore) -> dict[str, Html]:
+    """The portfolio's sections, but for the curve."""
+    holdings = load_holdings(ledger, store)
+    orders = load_orders(ledger, limit=RECENT)
+    return {
+        "halt": halt_banner(ledger),
+        "worth": _worth_cards(load_worth(ledger, holdings)),
+        "holdings": _holdings_section(holdings),
+        "balances": heading("Balances", "in units of the asset")
+        + balances_table(ledger, load_venues(ledger)),
+        "decisions": heading("Decisions", f"the newest {RECENT}")
+        + decisions_table(
+            ledger,
+            _newest_decisions(ledger),
+            name="decisions",
+            empty="Decisions show here once a bot runs: one at each candle's close.",
+        ),
+        "orders": heading("Orders", f"the newest {RECENT}")
+        + orders_table(
+            ledger, orders, name="orders", empty="Orders show here once a bot decides to trade."
+        ),
+        "fills": _fills_section(ledger),
+    }
+
+
+def _worth_cards(accounts: Sequence[Worth]) -> Html:
+    if not accounts:
+        told = "Equity, cash and profit show here after the first reconciliation, a minute or so "
+        return empty(f"{told}after `desk up`.", name="worth")
+    return sum((_account_cards(worth) for worth in accounts), Html(""))
+
+
+def _account_cards(worth: Worth) -> Html:
+    newest, quote = worth.newest, worth.newest.quote
+    figures = {
+        f"Equity ({quote})": money(newest.equity),
+        f"Cash ({quote})": money(newest.cash),
+        f"Today ({quote})": money(worth.today, signed=True),
+        "Today (%)": percent(worth.today_share),
+        f"Realised P&L ({quote})": money(worth.realised, signed=True),
+        f"Unrealised P&L ({quote})": money(worth.unrealised, signed=True),
+    }
+    told = f"reconciled {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of all bots, fees included"
+    return heading(f"Account {newest.venue}", told) + cards(figures, name=newest.venue)
+
+
+def _curve_heading(curves: Mapping[str, Sequence[Equity]], days: float) -> Html:
+    title = heading("Equity", f"the last {days:g} days, one point per reconciliation")
+    if any(curves.values()):
+        return title
+    return title + empty("The curve begins with the first reconciliation.", name="curve")
+
+
+def _holdings_section(holdings: Sequence[Holding]) -> Html:
+    columns = (
+        "bot", "status", "symbol", "amount (base)", "average entry", "newest close",
+        "value (quote)", "unrealised P&L (quote)", "realised P&L (quote)",
+    )  # fmt: skip
+    rows = table(
+        "positions",
+        columns,
+        map(_holding_row, holdings),
+        empty="Each bot's position shows here; add a bot with `desk bots add`.",
+    )
+    return heading("Positions by bot", "priced at the newest stored close") + rows
+
+
+def _holding_row(holding: Holding) -> list[Cell]:
+    bot, position = holding.bot, holding.position
+    return [
+        word(bot.name),
+        word(bot.status.lower(), "" if bot.status == "RUNNING" else "muted"),
+        word(bot.symbol),
+        amount(position.amount),
+        price(position.average_entry),
+        price(holding.close),
+        money(holding.value),
+        money(holding.unrealised, signed=True),
+        money(position.realised, signed=True),
+    ]
+
+
+def _fills_section(ledger: Ledger) -> Html:
+    fills = load_fills(ledger, limit=RECENT)[::-1]
+    query = select(tables.orders).where(
+        tables.orders.c.client_id.in_({fill.client_id for fill in fills if fill.client_id})
+    )
+    title = heading("Fills", f"the newest {RECENT}, each with its order and decision")
+    none = "Fills show here as the venue tells of them."
+    return title + fills_table(
+        ledger, fills, ledger.rows(query, Order), name="fills", empty=none
+    )  # fmt: skip
+
+
+def _newest_decisions(ledger: Ledger) -> list[Decision]:
+    query = select(tables.decisions).order_by(tables.decisions.c.decided_at.desc()).limit(RECENT)
+    return ledger.rows(query, Decision)
+
+
+def _equity_figure() -> go.Figure:
+    figure = themed(go.Figure(), 320, margin={"l": 80, "r": 20, "t": 30, "b": 36})
+    figure.update_yaxes(title="equity", tickformat=",.2f")
+    return figure.update_xaxes(title="market time (UTC)")
