@@ -21,6 +21,7 @@ from tradelib.candles.fetch import FetchReport, fetch_candles
 from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time
 from tradelib.errors import InvalidInput, ReadOnly
+from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import load_bot, load_bots, symbols_of
@@ -115,6 +116,8 @@ class Desk:
             as_of=moment,
             history=self._history(venue, timeframe),
         )
+        if reports and all(report.error for report in reports):
+            raise reports[0].error  # nothing was fetched, so no bot may decide on it
         return Fetch(venue, timeframe, moment, tuple(_line(report) for report in reports))
 
     def generate_signal(self, bot: str, as_of: str) -> Signal:
@@ -209,6 +212,8 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
     """
     settings = load_settings(home)
     live = _is_live_kernel(run)
+    if live:
+        configure_logging(settings)
     ledger = open_ledger(settings, read_only=not live)
     if not run:
         return Desk(settings, ledger, None, live=False)

@@ -4,20 +4,29 @@ kernel's own, and no change of the process's working directory, since pages run 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from jupyter_core.paths import jupyter_runtime_dir
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
+from traitlets.config import Config
 
 ENGINE = "notedesk"
-_log = logging.getLogger("papermill")
+_papermill_log = logging.getLogger("papermill")
+# A socket's path has 107 characters; the kernel's own file name takes about 60 of them.
+_LONGEST_SOCKET_FOLDER = 45
 
 
 class DeskEngine(NBClientEngine):  # type: ignore[misc]
-    """A papermill engine with a deadline for the notebook instead of one per cell."""
+    """A papermill engine with a deadline for the notebook instead of one per cell.
+
+    env, folder: the kernel's environment and working directory. log: file that takes what the
+    kernel says outside of cells. timeout: seconds for the whole page.
+    """
 
     @classmethod
     def execute_managed_notebook(
@@ -27,6 +36,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         *,
         env: Mapping[str, str],
         folder: Path,
+        log: Path,
         timeout: float,
         start_timeout: int = 60,
         **_: Any,
@@ -34,14 +44,25 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         deadline = monotonic() + timeout
         client = PapermillNotebookClient(
             nb_man,
+            config=_kernel_config(),
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
             # nbclient takes a falsy limit for none at all, so an overdue page gets one second.
             timeout_func=lambda _cell: max(1, int(deadline - monotonic())),
             shutdown_kernel="immediate",
-            log=_log,
+            log=_papermill_log,
         )
-        return client.execute(env=dict(env), cwd=str(folder))
+        with log.open("ab") as lines:
+            return client.execute(env=dict(env), cwd=str(folder), stdout=lines, stderr=lines)
+
+
+def _kernel_config() -> Config:
+    """Talk to kernels over sockets in a folder of the user's own, not over open ports; where the
+    folder's name is too long for a socket, over loopback."""
+    config = Config()
+    if os.name == "posix" and len(jupyter_runtime_dir()) < _LONGEST_SOCKET_FOLDER:
+        config.KernelManager.transport = "ipc"
+    return config
 
 
 papermill_engines.register(ENGINE, DeskEngine)

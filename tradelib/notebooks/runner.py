@@ -21,6 +21,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from tradelib.clock import utc_now
 from tradelib.errors import InvalidInput, RunFailed, StorageFailed
+from tradelib.logs import CYCLE_ENV
 from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
 from tradelib.notebooks.engine import ENGINE
 from tradelib.notebooks.parameters import check_parameters
@@ -108,6 +109,7 @@ def _new_run(
 
 
 def _make_page_path(settings: DeskSettings, run: Run) -> Path:
+    settings.logs.mkdir(parents=True, exist_ok=True)
     folder = settings.reports / f"{run.started_at:%Y-%m-%d}" / run.id
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +137,7 @@ def _execute(
             autosave_cell_every=0,
             env=_kernel_environment(settings, run, token),
             folder=PROJECT,
+            log=settings.logs / "kernels.log",
             timeout=settings.notebook_timeout,
         )
     except PapermillExecutionError as error:
@@ -166,7 +169,8 @@ def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[st
         for name, value in os.environ.items()
         if not _SECRET_NAME.search(name) or name.startswith(prefixes or ("\0",))
     }
-    return kept | {"DESK_HOME": str(settings.home), RUN_ENV: run.id, TOKEN_ENV: token}
+    own = {"DESK_HOME": str(settings.home), RUN_ENV: run.id, TOKEN_ENV: token}
+    return kept | own | ({CYCLE_ENV: run.cycle} if run.cycle else {})
 
 
 def _recorded_result(executed: Any) -> dict[str, Any] | None:

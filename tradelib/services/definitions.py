@@ -22,6 +22,8 @@ PREFECT_PATIENCE = 180.0
 
 def desk_services(
     settings: DeskSettings,
+    market: str,
+    paper_home: Path,
     paper_arguments: Sequence[str] = (),
     *,
     flow_environment: Mapping[str, str] | None = None,
@@ -36,7 +38,7 @@ def desk_services(
     flow_needs = [name for name in ("prefect", "paper") if name not in without]
     services = [
         prefect_server(settings),
-        paper_exchange(settings, paper_arguments),
+        paper_exchange(settings, market, paper_home, paper_arguments),
         jupyter_lab(settings),
         voila(settings),
         flows(settings, flow_environment or {}, flow_needs),
@@ -44,13 +46,13 @@ def desk_services(
     return [service for service in services if service.name not in without]
 
 
-def paper_exchange(settings: DeskSettings, arguments: Sequence[str] = ()) -> Service:
-    """The local exchange."""
+def paper_exchange(
+    settings: DeskSettings, name: str, folder: Path, arguments: Sequence[str] = ()
+) -> Service:
+    """The local exchange of one market, with its state in `folder`."""
     return Service(
-        name="paper",
-        command=_python(
-            "tradelib.paper", "--home", settings.home / "paper", "--port", "{port}", *arguments
-        ),
+        name=name,
+        command=_python("tradelib.paper", "--home", folder, "--port", "{port}", *arguments),
         port=settings.ports.paper,
         ready=HttpProbe("/api/v3/ping"),
         env={"DESK_HOME": str(settings.home)},
@@ -194,9 +196,11 @@ def _python(module: str, *arguments: object) -> tuple[str, ...]:
 
 
 def _jupyter_environment(settings: DeskSettings) -> dict[str, str]:
-    """Keep a user's own Jupyter and IPython settings out, and the kernels in this environment."""
+    """Keep a user's own Jupyter and IPython settings out, the kernels in this environment, and
+    the ledger and the venues' orders out of their reach: only scheduled runs write."""
     return {
         "DESK_HOME": str(settings.home),
+        "DESK_READ_ONLY": "1",
         "JUPYTER_CONFIG_DIR": str(settings.home / "jupyter"),
         "JUPYTER_RUNTIME_DIR": str(settings.home / "run" / "jupyter"),
         "JUPYTER_PREFER_ENV_PATH": "1",

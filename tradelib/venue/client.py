@@ -7,6 +7,7 @@ The only module that makes ccxt exchanges. Verbs tell effects: `fetch_` reads ov
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -18,7 +19,7 @@ import stamina
 
 from tradelib.clock import from_ms, timeframe_ms, to_ms
 from tradelib.errors import InvalidInput, ReadOnly, VenueUnavailable, unknown_name
-from tradelib.services import service_url
+from tradelib.services.addresses import service_url
 from tradelib.settings import DeskSettings, VenueSettings
 from tradelib.venue.facts import (
     Instrument,
@@ -49,7 +50,7 @@ class Venue:
     ) -> None:
         self.name = name
         self.quote = settings.quote
-        self.trading = trading
+        self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
         self._exchange = _make_exchange(name, settings, keys)
 
     def __repr__(self) -> str:

@@ -1,0 +1,1 @@
+"""Prefect flows: when a notebook runs, and what happens when it fails. No trading logic."""

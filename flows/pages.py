@@ -1,0 +1,59 @@
+"""A notebook as a Prefect task, with a link to its page."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from prefect import task
+from prefect.artifacts import create_link_artifact
+from prefect.runtime import task_run
+
+from tradelib.errors import DeskError
+from tradelib.logs import configure_logging
+from tradelib.notebooks.cycle import Step, run_step
+from tradelib.services.addresses import find_service
+from tradelib.services.definitions import report_path
+from tradelib.settings import load_settings
+from tradelib.trading.ledger import open_ledger
+from tradelib.trading.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def _task_name() -> str:
+    return str(task_run.parameters["step"].name)
+
+
+@task(name="notebook", task_run_name=_task_name)
+def run_page(home: str, step: Step, cycle: str) -> Run:
+    """Run one step's notebook and link its page in Prefect's UI."""
+    settings = load_settings(home)
+    configure_logging(settings, cycle)
+    ledger = open_ledger(settings)
+    try:
+        run = run_step(settings, ledger, step, cycle)
+    finally:
+        ledger.close()
+    _link_page(home, run)
+    return run
+
+
+# Reading again is safe; a notebook that sends orders is never run twice for one decision.
+read_page = run_page.with_options(name="read notebook", retries=2, retry_delay_seconds=1)
+
+
+def _link_page(home: str, run: Run) -> None:
+    """A link to the executed page. Its token stays out: the browser that opened the desk's
+    links is let in, and Prefect's database holds no secret."""
+    settings = load_settings(home)
+    try:
+        voila = find_service(settings, "voila").url
+    except DeskError:
+        return  # the page is in reports/ all the same
+    create_link_artifact(
+        link=f"{voila}{report_path(settings, settings.reports / (run.page or ''))}",
+        link_text=run.id,
+        key=re.sub(r"[^a-z0-9-]+", "-", f"{run.notebook}-{run.bot or run.venue}".lower()),
+        description=f"{run.notebook} of {run.bot or run.venue}: {run.outcome}",
+    )

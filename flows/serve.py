@@ -1,0 +1,72 @@
+"""Serves the flows with their schedules: `python -m flows.serve`, started by `desk up`.
+
+DESK_HOME names the desk, DESK_CYCLE_SECONDS the time between cycles, DESK_CYCLE_ANCHOR a moment
+at which one starts, DESK_READY_FILE a file to make once the schedules are in Prefect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from prefect.client.schemas.schedules import IntervalSchedule
+from prefect.runner import Runner
+
+from flows.trading import halt_trading, reconcile_orders, trading_cycle
+from tradelib.clock import parse_time
+from tradelib.logs import configure_logging
+from tradelib.settings import load_settings
+
+RECONCILE_SECONDS = 30
+RUNS_AT_ONCE = 3
+
+
+def main() -> None:
+    settings = load_settings()
+    configure_logging(settings)
+    cycle_seconds = float(os.environ.get("DESK_CYCLE_SECONDS", "60"))
+    anchor = parse_time(os.environ.get("DESK_CYCLE_ANCHOR", "1970-01-01T00:00:02Z"))
+    asyncio.run(_serve(str(settings.home), cycle_seconds, anchor))
+
+
+async def _serve(home: str, cycle_seconds: float, anchor: datetime) -> None:
+    runner = Runner(name="desk", limit=RUNS_AT_ONCE)
+    parameters = {"home": home}
+    for deployment in (
+        await trading_cycle.ato_deployment(
+            "desk",
+            parameters=parameters,
+            schedule=_every(cycle_seconds, anchor),
+            description="Fetch, decide, execute and reconcile for every running bot.",
+        ),
+        await reconcile_orders.ato_deployment(
+            "desk",
+            parameters=parameters,
+            schedule=_every(RECONCILE_SECONDS, anchor + timedelta(seconds=RECONCILE_SECONDS / 2)),
+            description="Make the books equal to the venues.",
+        ),
+        await halt_trading.ato_deployment(
+            "desk",
+            parameters={**parameters, "reason": "halted from Prefect's page"},
+            description="Stop every new order until `desk resume`.",
+        ),
+    ):
+        await runner.aadd_deployment(deployment)
+    _announce()
+    await runner.start()
+
+
+def _every(seconds: float, anchor: datetime) -> IntervalSchedule:
+    return IntervalSchedule(interval=timedelta(seconds=seconds), anchor_date=anchor.astimezone(UTC))
+
+
+def _announce() -> None:
+    ready = os.environ.get("DESK_READY_FILE")
+    if ready:
+        Path(ready).touch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The `desk` command."""
+
+from tradelib.cli.app import main
+
+__all__ = ["main"]

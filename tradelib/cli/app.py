@@ -1,0 +1,213 @@
+"""The `desk` command: what a person does with a desk from a terminal.
+
+Every failure is one sentence on standard error and a non-zero exit status.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tradelib.errors import DeskError, InvalidInput
+from tradelib.settings import DeskSettings, load_settings
+
+app = typer.Typer(
+    help="A trading desk made of notebooks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+bots_app = typer.Typer(help="The bots: list, add, edit, start, stop.", no_args_is_help=True)
+app.add_typer(bots_app, name="bots")
+
+# Into a pipe or a file, lines are as long as they are.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+Home = Annotated[
+    Path | None, typer.Option("--home", help="The desk's folder; else DESK_HOME, else .desk.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, help="How many, newest first.")]
+
+
+def main() -> None:
+    """Run the command; a DeskError is told in its own words, a bug is told as one."""
+    try:
+        code = app(standalone_mode=False)
+    except DeskError as error:
+        fail(str(error), error.exit_code)
+    except click.exceptions.Abort:
+        fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(141)
+    except Exception as error:
+        fail(f"A fault in the desk itself: {error!r}; {_keep_traceback()}", 70)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def fail(sentence: str, code: int) -> None:
+    err.print(f"desk: {sentence}", markup=False)
+    sys.exit(code)
+
+
+def _keep_traceback() -> str:
+    """Where the traceback of a fault went."""
+    try:
+        path = load_settings().home / "logs" / "fault.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc())
+    except (OSError, DeskError):
+        return "its traceback could not be kept"
+    return f"its traceback is in {path}"
+
+
+def settings_for(home: Path | None) -> DeskSettings:
+    return load_settings(home)
+
+
+def make_table(*columns: str) -> Table:
+    """A plain table whose first column, the id that other commands take, is never cut."""
+    table = Table(box=None)
+    for place, name in enumerate(columns):
+        table.add_column(name, no_wrap=True, overflow="fold" if place == 0 else "ellipsis",
+                         min_width=12 if place == 0 else None)  # fmt: skip
+    return table
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, default=_plain, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return str(value)
+
+
+@app.command()
+def up(
+    home: Home = None,
+    cycles: Annotated[
+        int | None, typer.Option("--cycles", min=1, help="Run so many cycles, then stop all.")
+    ] = None,
+    market: Annotated[
+        list[Path] | None, typer.Option("--market", help="Replay candles of a CSV or Parquet file.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--start", help="Where a replay begins (ISO 8601).")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option("--speed", min=0.01, help="Market seconds per second.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the seeded market.")] = 1,
+) -> None:
+    """Start the desk: paper exchange, Prefect, Voilà, JupyterLab and the trading cycle."""
+    from tradelib.cli.up import UpOptions, run_desk
+
+    options = UpOptions(cycles, tuple(market or ()), start, speed, seed)
+    raise typer.Exit(run_desk(home, options, out))
+
+
+@app.command()
+def paper(
+    home: Home = None,
+    port: Annotated[int, typer.Option(help="Port on loopback; 0 takes a free one.")] = 8620,
+    market: Annotated[list[Path] | None, typer.Option("--market", help="Candle files.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 1,
+    speed: Annotated[float | None, typer.Option("--speed", help="Market seconds per second.")] = (
+        None
+    ),
+    stepped: Annotated[bool, typer.Option("--stepped", help="Stand still until stepped.")] = False,
+    start: Annotated[str | None, typer.Option("--start", help="Where the clock begins.")] = None,
+    accounts: Annotated[
+        Path | None, typer.Option("--accounts", help="TOML file with accounts and balances.")
+    ] = None,
+) -> None:
+    """Run the paper exchange alone; it prints how any ccxt program trades on it."""
+    from tradelib.paper.__main__ import main as run_paper
+
+    folder = settings_for(home).home / "paper" / "alone"
+    arguments = ["--home", str(folder), "--port", str(port), "--seed", str(seed)]
+    for file in market or ():
+        arguments += ["--market", str(file)]
+    for name, value in (("--speed", speed), ("--start", start), ("--accounts", accounts)):
+        arguments += [name, str(value)] if value is not None else []
+    raise typer.Exit(run_paper([*arguments, *(["--stepped"] if stepped else [])]) or 0)
+
+
+@app.command()
+def logs(
+    home: Home = None,
+    cycle: Annotated[str | None, typer.Option("--cycle", help="Of one cycle only.")] = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """The desk's log, oldest first."""
+    from tradelib.logs import read_log
+
+    entries = read_log(settings_for(home), cycle=cycle, limit=limit)
+    if as_json:
+        print_json(entries)
+        return
+    for entry in entries:
+        line = f"{entry['time'][:19]} {entry['level']:7} {entry['cycle'] or '-':22} "
+        out.print(line + entry["message"], markup=False, soft_wrap=True)
+
+
+@app.command()
+def halt(reason: Annotated[str, typer.Argument(help="Why.")], home: Home = None) -> None:
+    """Stop every new order, everywhere, until `desk resume`."""
+    from tradelib.trading.halts import halt_trading
+    from tradelib.trading.ledger import open_ledger
+
+    found = halt_trading(open_ledger(settings_for(home), migrate=True), reason)
+    out.print(f"Trading is halted since {found.at:%F %T}Z: {found.reason}", markup=False)
+
+
+@app.command()
+def resume(home: Home = None) -> None:
+    """Lift the halt."""
+    from tradelib.trading.halts import resume_trading
+    from tradelib.trading.ledger import open_ledger
+
+    lifted = resume_trading(open_ledger(settings_for(home)))
+    out.print("Trading goes on." if lifted else "There was no halt.")
+
+
+def parse_pairs(pairs: list[str], what: str) -> dict[str, Any]:
+    """`name=value` arguments as a dictionary; values are JSON where they can be."""
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        if not sign:
+            raise InvalidInput(f"{what} {pair!r} is not of the form name=value.")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:
+            values[name] = text
+    return values
+
+
+# The commands register themselves on the apps above.
+from tradelib.cli import bots, records  # noqa: E402, F401

@@ -1,0 +1,144 @@
+"""`desk bots`: the bots of a desk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from tradelib.cli.app import (
+    AsJson,
+    Home,
+    bots_app,
+    make_table,
+    out,
+    parse_pairs,
+    print_json,
+    settings_for,
+)
+from tradelib.errors import InvalidInput, unknown_name
+from tradelib.settings import DeskSettings
+
+Name = Annotated[str, typer.Argument(help="The bot's name.")]
+Params = Annotated[
+    list[str] | None, typer.Option("--param", help="A strategy parameter, name=value.")
+]
+Decisions = Annotated[
+    list[str] | None, typer.Option("--decision", help="A decision parameter, name=value.")
+]
+
+
+@bots_app.command("list")
+def list_bots(home: Home = None, as_json: AsJson = False) -> None:
+    """Every bot with what it trades and whether it runs."""
+    from tradelib.trading.bots import load_bots
+    from tradelib.trading.ledger import open_ledger
+
+    found = load_bots(open_ledger(settings_for(home), migrate=True))
+    if as_json:
+        print_json(found)
+        return
+    table = make_table("Bot", "Status", "Venue", "Symbol", "Timeframe", "Strategy")
+    for bot in found:
+        table.add_row(bot.name, bot.status, bot.venue, bot.symbol, bot.timeframe, bot.strategy)
+    out.print(table)
+
+
+@bots_app.command("add")
+def add(
+    name: Name,
+    symbol: Annotated[str, typer.Option("--symbol", help="Such as BTC/USDT.")],
+    venue: Annotated[str, typer.Option("--venue", help="A venue of desk.toml.")] = "paper",
+    timeframe: Annotated[str, typer.Option("--timeframe", help="Such as 1m, 5m, 1h.")] = "1m",
+    strategy: Annotated[str, typer.Option("--strategy", help="The strategy's name.")] = "weighted",
+    param: Params = None,
+    decision: Decisions = None,
+    home: Home = None,
+) -> None:
+    """Add a bot, stopped."""
+    from tradelib.trading.bots import add_bot, new_bot
+    from tradelib.trading.ledger import open_ledger
+
+    settings = settings_for(home)
+    bot = new_bot(
+        name,
+        venue,
+        symbol,
+        timeframe,
+        strategy,
+        parse_pairs(param or [], "Parameter"),
+        parse_pairs(decision or [], "Decision parameter"),
+    )
+    check_market(settings, venue, symbol)
+    add_bot(open_ledger(settings, migrate=True), bot)
+    out.print(f"Added {name}, stopped; start it with: desk bots start {name}")
+
+
+@bots_app.command("edit")
+def edit(
+    name: Name,
+    timeframe: Annotated[str | None, typer.Option("--timeframe")] = None,
+    param: Params = None,
+    decision: Decisions = None,
+    home: Home = None,
+) -> None:
+    """Change a bot's timeframe, strategy parameters or decision parameters."""
+    from tradelib.trading.bots import load_bot, new_bot, update_bot
+    from tradelib.trading.ledger import open_ledger
+
+    ledger = open_ledger(settings_for(home))
+    bot = load_bot(ledger, name)
+    checked = new_bot(
+        name,
+        bot.venue,
+        bot.symbol,
+        timeframe or bot.timeframe,
+        bot.strategy,
+        bot.parameters | parse_pairs(param or [], "Parameter"),
+        bot.decision | parse_pairs(decision or [], "Decision parameter"),
+    )
+    update_bot(ledger, replace(checked, status=bot.status, created_at=bot.created_at))
+    out.print(f"Changed {name}; its next decision uses it.")
+
+
+@bots_app.command("start")
+def start(name: Name, home: Home = None) -> None:
+    """Let a bot trade from the next cycle on."""
+    _set_status(name, home, "RUNNING")
+    out.print(f"{name} runs from the next cycle on.")
+
+
+@bots_app.command("stop")
+def stop(name: Name, home: Home = None) -> None:
+    """Keep a bot from deciding; its position stays as it is."""
+    _set_status(name, home, "STOPPED")
+    out.print(f"{name} is stopped; its position stays.")
+
+
+def _set_status(name: str, home: Home, status: str) -> None:
+    from tradelib.trading.bots import BotStatus, load_bot, update_bot
+    from tradelib.trading.ledger import open_ledger
+
+    settings = settings_for(home)
+    ledger = open_ledger(settings)
+    bot = load_bot(ledger, name)
+    if status == BotStatus.RUNNING:
+        check_market(settings, bot.venue, bot.symbol)
+    update_bot(ledger, replace(bot, status=BotStatus(status)))
+
+
+def check_market(settings: DeskSettings, venue: str, symbol: str) -> None:
+    """Refuse a venue that desk.toml lacks, a symbol that the venue lacks, and one that is not
+    quoted in the currency the venue's limits and worth are told in."""
+    if venue not in settings.venues:
+        raise unknown_name("venue", venue, settings.venues, "desk.toml")
+    quote = settings.venues[venue].quote
+    if symbol.split("/")[1] != quote:
+        raise InvalidInput(
+            f"Venue {venue} counts in {quote}, but {symbol} is quoted in another currency; "
+            f"choose a symbol in {quote} or name a second venue in desk.toml."
+        )
+    from tradelib.venue import open_venue
+
+    open_venue(settings, venue).fetch_instrument(symbol)

@@ -1,0 +1,207 @@
+"""`desk orders|fills|positions|runs|show|status`: what the ledger remembers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.tree import Tree
+
+from tradelib.cli.app import AsJson, Home, Limit, app, make_table, out, print_json, settings_for
+from tradelib.errors import DeskError
+from tradelib.settings import DeskSettings
+from tradelib.trading.ledger import Ledger, open_ledger
+
+
+@app.command()
+def orders(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> None:
+    """Orders, newest first."""
+    from tradelib.trading.orders import load_orders
+
+    found = load_orders(open_ledger(settings_for(home)), limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    table = make_table(
+        "Order", "Bot", "Side", "Amount", "Symbol", "Status", "Filled", "Market time"
+    )
+    for o in found:
+        table.add_row(
+            o.client_id, o.bot or "-", o.side, f"{o.amount:f}", o.symbol, o.status,
+            f"{o.filled:f}", f"{o.as_of:%F %T}",
+        )  # fmt: skip
+    out.print(table if found else "No orders yet.")
+
+
+@app.command()
+def fills(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> None:
+    """Fills, newest first."""
+    from tradelib.trading.orders import load_fills
+
+    found = load_fills(open_ledger(settings_for(home)), limit=limit)[::-1]
+    if as_json:
+        print_json(found)
+        return
+    table = make_table("Fill", "Order", "Side", "Amount", "Symbol", "Price", "Fee", "Market time")
+    for f in found:
+        table.add_row(
+            f"{f.venue}/{f.symbol}/{f.trade_id}", f.client_id or "foreign", f.side,
+            f"{f.amount:f}", f.symbol, f"{f.price:f}", f"{f.fee:f} {f.fee_currency}",
+            f"{f.at:%F %T}",
+        )  # fmt: skip
+    out.print(table if found else "No fills yet.")
+
+
+@app.command()
+def positions(home: Home = None, as_json: AsJson = False) -> None:
+    """Each bot's position: the sum of its fills, priced at the last stored candle."""
+    settings = settings_for(home)
+    found = _positions(settings, open_ledger(settings))
+    if as_json:
+        print_json(found)
+        return
+    table = make_table("Bot", "Symbol", "Amount", "Average entry", "Last", "Unrealised", "Realised")
+    for row in found:
+        table.add_row(*(_cell(row[name]) for name in (
+            "bot", "symbol", "amount", "average_entry", "last", "unrealised", "realised",
+        )))  # fmt: skip
+    out.print(table if found else "No bots yet.")
+
+
+def _positions(settings: DeskSettings, ledger: Ledger) -> list[dict[str, Any]]:
+    from decimal import Decimal
+
+    from tradelib.candles.store import CandleStore
+    from tradelib.trading.bots import load_bots
+    from tradelib.trading.positions import load_position
+
+    store, found = CandleStore(settings.candles), []
+    for bot in load_bots(ledger):
+        held = load_position(ledger, bot.name, bot.symbol)
+        newest = store.load(bot.venue, bot.symbol, bot.timeframe, limit=1)
+        last = Decimal(str(float(newest["close"].iloc[-1]))) if len(newest) else None
+        found.append(
+            {
+                "bot": bot.name,
+                "venue": bot.venue,
+                "symbol": bot.symbol,
+                "amount": held.amount,
+                "average_entry": held.average_entry,
+                "last": last,
+                "unrealised": held.unrealised(last) if last else None,
+                "realised": held.realised,
+            }
+        )
+    return found
+
+
+@app.command()
+def runs(home: Home = None, as_json: AsJson = False, limit: Limit = 30) -> None:
+    """Runs of notebooks, newest first."""
+    from tradelib.trading.runs import load_runs
+
+    found = load_runs(open_ledger(settings_for(home)), limit=limit)
+    if as_json:
+        print_json([{**vars(run), "token_hash": None} for run in found])
+        return
+    table = make_table("Run", "Outcome", "Seconds", "Reason")
+    for run in found:
+        seconds = f"{(run.ended_at - run.started_at).total_seconds():.1f}" if run.ended_at else "-"
+        table.add_row(run.id, run.outcome, seconds, run.reason or "")
+    out.print(table if found else "No runs yet.")
+
+
+@app.command()
+def show(
+    record: Annotated[
+        str, typer.Argument(metavar="ID", help="Of an order, fill, decision or run.")
+    ],
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """The chain fill → order → decision → run, and the page that decided it."""
+    from tradelib.trading.chain import find_chain
+
+    settings = settings_for(home)
+    chain = find_chain(open_ledger(settings), record)
+    page = settings.reports / chain.run.page if chain.run and chain.run.page else None
+    if as_json:
+        run = {**vars(chain.run), "token_hash": None} if chain.run else None
+        print_json({**vars(chain), "run": run, "page": str(page) if page else None})
+        return
+    tree = Tree(f"[bold]{record}[/bold]")
+    node = tree
+    for f in chain.fills:
+        node.add(f"fill {f.venue}/{f.symbol}/{f.trade_id}: {f.side} {f.amount:f} at {f.price:f}, "
+                 f"fee {f.fee:f} {f.fee_currency}, {f.at:%F %T}Z")  # fmt: skip
+    if chain.order:
+        o = chain.order
+        node = tree.add(f"order {o.client_id}: {o.side} {o.amount:f} {o.symbol}, {o.status}")
+    if chain.decision:
+        d = chain.decision
+        node = node.add(f"decision {d.id}: {d.action} {d.temperature}, {d.reason}, "
+                        f"candle closed {d.candle_close:%F %T}Z")  # fmt: skip
+    if chain.run:
+        node = node.add(f"run {chain.run.id}: {chain.run.outcome}")
+    if page:
+        node.add(f"page {page}")
+    out.print(tree, soft_wrap=True)
+
+
+@app.command()
+def status(home: Home = None, as_json: AsJson = False) -> None:
+    """What runs, what is open, and whether trading is halted."""
+    settings = settings_for(home)
+    told = _status(settings)
+    if as_json:
+        print_json(told)
+        return
+    out.print(f"Home {told['home']}", markup=False)
+    out.print("Desk " + ("runs" if told["running"] else "does not run; start it with `desk up`"))
+    for name, service in told["services"].items():
+        out.print(f"  {name:8} {'up  ' if service['alive'] else 'DOWN'} {service['url']}")
+    if told["halt"]:
+        out.print(f"HALTED: {told['halt']}", markup=False)
+    out.print(
+        f"Bots {told['bots_running']} running of {told['bots']}; orders {told['orders']}, "
+        f"unsettled {told['orders_unsettled']}; open incidents {told['incidents']}; "
+        f"last cycle {told['last_cycle'] or 'none yet'}"
+    )
+
+
+def _status(settings: DeskSettings) -> dict[str, Any]:
+    from tradelib.services.addresses import load_services
+    from tradelib.trading.bots import BotStatus, load_bots
+    from tradelib.trading.halts import active_halt
+    from tradelib.trading.incidents import load_incidents
+    from tradelib.trading.orders import load_orders
+    from tradelib.trading.runs import load_runs
+
+    ledger = open_ledger(settings)
+    try:
+        services = load_services(settings)
+    except DeskError:
+        services = {}
+    bots = load_bots(ledger)
+    halt = active_halt(ledger)
+    last = load_runs(ledger, limit=1)
+    return {
+        "home": str(settings.home),
+        "running": bool(services),
+        "services": {
+            name: {"url": s.url, "pid": s.pid, "alive": s.alive} for name, s in services.items()
+        },
+        "halt": halt.reason if halt else None,
+        "bots": len(bots),
+        "bots_running": sum(bot.status == BotStatus.RUNNING for bot in bots),
+        "orders": len(load_orders(ledger)),
+        "orders_unsettled": len(load_orders(ledger, unsettled=True)),
+        "incidents": len(load_incidents(ledger, open_only=True)),
+        "last_cycle": last[0].cycle if last else None,
+    }
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.8f}".rstrip("0").rstrip(".")

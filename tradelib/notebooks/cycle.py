@@ -1,0 +1,141 @@
+"""A trading cycle as steps: which notebooks run, for whom, with what parameters.
+
+Flows decide when steps run and what happens when one fails; here is only what they are.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from tradelib.clock import utc_now
+from tradelib.errors import DeskError
+from tradelib.notebooks.runner import run_notebook
+from tradelib.services.addresses import load_services
+from tradelib.settings import DeskSettings
+from tradelib.trading.bots import Bot, load_bots, symbols_of
+from tradelib.trading.decisions import Action
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.runs import Run
+from tradelib.venue import open_venue
+
+FETCH = "live/10_fetch_candles"
+SIGNALS = "live/20_generate_signals"
+EXECUTE = "live/30_execute_orders"
+RECONCILE = "live/40_reconcile_orders"
+SERVICE_PREFIX = "service:"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook to run with its parameters."""
+
+    notebook: str
+    parameters: dict[str, Any]
+    venue: str
+    bot: str | None = None
+    as_of: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.notebook.removeprefix('live/')} {self.bot or self.venue}"
+
+
+@dataclass(frozen=True)
+class VenuePlan:
+    """A cycle's work at one venue: a fetch per timeframe, and the bots that wait for each."""
+
+    venue: str
+    as_of: datetime
+    fetches: dict[str, Step] = field(default_factory=dict)
+    bots: tuple[Bot, ...] = ()
+
+
+def new_cycle_id() -> str:
+    return f"c-{utc_now():%Y%m%dT%H%M%S%f}"[:22]
+
+
+def plan_cycle(settings: DeskSettings, ledger: Ledger) -> tuple[list[VenuePlan], list[str]]:
+    """What to do at each venue that answers, and why the others are left out.
+
+    The market time of a cycle is the venue's own clock: it decides which candles are closed.
+    """
+    plans, troubles = [], []
+    running = load_bots(ledger, running_only=True)
+    for venue in venues_in_use(settings, ledger, running):
+        try:
+            as_of = open_venue(settings, venue).fetch_time()
+        except DeskError as error:
+            troubles.append(str(error))
+            continue
+        plans.append(_plan_venue(venue, as_of, [bot for bot in running if bot.venue == venue]))
+    return plans, troubles
+
+
+def venues_in_use(
+    settings: DeskSettings, ledger: Ledger, bots: Sequence[Bot] | None = None
+) -> list[str]:
+    """The venues of the bots (all when None), but for local exchanges that are not up: a desk may
+    hold the books of several markets and runs one at a time."""
+    names = {bot.venue for bot in (load_bots(ledger) if bots is None else bots)}
+    return sorted(name for name in names if _is_up(settings, name))
+
+
+def _is_up(settings: DeskSettings, venue: str) -> bool:
+    chosen = settings.venues.get(venue)
+    if chosen is None or not (chosen.rest_url or "").startswith(SERVICE_PREFIX):
+        return True  # asking it will tell
+    return (chosen.rest_url or "").removeprefix(SERVICE_PREFIX) in load_services(settings)
+
+
+def _plan_venue(venue: str, as_of: datetime, bots: Sequence[Bot]) -> VenuePlan:
+    fetches = {}
+    for timeframe in sorted({bot.timeframe for bot in bots}):
+        waiting = [bot for bot in bots if bot.timeframe == timeframe]
+        parameters = {
+            "venue": venue,
+            "symbols": symbols_of(waiting, venue),
+            "timeframe": timeframe,
+            "as_of": as_of.isoformat(),
+        }
+        fetches[timeframe] = Step(FETCH, parameters, venue, as_of=as_of)
+    return VenuePlan(venue, as_of, fetches, tuple(bots))
+
+
+def signal_step(bot: Bot, as_of: datetime) -> Step:
+    parameters = {"bot": bot.name, "as_of": as_of.isoformat()}
+    return Step(SIGNALS, parameters, bot.venue, bot.name, as_of)
+
+
+def execute_step(bot: Bot, signal: Run) -> Step | None:
+    """The step that carries a signal's decision out; None when it decided to hold."""
+    told = signal.result or {}
+    if told.get("action", Action.HOLD) == Action.HOLD:
+        return None
+    parameters = {"bot": bot.name, "decision": told["decision"]}
+    return Step(EXECUTE, parameters, bot.venue, bot.name, signal.as_of)
+
+
+def reconcile_step(venue: str) -> Step:
+    return Step(RECONCILE, {"venue": venue}, venue)
+
+
+def run_step(settings: DeskSettings, ledger: Ledger, step: Step, cycle: str | None) -> Run:
+    """Run one step's notebook; raises what run_notebook raises."""
+    run = run_notebook(
+        settings,
+        ledger,
+        step.notebook,
+        step.parameters,
+        bot=step.bot,
+        venue=step.venue,
+        cycle=cycle,
+        as_of=step.as_of,
+    )
+    log.info("ran %s", step.name, extra={"fields": {"run": run.id, "outcome": run.outcome}})
+    return run
