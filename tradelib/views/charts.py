@@ -15,13 +15,16 @@ from tradelib.trading.orders import Fill, Side
 from tradelib.views.theme import GAIN, LOSS, MUTED, themed
 
 SHOWN_CANDLES = 200
+WHOLE_NUMBERS = {"exponentformat": "none", "separatethousands": True}
 
 
 def signal_figure(signal: Signal, fills: Sequence[Fill] = ()) -> go.Figure:
     """The newest candles, the score of each below with the bot's thresholds, the decision at the
     last close, and the bot's own fills."""
     candles, scores = signal.candles.tail(SHOWN_CANDLES), signal.scores.tail(SHOWN_CANDLES)
-    figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.68, 0.32])
+    figure = make_subplots(
+        rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.04
+    )
     figure.add_trace(candle_trace(candles), row=1, col=1)
     for side in Side:
         figure.add_trace(_fill_marks(fills, side, candles), row=1, col=1)
@@ -31,7 +34,7 @@ def signal_figure(signal: Signal, fills: Sequence[Fill] = ()) -> go.Figure:
     _add_threshold(figure, rules.buy_threshold, "buy from", GAIN)
     _add_threshold(figure, rules.sell_threshold, "sell from", LOSS)
     figure.add_vline(candles.index[-1], line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure.update_yaxes(title=f"price ({signal.bot.quote})", row=1)
+    figure.update_yaxes(title=f"price ({signal.bot.quote})", row=1, **WHOLE_NUMBERS)
     figure.update_yaxes(title="score (−1 … 1)", range=[-1.05, 1.05], row=2)
     figure.update_xaxes(title="candle open (UTC)", row=2)
     figure.update_xaxes(rangeslider_visible=False)
@@ -75,7 +78,7 @@ def _add_threshold(figure: go.Figure, level: float, label: str, color: str) -> N
         row=2,
         line={"color": color, "width": 1, "dash": "dot"},
         annotation={"text": f"{label} {level:g}", "font": {"color": color, "size": 11}},
-        annotation_position="top left" if level > 0 else "bottom left",
+        annotation_position="top right" if level > 0 else "bottom right",
     )
 
 

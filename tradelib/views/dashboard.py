@@ -13,12 +13,13 @@ from typing import Any
 
 import anywidget
 import ipywidgets as widgets
+import plotly.graph_objects as go
 import traitlets
 
 from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.views.html import Html, banner
-from tradelib.views.theme import LOSS, MUTED
+from tradelib.views.theme import LOSS, MUTED, STYLE
 
 _PULSE = """
 export default { render({ model, el }) {
@@ -43,8 +44,17 @@ export default { render({ model, el }) {
   model.on("msg:custom", () => { answered = Date.now(); show(); });
   el.style.font = "12px system-ui, sans-serif";
   show();
-  const timer = setInterval(look, 1000 * seconds);
-  return () => clearInterval(timer);
+  // A chart measures itself before it is on the page; it does so again when the window resizes.
+  const fit = () => {
+    const charts = [...document.querySelectorAll(".js-plotly-plot")];
+    const wrong = charts.some((chart) => {
+      const drawn = chart.querySelector(".main-svg");
+      return drawn && Math.abs(drawn.clientWidth - chart.clientWidth) > 2;
+    });
+    if (wrong) window.dispatchEvent(new Event("resize"));
+  };
+  const timers = [setInterval(look, 1000 * seconds), setInterval(fit, 300)];
+  return () => timers.forEach(clearInterval);
 } };
 """.replace("STALE", LOSS).replace("CALM", MUTED)
 
@@ -88,7 +98,8 @@ class Dashboard:
         self.trouble = widgets.HTML()
         self.pulse = Pulse(seconds, self.look)
         shown = [self.sections[one] if isinstance(one, str) else one for one in layout]
-        self.widget = widgets.VBox([self.pulse, self.trouble, *shown])
+        style = widgets.HTML(STYLE)
+        self.widget = widgets.VBox([style, self.pulse, self.trouble, *shown])
         self.redraw_seconds = 0.0
         self.look()
         self.pulse.looked_at = f"{utc_now():%H:%M:%S}"
@@ -111,6 +122,14 @@ class Dashboard:
         for name, piece in self._draw().items():
             self.sections[name].value = as_widget_html(piece)
         self.redraw_seconds = monotonic() - began
+
+
+def live_figure(figure: go.Figure) -> go.FigureWidget:
+    """The figure as a widget, as wide as its page."""
+    shown = go.FigureWidget(figure)
+    shown._config = {"responsive": True, "displaylogo": False}
+    shown.layout.autosize = True
+    return shown
 
 
 def as_widget_html(piece: Html) -> str:

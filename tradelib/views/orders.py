@@ -29,7 +29,7 @@ def orders_table(ledger: Ledger, orders: Sequence[Order], *, name: str, empty: s
     pages = load_pages(ledger, (order.run for order in orders))
     deciders = load_decision_pages(ledger, (order.decision for order in orders))
     columns = (
-        "created (UTC)", "bot", "symbol", "side", "amount (base)", "filled (base)",
+        "market time (UTC)", "bot", "symbol", "side", "amount (base)", "filled (base)",
         "expected price", "cost (quote)", "status", "order", "decision", "reason",
     )  # fmt: skip
     return table(name, columns, (_order_row(o, pages, deciders) for o in orders), empty=empty)
@@ -37,7 +37,7 @@ def orders_table(ledger: Ledger, orders: Sequence[Order], *, name: str, empty: s
 
 def _order_row(order: Order, pages: dict[str, str], deciders: dict[str, str]) -> list[Cell]:
     return [
-        moment(order.created_at),
+        moment(order.as_of),
         word(order.bot),
         word(order.symbol),
         side_word(order.side),

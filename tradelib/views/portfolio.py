@@ -23,7 +23,7 @@ from tradelib.trading.positions import Position, load_position
 from tradelib.views.accounts import balances_table
 from tradelib.views.cells import Cell, amount, money, percent, price, word
 from tradelib.views.charts import equity_traces
-from tradelib.views.dashboard import Dashboard
+from tradelib.views.dashboard import Dashboard, live_figure
 from tradelib.views.halt import halt_banner
 from tradelib.views.html import Html, cards, empty, heading, table
 from tradelib.views.orders import decisions_table, fills_table, orders_table
@@ -142,7 +142,7 @@ class PortfolioPage:
         self.settings, self.days = settings, days
         self.store = CandleStore(settings.candles)
         self.ledger: Ledger | None = None
-        self.figure = go.FigureWidget(_equity_figure())
+        self.figure = go.FigureWidget()
         self.curve = widgets.VBox([])
         self.dashboard = Dashboard(
             self.version,
@@ -166,12 +166,16 @@ class PortfolioPage:
         }
 
     def _draw_curves(self, curves: Mapping[str, Sequence[Equity]]) -> None:
+        """Move the lines that are there, so that a person's zoom stays; a line more, as when a
+        second venue trades, makes a new chart."""
         traces = equity_traces(curves)
+        if len(traces) != len(self.figure.data):
+            self.figure = live_figure(_equity_figure(traces))
+            self.curve.children = [self.figure]
+            return
         with self.figure.batch_update():
-            for trace, line in zip(traces, self.figure.data, strict=False):
+            for trace, line in zip(traces, self.figure.data, strict=True):
                 line.update(x=trace.x, y=trace.y, name=trace.name, mode=trace.mode)
-            self.figure.add_traces(traces[len(self.figure.data) :])
-        self.curve.children = [self.figure] if traces else []
 
 
 def open_portfolio(refresh_seconds: float = 5.0, days: float = 7.0) -> widgets.Widget:
@@ -278,7 +282,7 @@ def _newest_decisions(ledger: Ledger) -> list[Decision]:
     return ledger.rows(query, Decision)
 
 
-def _equity_figure() -> go.Figure:
-    figure = themed(go.Figure(), 320, margin={"l": 80, "r": 20, "t": 30, "b": 36})
+def _equity_figure(traces: Sequence[go.Scatter]) -> go.Figure:
+    figure = themed(go.Figure(traces), 320, margin={"l": 80, "r": 20, "t": 30, "b": 36})
     figure.update_yaxes(title="equity", tickformat=",.2f")
     return figure.update_xaxes(title="market time (UTC)")

@@ -28,14 +28,18 @@ STYLE = f"""<style>
 .nd .gain {{ color: {GAIN}; }} .nd .loss {{ color: {LOSS}; }} .nd .warn {{ color: {WARN}; }}
 .nd .scroll {{ overflow: auto; max-height: 420px;
   border: 1px solid var(--jp-border-color2, #e0e4e9); border-radius: 6px; }}
-.nd table {{ border-collapse: collapse; width: 100%; margin: 0; font-size: 12.5px; }}
-.nd th {{ position: sticky; top: 0; text-align: left; font-weight: 600; color: {MUTED};
-  background: var(--jp-layout-color2, #f4f6f8); padding: 7px 12px; white-space: nowrap; }}
-.nd td {{ text-align: left; padding: 6px 12px; white-space: nowrap;
+/* Doubled, since JupyterLab has a style of its own for tables in a page. */
+.nd.nd table {{ border-collapse: collapse; table-layout: auto; width: 100%; margin: 0;
+  font-size: 12.5px; }}
+.nd.nd tr, .nd.nd tr:hover {{ background: none; }}
+.nd.nd th {{ position: sticky; top: 0; text-align: left; font-weight: 600; color: {MUTED};
+  background: var(--jp-layout-color2, #f4f6f8); padding: 7px 10px; white-space: nowrap; }}
+.nd.nd td {{ vertical-align: top; max-width: none; text-align: left;
+  padding: 6px 10px; white-space: nowrap;
   border-top: 1px solid var(--jp-border-color3, #edf0f3); }}
-.nd td.wrap {{ white-space: normal; min-width: 16em; }}
-.nd .number {{ text-align: right; }}
-.nd .cards {{ display: flex; flex-wrap: wrap; gap: 10px; }}
+.nd.nd td.wrap {{ white-space: normal; min-width: 10em; }}
+.nd.nd .number {{ text-align: right; }}
+.nd .cards {{ display: flex; flex-wrap: wrap; gap: 10px; margin-bottom: 10px; }}
 .nd .card {{ flex: 1 1 140px; padding: 10px 14px; border-radius: 6px;
   border: 1px solid var(--jp-border-color2, #e0e4e9); }}
 .nd .card .label {{ color: {MUTED}; font-size: 12px; }}

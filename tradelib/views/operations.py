@@ -1,0 +1,359 @@
+"""Operations: whether the desk works, how fast, and what needs a person."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as widgets
+import plotly.graph_objects as go
+from sqlalchemy import func, select
+
+from tradelib.candles.store import CandleStore, StoredSeries
+from tradelib.clock import parse_time, timeframe_ms, utc_now
+from tradelib.errors import DeskError
+from tradelib.services.addresses import Running, load_services
+from tradelib.settings import DeskSettings, load_settings
+from tradelib.trading import tables
+from tradelib.trading.incidents import load_incidents
+from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.orders import load_orders
+from tradelib.trading.runs import Outcome
+from tradelib.views.accounts import incidents_table
+from tradelib.views.cells import Cell, count, moment, prose, span, word
+from tradelib.views.dashboard import Dashboard, live_figure
+from tradelib.views.halt import halt_banner
+from tradelib.views.html import Html, cards, empty, heading, table
+from tradelib.views.links import page_url
+from tradelib.views.orders import orders_table
+from tradelib.views.theme import ACCENT, LOSS, themed
+from tradelib.views.version import ledger_version
+
+SHOWN_RUNS = 30
+SHOWN_CYCLES = 120
+_OUTCOME_TONES = {Outcome.SUCCEEDED: "gain", Outcome.FAILED: "loss", Outcome.RUNNING: "warn"}
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run without what only its own page shows."""
+
+    id: str
+    cycle: str | None
+    notebook: str
+    bot: str | None
+    venue: str | None
+    started_at: datetime
+    ended_at: datetime | None
+    outcome: Outcome
+    reason: str | None
+    page: str | None
+
+    @property
+    def took(self) -> timedelta | None:
+        return self.ended_at - self.started_at if self.ended_at else None
+
+
+@dataclass(frozen=True)
+class CycleLine:
+    """The runs of one cycle, from the first's start to the last's end."""
+
+    cycle: str
+    started_at: datetime
+    took: timedelta
+    failed: int
+
+
+def load_run_lines(ledger: Ledger, limit: int) -> list[RunLine]:
+    """Runs, newest first."""
+    runs = tables.runs
+    columns = [runs.c[name] for name in RunLine.__dataclass_fields__]
+    return ledger.rows(select(*columns).order_by(runs.c.started_at.desc()).limit(limit), RunLine)
+
+
+def load_cycles(ledger: Ledger, limit: int = SHOWN_CYCLES) -> list[CycleLine]:
+    """Finished cycles, oldest first."""
+    runs = tables.runs
+    started, ended = func.min(runs.c.started_at), func.max(runs.c.ended_at)
+    unfinished = func.count() - func.count(runs.c.ended_at)
+    failed = func.count(runs.c.id).filter(runs.c.outcome == Outcome.FAILED)
+    query = (
+        select(runs.c.cycle, started.label("start"), ended.label("end"), failed.label("failed"))
+        .where(runs.c.cycle.is_not(None))
+        .group_by(runs.c.cycle)
+        .having(unfinished == 0)
+        .order_by(started.desc())
+        .limit(limit)
+    )
+    return [_cycle_line(row) for row in reversed(ledger.mappings(query))]
+
+
+def _cycle_line(row: Mapping[str, Any]) -> CycleLine:
+    return CycleLine(row["cycle"], row["start"], row["end"] - row["start"], row["failed"])
+
+
+def load_refusal_counts(ledger: Ledger) -> list[Mapping[str, Any]]:
+    """How often each limit has refused an order, the most frequent first."""
+    refusals = tables.refusals
+    times = func.count().label("times")
+    query = (
+        select(refusals.c.limit_name, times, func.max(refusals.c.at).label("last"))
+        .group_by(refusals.c.limit_name)
+        .order_by(times.desc())
+    )
+    return ledger.mappings(query)
+
+
+def load_market_times(ledger: Ledger) -> dict[str, datetime]:
+    """The newest market time at which each venue was looked at."""
+    runs = tables.runs
+    query = (
+        select(runs.c.venue, func.max(runs.c.as_of).label("as_of"))
+        .where(runs.c.venue.is_not(None), runs.c.as_of.is_not(None))
+        .group_by(runs.c.venue)
+    )
+    return {row["venue"]: row["as_of"] for row in ledger.mappings(query)}
+
+
+class OperationsPage:
+    """Operations on a page that keeps itself current."""
+
+    def __init__(self, settings: DeskSettings, seconds: float) -> None:
+        self.settings = settings
+        self.store = CandleStore(settings.candles)
+        self.ledger: Ledger | None = None
+        self.figure: go.FigureWidget | None = None
+        self.chart = widgets.VBox([])
+        self.dashboard = Dashboard(
+            self.version,
+            self.draw,
+            layout=("halt", "headline", "services", "attention", "runs", "cycles", self.chart,
+                    "candles", "refusals", "disk"),
+            seconds=seconds,
+        )  # fmt: skip
+
+    def version(self) -> object:
+        """Beside the ledger: services that came or went, and the minute, which moves ages."""
+        if self.ledger is None:
+            self.ledger = open_ledger(self.settings, read_only=True)
+        alive = [(one.name, one.pid, one.alive) for one in _services(self.settings)]
+        return ledger_version(self.ledger), alive, f"{utc_now():%H:%M}"
+
+    def draw(self) -> Mapping[str, Html]:
+        assert self.ledger is not None  # version() comes first and opens it
+        cycles = load_cycles(self.ledger)
+        self._draw_cycles(cycles)
+        return draw_operations(self.settings, self.ledger, self.store, cycles)
+
+    def _draw_cycles(self, cycles: Sequence[CycleLine]) -> None:
+        bars = cycle_bars(cycles)
+        if self.figure is None and cycles:
+            self.figure = live_figure(_cycles_figure(bars))
+            self.chart.children = [self.figure]
+        elif self.figure is not None:
+            with self.figure.batch_update():
+                self.figure.data[0].update(x=bars.x, y=bars.y, marker=bars.marker)
+
+
+def open_operations(refresh_seconds: float = 5.0) -> widgets.Widget:
+    """Operations of the desk that DESK_HOME names."""
+    return OperationsPage(load_settings(), refresh_seconds).dashboard.widget
+
+
+def draw_operations(
+    settings: DeskSettings, ledger: Ledger, store: CandleStore, cycles: Sequence[CycleLine]
+) -> dict[str, Html]:
+    """The sections, but for the chart of the cycles."""
+    services = _services(settings)
+    return {
+        "halt": halt_banner(ledger),
+        "headline": _headline(ledger, services, cycles),
+        "services": heading("Services") + _services_table(services),
+        "attention": _attention_section(ledger),
+        "runs": heading("Runs", f"the newest {SHOWN_RUNS}") + _runs_table(ledger),
+        "cycles": _cycles_heading(cycles),
+        "candles": _candles_section(settings, ledger, store),
+        "refusals": heading("Refused orders", "by limit") + _refusals_table(ledger),
+        "disk": _disk_section(settings),
+    }
+
+
+def _headline(ledger: Ledger, services: Sequence[Running], cycles: Sequence[CycleLine]) -> Html:
+    up = sum(service.alive for service in services)
+    unsettled = len(load_orders(ledger, unsettled=True))
+    incidents = len(load_incidents(ledger, open_only=True))
+    last = cycles[-1] if cycles else None
+    return cards(
+        {
+            "Services up": Cell(
+                f"{up} of {len(services)}",
+                str(up),
+                "" if services and up == len(services) else "loss",
+            ),
+            "Last cycle began (UTC)": moment(last.started_at if last else None),
+            "Last cycle took": span(last.took if last else None),
+            "Its failed runs": _zero_is_good(last.failed if last else 0),
+            "Unsettled orders": _zero_is_good(unsettled),
+            "Open incidents": _zero_is_good(incidents),
+        },
+        name="operations",
+    )
+
+
+def _zero_is_good(number: int) -> Cell:
+    return Cell(str(number), str(number), "loss" if number else "gain")
+
+
+def _services(settings: DeskSettings) -> list[Running]:
+    """The services of the running desk; none when it does not run."""
+    try:
+        return list(load_services(settings).values())
+    except DeskError:
+        return []
+
+
+def _services_table(services: Sequence[Running]) -> Html:
+    columns = ("service", "state", "address", "process", "up since (UTC)")
+    down = "The desk is not running; start it with `desk up`."
+    return table("services", columns, map(_service_row, services), empty=down)
+
+
+def _service_row(service: Running) -> list[Cell]:
+    # The address without its token: whoever reads this page has a cookie, or has no business.
+    address = word(service.url, href=f"{service.url}{service.link}" if service.link else "")
+    return [
+        word(service.name),
+        word("up", "gain") if service.alive else word("down, being restarted", "loss"),
+        address,
+        Cell(str(service.pid), number=True),
+        moment(parse_time(service.started_at)),
+    ]
+
+
+def _attention_section(ledger: Ledger) -> Html:
+    unsettled = load_orders(ledger, unsettled=True, limit=50)
+    fine = "None: the end of every order is known."
+    return (
+        heading("Unsettled orders", "their end at the venue is not known yet")
+        + orders_table(ledger, unsettled, name="unsettled", empty=fine)
+        + heading("Open incidents", "differences between books and venue that need a person")
+        + incidents_table(ledger)
+    )
+
+
+def _runs_table(ledger: Ledger) -> Html:
+    columns = ("started (UTC)", "notebook", "for", "outcome", "took", "reason", "page")
+    soon = "Runs show here as soon as the first cycle begins."
+    return table("runs", columns, map(_run_row, load_run_lines(ledger, SHOWN_RUNS)), empty=soon)
+
+
+def _run_row(run: RunLine) -> list[Cell]:
+    link = word("open", href=page_url(run.page), title=run.id) if run.page else word(None)
+    return [
+        moment(run.started_at),
+        word(run.notebook.removeprefix("live/"), title=run.id),
+        word(run.bot or run.venue),
+        word(run.outcome.lower(), _OUTCOME_TONES[Outcome(run.outcome)]),
+        span(run.took),
+        prose(run.reason, "loss" if run.reason else ""),
+        link,
+    ]
+
+
+def _cycles_heading(cycles: Sequence[CycleLine]) -> Html:
+    title = heading("Cycles", "seconds from the first run's start to the last one's end")
+    if cycles:
+        return title
+    return title + empty("A bar for each cycle shows here once one has ended.", name="cycles")
+
+
+def cycle_bars(cycles: Sequence[CycleLine]) -> go.Scatter:
+    """Each cycle's seconds; those with a failed run are red."""
+    return go.Scatter(
+        x=[cycle.started_at for cycle in cycles],
+        y=[cycle.took.total_seconds() for cycle in cycles],
+        mode="lines+markers",
+        line={"color": ACCENT, "width": 1},
+        marker={"size": 7, "color": [LOSS if cycle.failed else ACCENT for cycle in cycles]},
+        name="seconds",
+    )
+
+
+def _cycles_figure(bars: go.Scatter) -> go.Figure:
+    figure = themed(go.Figure([bars]), 240, margin={"l": 60, "r": 20, "t": 10, "b": 36})
+    figure.update_yaxes(title="cycle (s)", rangemode="tozero")
+    return figure.update_xaxes(title="began (UTC, wall clock)")
+
+
+def _candles_section(settings: DeskSettings, ledger: Ledger, store: CandleStore) -> Html:
+    times = load_market_times(ledger)
+    limit = settings.limits.max_candle_age
+    rows = (_series_row(store, one, times.get(one.venue), limit) for one in store.series())
+    columns = ("venue", "symbol", "timeframe", "newest close (UTC)", "behind", "fresh")
+    told = heading("Candles", f"behind the venue's newest known time; {limit:g} timeframes allowed")
+    return told + table("candles", columns, rows, empty="Series show here after the first fetch.")
+
+
+def _series_row(
+    store: CandleStore, series: StoredSeries, market_time: datetime | None, limit: float
+) -> list[Cell]:
+    close = store.last_close(*series)
+    behind = max(market_time - close, timedelta()) if market_time and close else None
+    allowed = timedelta(milliseconds=limit * timeframe_ms(series.timeframe))
+    fresh = behind is not None and behind <= allowed
+    return [
+        word(series.venue),
+        word(series.symbol),
+        word(series.timeframe),
+        moment(close),
+        span(behind),
+        word("yes", "gain") if fresh else word("no", "loss"),
+    ]
+
+
+def _refusals_table(ledger: Ledger) -> Html:
+    rows = (
+        [word(row["limit_name"]), count(row["times"]), moment(row["last"])]
+        for row in load_refusal_counts(ledger)
+    )
+    none = "None: no limit has refused an order."
+    return table("refusal-counts", ("limit", "orders refused", "last (UTC)"), rows, empty=none)
+
+
+def _disk_section(settings: DeskSettings) -> Html:
+    free = shutil.disk_usage(settings.home).free
+    rows = [[word(name), _bytes(size)] for name, size in _sizes(settings)]
+    told = f"{_bytes(free).text} free on the disk of {settings.home}"
+    return heading("Disk", told) + table(
+        "disk", ("what", "size"), rows, empty="Nothing is stored yet."
+    )
+
+
+def _sizes(settings: DeskSettings) -> list[tuple[str, int]]:
+    """Bytes in the ledger, in candles, in logs; reports are too many files to count each time."""
+    ledger = sum(path.stat().st_size for path in settings.home.glob("ledger.sqlite*"))
+    return [
+        ("ledger (SQLite)", ledger),
+        ("candles", _size_of(settings.candles)),
+        ("logs", _size_of(settings.logs)),
+    ]
+
+
+def _size_of(folder: Path) -> int:
+    return sum(
+        os.stat(os.path.join(place, name)).st_size
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
+
+
+def _bytes(size: int) -> Cell:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return Cell(f"{size / scale:.1f} {unit}", str(size), number=True)
+    return Cell(f"{size / 1e3:.0f} kB", str(size), number=True)
