@@ -1,0 +1,167 @@
+"""The portfolio's figures are the ledger's."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.views.books import EVIL, add_story, add_trade, open_books
+from tradelib.candles.store import CandleStore
+from tradelib.settings import DeskSettings
+from tradelib.trading.halts import halt_trading
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import Side, load_orders
+from tradelib.trading.positions import load_position
+from tradelib.views.portfolio import PortfolioPage, draw_portfolio, load_curve
+
+
+@pytest.fixture
+def settings(home: Path) -> DeskSettings:
+    return DeskSettings(home=home)
+
+
+@pytest.fixture
+def ledger(settings: DeskSettings) -> Ledger:
+    return open_books(settings)
+
+
+def draw(settings: DeskSettings, ledger: Ledger) -> dict[str, str]:
+    drawn = draw_portfolio(ledger, CandleStore(settings.candles))
+    return {name: piece.text for name, piece in drawn.items()}
+
+
+def card(html: str, name: str) -> str:
+    """The exact value behind a headline figure."""
+    return re.search(rf'data-testid="{re.escape(name)}" data-value="([^"]*)"', html)[1]
+
+
+def cells(html: str) -> list[list[str]]:
+    """The texts of a table's rows."""
+    rows = re.findall(r"<tr>(.*?)</tr>", html.partition("<tbody>")[2])
+    return [[re.sub("<.*?>", "", cell) for cell in re.findall(r"<td.*?</td>", r)] for r in rows]
+
+
+def test_headline_figures_equal_the_ledgers(settings: DeskSettings, ledger: Ledger) -> None:
+    add_story(settings, ledger)
+    worth = draw(settings, ledger)["worth"]
+    position = load_position(ledger, "first", "BTC/USDT")
+
+    assert card(worth, "paper-equity-usdt") == "10012.75"
+    assert card(worth, "paper-cash-usdt") == "9900"
+    assert card(worth, "paper-today-usdt") == "12.75"
+    assert Decimal(card(worth, "paper-realised-p&amp;l-usdt")) == position.realised
+    assert Decimal(card(worth, "paper-unrealised-p&amp;l-usdt")) == position.unrealised(
+        Decimal("125")
+    )
+
+
+def test_positions_are_the_sum_of_fills_at_the_newest_close(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    first, second = cells(draw(settings, ledger)["holdings"])
+    # 1 bought for 105.2 with fees; 0.4 sold for 47.9 after its fee.
+    assert first == [
+        "first", "stopped", "BTC/USDT", "0.6", "105.2", "125", "75.00", "+11.88", "+5.82",
+    ]  # fmt: skip
+    assert second == ["second", "running", "ETH/USDT", "0", "–", "–", "–", "–", "0.00"]
+
+
+def test_a_balance_that_differs_from_the_venues_stands_out(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    html = draw(settings, ledger)["balances"]
+    assert '<span class="loss">9,940</span>' in html
+    assert '<span class="">0.6</span>' in html
+
+
+def test_every_fill_leads_to_its_orders_page_and_its_decisions_page(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    html = draw(settings, ledger)["fills"]
+    order = load_orders(ledger, bot="first")[0]
+    links = re.findall(r'href="(/voila/render/reports/[^"]+)"[^>]*>(..)', html)
+    assert len(links) == 6
+    assert (f"/voila/render/reports/2026-03-01/{order.run}/page.ipynb", "nd") in links
+    assert {kind for _, kind in links} == {"nd", "d-"}
+
+
+def test_what_a_person_wrote_is_escaped(settings: DeskSettings, ledger: Ledger) -> None:
+    add_story(settings, ledger)
+    halt_trading(ledger, EVIL)
+    html = "".join(draw(settings, ledger).values())
+    assert EVIL not in html
+    assert html.count("&lt;script&gt;") == 2
+
+
+def test_an_empty_ledger_says_what_will_show_and_when(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    html = draw(settings, ledger)
+    assert "after the first reconciliation" in html["worth"]
+    assert "`desk bots add`" in html["holdings"]
+    for section in ("balances", "decisions", "orders", "fills"):
+        assert 'class="empty"' in html[section]
+        assert "<table" not in html[section]
+    page = PortfolioPage(settings, 5, 7)
+    assert "begins with the first reconciliation" in page.dashboard.sections["curve"].value
+    assert page.curve.children == ()
+
+
+def test_the_curve_is_the_accounts_worth_over_time(settings: DeskSettings, ledger: Ledger) -> None:
+    add_story(settings, ledger)
+    page = PortfolioPage(settings, 5, 7)
+    (line,) = page.figure.data
+    assert list(line.y) == [10000, 9990.5, 10012.75]
+    assert line.name == "paper (USDT)"
+
+
+def test_the_curve_keeps_the_days_asked_for(settings: DeskSettings, ledger: Ledger) -> None:
+    add_story(settings, ledger)
+    two_minutes = 2 / 24 / 60
+    assert [str(p.equity) for p in load_curve(ledger, "paper", two_minutes)] == [
+        "9990.5",
+        "10012.75",
+    ]
+
+
+def test_a_look_redraws_only_when_the_ledger_has_news(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    page = PortfolioPage(settings, 5, 7)
+    drawn = []
+    page.dashboard._draw = lambda: drawn.append(1) or page.draw()
+
+    page.dashboard.look()
+    assert drawn == []
+    add_trade(ledger, "first", 5, Side.BUY, Decimal("0.5"), Decimal(130))
+    page.dashboard.look()
+    assert drawn == [1]
+    assert ">1.1<" in page.dashboard.sections["holdings"].value
+
+
+def test_a_page_without_a_ledger_says_so_and_recovers(settings: DeskSettings) -> None:
+    page = PortfolioPage(settings, 5, 7)
+    assert "There is no ledger" in page.dashboard.trouble.value
+    add_story(settings, open_books(settings))
+    page.dashboard.look()
+    assert page.dashboard.trouble.value == ""
+    assert "10,012.75" in page.dashboard.sections["worth"].value
+
+
+def test_a_halt_is_the_first_thing_on_the_page(settings: DeskSettings, ledger: Ledger) -> None:
+    assert "Trading is active" in draw(settings, ledger)["halt"]
+    halt_trading(ledger, "spread looks wrong")
+    assert "TRADING IS HALTED" in draw(settings, ledger)["halt"]
+    assert "spread looks wrong" in draw(settings, ledger)["halt"]
+
+
+def test_a_page_cannot_write_the_ledger(settings: DeskSettings, ledger: Ledger) -> None:
+    page = PortfolioPage(settings, 5, 7)
+    assert page.ledger.read_only
