@@ -84,7 +84,7 @@ def open_looked_at_desk(home: Path) -> Iterator[LookedAtDesk]:
             name, "paper", symbol, "1m", strategy, params, EAGER, status=BotStatus.RUNNING
         )
         add_bot(ledger, bot)
-    services = [paper_exchange(settings, ("--stepped",)), voila(settings)]
+    services = [paper_exchange(settings, "paper", home / "paper", ("--stepped",)), voila(settings)]
     with Supervisor(settings, services) as desk:
         yield LookedAtDesk(settings, ledger, dict(desk.running))
     ledger.close()

@@ -1,0 +1,254 @@
+"""The pages in a real Chromium, through the real Voilà, on a desk that really traded."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.browser.desk import LookedAtDesk, open_looked_at_desk
+from tests.conftest import require
+from tradelib.services.definitions import dashboard_path
+from tradelib.settings import PROJECT
+from tradelib.trading.accounts import load_balances, load_equity
+from tradelib.trading.halts import halt_trading, resume_trading
+from tradelib.trading.orders import OrderStatus, load_fills, load_orders
+from tradelib.trading.positions import load_position
+from tradelib.views.links import page_url
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+ERROR_OUTPUT = '[data-mime-type="application/vnd.jupyter.error"]'
+# Voilà asks a CDN for icons that the desk's pages do not use.
+ICONS = re.compile(r"^https://cdn\.jsdelivr\.net/npm/@fortawesome/")
+PATIENCE = 90  # seconds; a page's kernel imports for a few, on a busy machine for many
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LookedAtDesk]:
+    require(CHROMIUM, "Chromium is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("DESK_")]:
+            patch.delenv(name)
+        with open_looked_at_desk(tmp_path_factory.mktemp("desk")) as opened:
+            opened.run_cycle(300)
+            opened.run_cycle()
+            yield opened
+
+
+class Visitor:
+    """A person with a browser that has no way out of this machine."""
+
+    def __init__(self, context, desk: LookedAtDesk) -> None:
+        self.context, self.desk = context, desk
+        self.voila = desk.services["voila"]
+        self.strayed: list[str] = []
+        context.route(lambda url: not url.startswith(self.voila.url), self._refuse)
+
+    def _refuse(self, route) -> None:
+        if not ICONS.match(route.request.url):
+            self.strayed.append(route.request.url)
+        route.abort()
+
+    def open(self, path: str):
+        """The page, once it shows something of ours."""
+        page = self.context.new_page()
+        page.goto(self.voila.address(path), timeout=PATIENCE * 1000)
+        page.wait_for_selector(".nd", timeout=PATIENCE * 1000)
+        return page
+
+
+@pytest.fixture
+def visitor(desk: LookedAtDesk) -> Iterator[Visitor]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        context = browser.new_context(viewport={"width": 1400, "height": 1900})
+        visitor = Visitor(context, desk)
+        yield visitor
+        assert visitor.strayed == []
+        browser.close()
+
+
+def run_cycle(desk: LookedAtDesk) -> None:
+    """In a thread of its own, since the browser's driver keeps an event loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(desk.run_cycle).result()
+
+
+def keep_screenshot(page, name: str) -> None:
+    folder = Path(os.environ.get("DESK_SCREENSHOTS") or PROJECT / ".ci" / "out")
+    folder.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=folder / f"{name}.png")
+
+
+def shown(page, name: str) -> str:
+    """The exact value behind a figure on the page."""
+    return page.get_attribute(f'[data-testid="{name}"]', "data-value")
+
+
+def rows(page, name: str) -> list[list[str]]:
+    """The texts of a table on the page."""
+    return page.eval_on_selector_all(
+        f'[data-testid="{name}"] tbody tr',
+        "rows => rows.map(row => [...row.cells].map(cell => cell.innerText))",
+    )
+
+
+def wait_until(condition: Callable[[], bool], page, what: str, seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds:g} s"
+        page.wait_for_timeout(100)
+
+
+def has_no_error(page) -> bool:
+    return page.locator(ERROR_OUTPUT).count() == 0
+
+
+def assert_portfolio_equals_ledger(page, desk: LookedAtDesk) -> None:
+    newest = load_equity(desk.ledger, "paper")[-1]
+    assert Decimal(shown(page, "paper-equity-usdt")) == newest.equity
+    assert Decimal(shown(page, "paper-cash-usdt")) == newest.cash
+    amounts = {row[0]: row[3] for row in rows(page, "positions")}
+    for bot, symbol in (("hold-btc", "BTC/USDT"), ("move-eth", "ETH/USDT")):
+        held = load_position(desk.ledger, bot, symbol).amount
+        assert Decimal(amounts[bot].replace(",", "")) == held
+    booked = {row[1]: Decimal(row[2].replace(",", "")) for row in rows(page, "balances")}
+    assert booked == {b.asset: b.booked for b in load_balances(desk.ledger, "paper")}
+    fills = load_fills(desk.ledger, limit=20)[::-1]
+    assert [row[7] for row in rows(page, "fills")] == [fill.trade_id for fill in fills]
+
+
+def test_the_portfolio_equals_the_ledger_and_follows_it_without_a_reload(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    page = visitor.open(dashboard_path("portfolio"))
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
+    assert_portfolio_equals_ledger(page, desk)
+    page.evaluate("window.neverReloaded = true")
+
+    run_cycle(desk)
+    newest = load_equity(desk.ledger, "paper")[-1].equity
+    wait_until(lambda: Decimal(shown(page, "paper-equity-usdt")) == newest, page, "the new equity")
+    assert_portfolio_equals_ledger(page, desk)
+    drawn = "document.querySelector('.js-plotly-plot').data[0].y.length"
+    curve = len(load_equity(desk.ledger, "paper"))
+    wait_until(lambda: page.evaluate(drawn) == curve, page, "the curve's new point")
+    assert page.evaluate("window.neverReloaded")
+    assert has_no_error(page)
+    keep_screenshot(page, "portfolio")
+
+
+def test_operations_tell_of_runs_services_and_a_halt_as_it_is_set(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    page = visitor.open(dashboard_path("operations"))
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
+    assert [row[:3] for row in rows(page, "services")] == [
+        [name, "up", service.url] for name, service in desk.services.items()
+    ]
+    assert visitor.voila.token not in page.content()
+    assert {row[3] for row in rows(page, "runs")} == {"succeeded"}
+    assert shown(page, "operations-open-incidents") == "0"
+    assert [row[-1] for row in rows(page, "candles")] == ["yes", "yes"]
+    keep_screenshot(page, "operations")
+
+    halt_trading(desk.ledger, "a person looked worried")
+    try:
+        page.wait_for_selector('[data-testid="halt"].stop', timeout=PATIENCE * 1000)
+        assert "a person looked worried" in page.inner_text('[data-testid="halt"]')
+        keep_screenshot(page, "operations-halted")
+    finally:
+        resume_trading(desk.ledger)
+    page.wait_for_selector('[data-testid="halt"].fine', timeout=PATIENCE * 1000)
+    assert has_no_error(page)
+
+
+def test_from_a_fill_one_click_opens_its_order_and_one_more_its_decision(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    portfolio = visitor.open(dashboard_path("portfolio"))
+    with visitor.context.expect_page() as opening:
+        portfolio.click('[data-testid="fills"] tbody tr:last-child a[title^="nd-"]')
+    page = opening.value
+    page.wait_for_selector('[data-testid="fills"]', timeout=PATIENCE * 1000)
+
+    order = load_orders(desk.ledger)[-1]
+    assert "opened again, succeeded" in page.inner_text('[data-testid="run-title"]')
+    assert rows(page, "order")[0][8] == order.status.replace("_", " ").lower()
+    assert len(rows(page, "fills")) == len(load_fills(desk.ledger, client_id=order.client_id))
+    assert has_no_error(page)
+    keep_screenshot(page, "execute-orders")
+
+    with visitor.context.expect_page() as opening:
+        page.click('[data-testid="decision"] a[title^="d-"]')
+    decision = opening.value
+    decision.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
+    assert shown(decision, "signal-decision") == "" or rows(decision, "decision")
+    assert order.decision in decision.content()
+    assert has_no_error(decision)
+    keep_screenshot(decision, "generate-signals")
+
+
+@pytest.mark.parametrize("notebook", ["10_fetch_candles", "40_reconcile_orders"])
+def test_the_other_results_open_again_and_change_nothing(
+    desk: LookedAtDesk, visitor: Visitor, notebook: str
+) -> None:
+    before = [(o.client_id, o.status) for o in load_orders(desk.ledger)]
+    path = sorted(desk.settings.reports.rglob(f"{notebook}.ipynb"))[-1]
+    page = visitor.open(page_url(str(path.relative_to(desk.settings.reports))))
+    name = {"10_fetch_candles": "fetch", "40_reconcile_orders": "balances"}[notebook]
+    page.wait_for_selector(f'[data-testid="{name}"]', timeout=PATIENCE * 1000)
+    page.wait_for_selector("text=discrepancies:" if name == "balances" else ".main-svg")
+    assert "opened again, succeeded" in page.inner_text('[data-testid="run-title"]')
+    assert has_no_error(page)
+    assert [(o.client_id, o.status) for o in load_orders(desk.ledger)] == before
+    assert OrderStatus.FILLED in {status for _, status in before}
+    keep_screenshot(page, notebook[3:].replace("_", "-"))
+
+
+def test_a_closed_page_leaves_no_kernel_behind(desk: LookedAtDesk, visitor: Visitor) -> None:
+    server = psutil.Process(visitor.voila.pid)
+    page = visitor.open(dashboard_path("portfolio"))
+    kernels = {child.pid for child in server.children(recursive=True)}
+    assert kernels
+    other = visitor.context.new_page()
+    page.close(run_before_unload=True)
+    wait_until(lambda: not alive(kernels, server), other, "the kernels' end")
+
+
+def alive(kernels: set[int], server: psutil.Process) -> set[int]:
+    return kernels & {child.pid for child in server.children(recursive=True)}
+
+
+def test_a_page_whose_kernel_died_says_that_it_is_not_current(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    server = psutil.Process(visitor.voila.pid)
+    before = {child.pid for child in server.children(recursive=True)}
+    page = visitor.open(dashboard_path("portfolio"))
+    page.wait_for_selector("text=Looked at", timeout=PATIENCE * 1000)
+    for child in server.children(recursive=True):
+        if child.pid not in before:
+            child.suspend()
+    try:
+        page.wait_for_selector("text=NOT CURRENT", timeout=PATIENCE * 1000)
+    finally:
+        for child in server.children(recursive=True):
+            child.resume()
+    page.wait_for_selector("text=Looked at", timeout=PATIENCE * 1000)
