@@ -87,18 +87,26 @@ def test_children_inherit_no_secrets() -> None:
 
 
 def test_only_the_flows_see_the_keys(home: Path) -> None:
-    services = desk_services(DeskSettings(home=home))
+    services = desk_services(DeskSettings(home=home), "paper", home / "paper")
     assert [service.name for service in services if "" in service.keeps] == ["flows"]
 
 
+def test_the_flows_wait_for_the_market_whatever_its_name(home: Path) -> None:
+    services = desk_services(DeskSettings(home=home), "replay", home / "replay")
+    assert {service.name for service in services} >= {"replay", "flows"}
+    assert services[-1].needs == ("prefect", "replay")
+
+
 def test_left_out_services_are_needed_by_nobody(home: Path) -> None:
-    services = desk_services(DeskSettings(home=home), without=["paper", "jupyter"])
+    services = desk_services(
+        DeskSettings(home=home), "paper", home / "paper", without=["paper", "jupyter"]
+    )
     assert [service.name for service in services] == ["prefect", "voila", "flows"]
     assert services[-1].needs == ("prefect",)
 
 
 def test_tokens_are_new_each_time_and_on_no_command_line(home: Path) -> None:
-    one, two = (desk_services(DeskSettings(home=home)) for _ in range(2))
+    one, two = (desk_services(DeskSettings(home=home), "paper", home / "paper") for _ in range(2))
     for before, after in zip(one, two, strict=True):
         if before.token:
             assert before.token != after.token
@@ -108,9 +116,9 @@ def test_tokens_are_new_each_time_and_on_no_command_line(home: Path) -> None:
 
 def test_pages_are_links_that_follow_a_moved_home(home: Path, tmp_path: Path) -> None:
     settings = DeskSettings(home=home)
-    desk_services(settings)
+    desk_services(settings, "paper", home / "paper")
     moved = DeskSettings(home=home.rename(tmp_path / "moved"))
-    desk_services(moved)
+    desk_services(moved, "paper", moved.home / "paper")
     assert (moved.home / "voila" / "reports").readlink() == moved.reports
     assert dashboard_path("portfolio") == "/voila/render/dashboards/portfolio.ipynb"
 
@@ -118,4 +126,4 @@ def test_pages_are_links_that_follow_a_moved_home(home: Path, tmp_path: Path) ->
 def test_a_home_that_cannot_hold_the_pages_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageFailed, match=r"cannot be written .*--home"):
-        desk_services(DeskSettings(home=tmp_path / "file"))
+        desk_services(DeskSettings(home=tmp_path / "file"), "paper", tmp_path / "paper")

@@ -31,11 +31,12 @@ def desk_services(
 ) -> list[Service]:
     """What `desk up` starts, in an order in which each needs only those before it.
 
+    market, paper_home: the name of the paper exchange's service, and where it keeps its state.
     paper_arguments: further arguments of `python -m tradelib.paper`.
     flow_environment: further variables for `python -m flows.serve`.
-    without: names to leave out, of paper, prefect, flows, voila, jupyter.
+    without: names to leave out, of prefect, the market's, jupyter, voila, flows.
     """
-    flow_needs = [name for name in ("prefect", "paper") if name not in without]
+    flow_needs = [name for name in ("prefect", market) if name not in without]
     services = [
         prefect_server(settings),
         paper_exchange(settings, market, paper_home, paper_arguments),

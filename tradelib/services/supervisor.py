@@ -85,7 +85,7 @@ class Supervisor:
     Entering returns when all are ready, or raises DeskError with everything stopped again.
     SIGTERM and SIGHUP end the block as Ctrl-C does. `progress(name, state)` hears each change.
 
-        with Supervisor(settings, desk_services(settings), progress=print) as desk:
+        with Supervisor(settings, desk_services(settings, …), progress=print) as desk:
             desk.watch()
     """
 
