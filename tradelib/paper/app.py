@@ -30,8 +30,8 @@ from tradelib.paper.config import (
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.filed import FileMarket
 from tradelib.paper.gate import Gate
+from tradelib.paper.liquidity import EXACT_SHAPE
 from tradelib.paper.live import LiveMarket, LiveTape
-from tradelib.paper.liquidity import Shape
 from tradelib.paper.market import Market, Tape
 from tradelib.paper.seeded import USUAL_SHAPE, SeededMarket
 from tradelib.paper.server import TOKEN_HEADER, make_app
@@ -47,7 +47,7 @@ def open_market(config: PaperConfig) -> Market:
     if config.files and config.source:
         raise InvalidInput("A paper market plays files or follows an exchange, not both.")
     if config.files:
-        return FileMarket(config.files, config.shape or Shape())
+        return FileMarket(config.files, config.shape or EXACT_SHAPE)
     if config.source:
         return LiveMarket(
             config.source,
@@ -78,9 +78,10 @@ def open_exchange(config: PaperConfig, wall: Wall = wall_ms) -> tuple[Exchange, 
         clock = _start_clock(config, market, store, wall)
         accounts = load_accounts(config, market)
         exchange = Exchange(tape, clock, store, config.fees)
+        store.note("market", market.identity)
         exchange.open_accounts({each.name: each.balances for each in accounts})
     except BaseException:
-        store.close()
+        store.discard()
         raise
     return exchange, Gate(exchange, accounts, config.limits, wall)
 
@@ -93,7 +94,6 @@ def _start_clock(config: PaperConfig, market: Market, store: Store, wall: Wall) 
             f"The state in {store.path} belongs to another market ({known}); "
             f"this one is {market.identity}. Choose another --home."
         )
-    store.note("market", market.identity)
     speed = config.speed
     if speed is None:
         speed = 0.0 if config.files else 1.0

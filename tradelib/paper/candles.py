@@ -41,7 +41,8 @@ class Candles:
             return cls.empty()
         if len(parts) == 1:
             return parts[0]
-        return cls(*(np.concatenate(columns) for columns in zip(*(p.columns for p in parts))))
+        columns = zip(*(part.columns for part in parts), strict=True)
+        return cls(*(np.concatenate(each) for each in columns))
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:

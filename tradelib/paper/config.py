@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tradelib.errors import InvalidInput
-from tradelib.paper.engine import Fees
+from tradelib.paper.engine import USUAL_FEES, Fees
 from tradelib.paper.liquidity import Shape
 
 ACCOUNTS_FILE = "accounts.toml"
@@ -83,7 +83,7 @@ class PaperConfig:
     speed: float | None = None
     start: datetime | None = None
     accounts: tuple[PaperAccount, ...] = ()
-    fees: Fees = Fees()
+    fees: Fees = USUAL_FEES
     shape: Shape | None = None
     limits: RateLimits = RateLimits()
     control_token: str = field(default_factory=new_token, repr=False)

@@ -56,6 +56,9 @@ class Fees:
     taker: Decimal = Decimal("0.001")
 
 
+USUAL_FEES = Fees()
+
+
 @dataclass(frozen=True, slots=True)
 class Leg:
     """The market's straight way from one price to another, and what it trades on it.
@@ -86,14 +89,15 @@ class Execution:
 
 @dataclass(frozen=True)
 class Changes:
-    """What happened since the last drain."""
+    """What happened since the last drain. orders: each changed one, as it stands at the end."""
 
     executions: tuple[Execution, ...]
+    orders: tuple[Order, ...]
     balances: frozenset[tuple[str, str]]
     lists: tuple[OrderList, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.executions or self.balances or self.lists)
+        return bool(self.orders or self.balances or self.lists)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ class Plan:
 class Engine:
     """Accounts trade with each other and with the market; nothing is ever lost between them."""
 
-    def __init__(self, instruments: Iterable[Instrument], fees: Fees = Fees()) -> None:
+    def __init__(self, instruments: Iterable[Instrument], fees: Fees = USUAL_FEES) -> None:
         self.instruments: dict[str, Instrument] = {each.symbol: each for each in instruments}
         self.books = {symbol: Book(each) for symbol, each in self.instruments.items()}
         self.fees = fees
@@ -138,6 +142,7 @@ class Engine:
         self._names: dict[tuple[str, str], int] = {}
         self._by_account: dict[tuple[str, str], dict[int, Order]] = {}
         self._executions: list[Execution] = []
+        self._changed: dict[int, Order] = {}
         self._touched: set[tuple[str, str]] = set()
         self._new_lists: list[OrderList] = []
 
@@ -163,8 +168,14 @@ class Engine:
 
     def drain(self) -> Changes:
         """Everything that changed since the last call, once."""
-        changes = Changes(tuple(self._executions), frozenset(self._touched), tuple(self._new_lists))
-        self._executions, self._touched, self._new_lists = [], set(), []
+        changes = Changes(
+            tuple(self._executions),
+            tuple(self._changed.values()),
+            frozenset(self._touched),
+            tuple(self._new_lists),
+        )
+        self._executions, self._changed = [], {}
+        self._touched, self._new_lists = set(), []
         return changes
 
     # What clients ask for.
@@ -312,9 +323,9 @@ class Engine:
             last = book.liquidity.price
             if last >= ticket.stop if ticket.triggers_rising else last <= ticket.stop:
                 raise rejected("Stop price would trigger immediately.")
-        if ticket.quote_amount is not None and not plan.matches:
-            if ticket.quote_amount < book.liquidity.price * book.instrument.step:
-                raise filter_failure("LOT_SIZE")
+        one_lot = book.liquidity.price * book.instrument.step
+        if ticket.quote_amount is not None and not plan.matches and ticket.quote_amount < one_lot:
+            raise filter_failure("LOT_SIZE")
 
     def _check_pair(self, account: str, above: Ticket, below: Ticket) -> None:
         book = self._open_book(above.symbol)
@@ -550,7 +561,9 @@ class Engine:
             if order.extreme is None:
                 continue
             best = min if order.ticket.triggers_rising else max
-            order.extreme = best(order.extreme, price)
+            if best(order.extreme, price) != order.extreme:
+                order.extreme = price
+                self._changed[order.id] = order
 
     def _reach(self, order: Order, price: Decimal, now: int) -> None:
         """The price reached a stop: a waiting trailing one starts to trail, any other fires."""
@@ -645,6 +658,7 @@ class Engine:
         trade: Trade | None = None,
         cancel_id: str | None = None,
     ) -> None:
+        self._changed[order.id] = order
         self._executions.append(Execution(kind, replace(order), now, trade, cancel_id))
 
 

@@ -15,7 +15,7 @@ from tradelib.clock import format_time, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput
 from tradelib.paper.candles import Candles
 from tradelib.paper.instruments import Instrument
-from tradelib.paper.liquidity import Shape
+from tradelib.paper.liquidity import EXACT_SHAPE, Shape
 
 _DECIMALS = 8
 _MIN_NOTIONAL = {"BTC": Decimal("0.0001"), "ETH": Decimal("0.001"), "BNB": Decimal("0.01")}
@@ -27,7 +27,7 @@ class FileMarket:
 
     is_live = False
 
-    def __init__(self, paths: Sequence[Path], shape: Shape = Shape()) -> None:
+    def __init__(self, paths: Sequence[Path], shape: Shape = EXACT_SHAPE) -> None:
         files = [read_candle_file(path) for path in paths]
         _check_together(files)
         self.base, self.shape = files[0].timeframe, shape

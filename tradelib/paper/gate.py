@@ -17,7 +17,7 @@ from tradelib.paper.config import PaperAccount, RateLimits
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.limits import RateLimiter
 from tradelib.paper.params import Params
-from tradelib.paper.refusals import Refusal, missing
+from tradelib.paper.refusals import Refusal
 from tradelib.paper.rest import ENDPOINTS, Call, Endpoint
 
 _SIGNING = frozenset({"timestamp", "recvWindow", "signature"})
@@ -69,7 +69,8 @@ class Gate:
         except Refusal as refusal:
             return Reply(refusal.status, refusal.body(), headers | refusal.headers)
         except StorageFailed:
-            return Reply(500, {"code": -1000, "msg": "An unknown error occurred."}, headers)
+            message = "Internal error; unable to process your request. Please try again."
+            return Reply(500, {"code": -1001, "msg": message}, headers)
 
     def _answer(self, request: Request, headers: dict[str, str]) -> Any:
         endpoint = ENDPOINTS.get((request.method, request.path))

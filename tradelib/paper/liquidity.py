@@ -39,6 +39,9 @@ class Shape:
     levels: int = 100
 
 
+EXACT_SHAPE = Shape()
+
+
 @dataclass(frozen=True, slots=True)
 class Liquidity:
     """The market's orders in one symbol at one moment.

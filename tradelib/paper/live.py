@@ -21,7 +21,7 @@ from tradelib.paper.clock import Wall, wall_ms
 from tradelib.paper.config import OHLCVSource
 from tradelib.paper.engine import Leg
 from tradelib.paper.filed import derive_instrument
-from tradelib.paper.liquidity import Shape
+from tradelib.paper.liquidity import EXACT_SHAPE, Shape
 from tradelib.paper.market import Tape
 
 _HISTORY = 1000
@@ -41,7 +41,7 @@ class LiveMarket:
         source: OHLCVSource,
         symbols: Sequence[str],
         timeframe: str = "1m",
-        shape: Shape = Shape(),
+        shape: Shape = EXACT_SHAPE,
         wall: Wall = wall_ms,
     ) -> None:
         self.base, self.shape, self._source, self._wall = timeframe, shape, source, wall
@@ -85,7 +85,7 @@ class LiveMarket:
         try:
             with self._asking:
                 rows = self._source.fetch_ohlcv(pair, timeframe, since, _HISTORY)
-        except Exception as error:  # noqa: BLE001 the source may raise anything at all
+        except Exception as error:  # the source may raise anything at all
             raise VenueUnavailable(
                 f"No {timeframe} candles of {pair} came from the exchange that the paper market "
                 f"follows ({type(error).__name__}); check the network."

@@ -201,7 +201,9 @@ class Tape:
         if not len(recent):
             return None
         closed = recent.volume[recent.time + self.step <= now]
-        volume = float(closed.mean()) if len(closed) else float(recent.volume[-1])
+        if not len(closed):  # at the very first candle its own size must do
+            closed = self.market.candles(symbol, int(recent.time[-1]), now + 1).volume
+        volume = float(closed.mean())
         index = int(now) // self.step
         salt = mix(self.market.salt ^ mix(index) ^ mix(_number(symbol)))
         return Liquidity(

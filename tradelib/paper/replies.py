@@ -139,7 +139,8 @@ def trade_row(trade: Trade) -> dict[str, Any]:
 
 def kline_rows(candles: Candles, interval: str) -> list[list[Any]]:
     rows = []
-    for time, o, h, low, c, volume in zip(*(column.tolist() for column in candles.columns)):
+    columns = (column.tolist() for column in candles.columns)
+    for time, o, h, low, c, volume in zip(*columns, strict=True):
         quote = volume * (o + h + low + c) / 4
         rows.append(
             [

@@ -319,9 +319,10 @@ def new_order(call: Call) -> dict[str, Any]:
 
 
 def _placed(call: Call, ticket: Ticket) -> dict[str, Any]:
+    kind = _reply_kind(call, ticket)
     with call.exchange.settle() as engine:
         order, fills = engine.place(call.account, ticket, call.exchange.now)
-    return replies.new_order(order, fills, _reply_kind(call, ticket))
+    return replies.new_order(order, fills, kind)
 
 
 def _reply_kind(call: Call, ticket: Ticket) -> str:

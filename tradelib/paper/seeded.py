@@ -15,10 +15,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from scipy.signal import lfilter
 
 from tradelib.clock import parse_time, to_ms
 from tradelib.paper.candles import DAY, MINUTE, Candles, interval_ms
@@ -134,7 +134,7 @@ class SeededMarket:
         sizes = random.normal(0, 2.5 * volatility, days).clip(-0.15, 0.15)
         jump = np.where(random.random(days) < jumps, sizes, 0.0)
         moves = sigma * random.standard_normal(days).clip(-4, 4) + jump
-        level = lfilter([1.0], [1.0, -_PULL], np.r_[0.0, moves[:-1]])
+        level = _remembering(_PULL, np.r_[0.0, moves[:-1]])
         return Backbone(level, sigma, jump)
 
     # One day.
@@ -226,15 +226,22 @@ _SEASON = 1 + 0.35 * np.cos(_angle) + 0.1 * np.cos(2 * _angle)
 
 def _regimes(random: np.random.Generator, days: int) -> np.ndarray:
     """A factor on volatility per day: slow tides and faster clusters, 0.3 to 3."""
-    tide = lfilter([np.sqrt(1 - 0.985**2)], [1, -0.985], random.standard_normal(days))
-    cluster = lfilter([np.sqrt(1 - 0.8**2)], [1, -0.8], random.standard_normal(days))
+    tide, cluster = (
+        _remembering(memory, np.sqrt(1 - memory**2) * random.standard_normal(days))
+        for memory in (0.985, 0.8)
+    )
     return np.exp(0.35 * tide + 0.25 * cluster).clip(0.3, 3)
 
 
 def _bursts(random: np.random.Generator) -> np.ndarray:
-    """A factor on volatility per minute: restless stretches of about an hour."""
-    noise = random.standard_normal(MINUTES)
-    return np.exp(0.4 * lfilter([np.sqrt(1 - 0.98**2)], [1, -0.98], noise))
+    """A factor on volatility per minute: restless and calm stretches of about an hour."""
+    knots = random.standard_normal(MINUTES // 40 + 1)
+    return np.exp(0.5 * np.interp(np.arange(MINUTES), np.arange(len(knots)) * 40, knots))
+
+
+def _remembering(memory: float, news: np.ndarray) -> np.ndarray:
+    """Each value is the one before, less what is forgotten, and the news."""
+    return np.array(list(accumulate(news.tolist(), lambda past, new: memory * past + new)))
 
 
 def _digest(seed: int, name: str, day: int = 0) -> bytes:

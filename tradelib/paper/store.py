@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -54,6 +55,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATE_FILE
+        self.is_new = not self.path.exists()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
@@ -82,6 +84,14 @@ class Store:
     def close(self) -> None:
         self._db.close()
 
+    def discard(self) -> None:
+        """Closes a file that nothing came of, and removes it when this run made it."""
+        self.close()
+        if self.is_new:
+            self.path.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.path.parent.rmdir()
+
     # Facts.
 
     def fact(self, name: str) -> Any:
@@ -106,7 +116,7 @@ class Store:
             self._db.execute("BEGIN IMMEDIATE")
             self._put_facts({**facts, **_counters(engine), "format": _FORMAT})
             self._put_balances(engine, changes.balances)
-            self._put_orders(changes)
+            self._put_orders(changes.orders)
             self._put_trades(each.trade for each in changes.executions if each.trade)
             self._db.executemany(
                 "INSERT OR REPLACE INTO lists VALUES (?, ?, ?)",
@@ -125,13 +135,12 @@ class Store:
             rows.append((account, asset, str(balance.free), str(balance.locked)))
         self._db.executemany("INSERT OR REPLACE INTO balances VALUES (?, ?, ?, ?)", rows)
 
-    def _put_orders(self, changes: Changes) -> None:
-        latest = {each.order.id: each.order for each in changes.executions}
+    def _put_orders(self, orders: Iterable[Order]) -> None:
         self._db.executemany(
             "INSERT OR REPLACE INTO orders VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
                 (o.id, o.account, o.ticket.symbol, o.ticket.client_id, o.is_open, o.time, _pack(o))
-                for o in latest.values()
+                for o in orders
             ],
         )
 
@@ -166,7 +175,7 @@ class Store:
             engine.next_order, engine.next_trade, engine.next_list = counters
             engine.halted = set(self.fact("halted"))
             for ledger in ("fees", "market"):
-                amounts = {k: Decimal(v) for k, v in self.fact(ledger).items()}
+                amounts = {k: Decimal(v) for k, v in self.fact(f"house_{ledger}").items()}
                 setattr(engine.house, ledger, amounts)
 
     def order(
@@ -224,8 +233,8 @@ def _counters(engine: Engine) -> dict[str, Any]:
     return {
         "counters": [engine.next_order, engine.next_trade, engine.next_list],
         "halted": sorted(engine.halted),
-        "fees": {asset: str(amount) for asset, amount in engine.house.fees.items()},
-        "market": {asset: str(amount) for asset, amount in engine.house.market.items()},
+        "house_fees": {asset: str(amount) for asset, amount in engine.house.fees.items()},
+        "house_market": {asset: str(amount) for asset, amount in engine.house.market.items()},
     }
 
 
