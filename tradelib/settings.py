@@ -121,8 +121,11 @@ class DeskSettings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource, **_: Any,
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        **_: Any,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         home = Path(init_settings().get("home") or os.environ.get("DESK_HOME") or DEFAULT_HOME)
         file = home.expanduser() / SETTINGS_FILE
@@ -167,4 +170,6 @@ def load_settings(home: Path | str | None = None) -> DeskSettings:
             f"mend it in {SETTINGS_FILE} or the DESK_ environment."
         ) from error
     except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"{SETTINGS_FILE} is not valid TOML: {error}; mend that line.") from error
+        raise InvalidInput(
+            f"{SETTINGS_FILE} is not valid TOML: {error}; mend that line."
+        ) from error

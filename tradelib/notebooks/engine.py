@@ -5,27 +5,28 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from jupyter_core.paths import jupyter_runtime_dir
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 ENGINE = "notedesk"
 _papermill_log = logging.getLogger("papermill")
-# A socket's path has 107 characters; the kernel's own file name takes about 60 of them.
-_LONGEST_SOCKET_FOLDER = 45
+# A socket's path has 107 characters, some of which the kernel's five channels need.
+_LONGEST_SOCKET_NAME = 100
 
 
 class DeskEngine(NBClientEngine):  # type: ignore[misc]
     """A papermill engine with a deadline for the notebook instead of one per cell.
 
     env, folder: the kernel's environment and working directory. log: file that takes what the
-    kernel says outside of cells. timeout: seconds for the whole page.
+    kernel says outside of cells. sockets: folder for its channels. timeout: seconds for the whole
+    page.
     """
 
     @classmethod
@@ -37,6 +38,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         env: Mapping[str, str],
         folder: Path,
         log: Path,
+        sockets: Path,
         timeout: float,
         start_timeout: int = 60,
         **_: Any,
@@ -44,7 +46,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         deadline = monotonic() + timeout
         client = PapermillNotebookClient(
             nb_man,
-            config=_kernel_config(),
+            config=_kernel_config(sockets),
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
             # nbclient takes a falsy limit for none at all, so an overdue page gets one second.
@@ -56,12 +58,16 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
             return client.execute(env=dict(env), cwd=str(folder), stdout=lines, stderr=lines)
 
 
-def _kernel_config() -> Config:
-    """Talk to kernels over sockets in a folder of the user's own, not over open ports; where the
-    folder's name is too long for a socket, over loopback."""
+def _kernel_config(sockets: Path) -> Config:
+    """Talk to the kernel over sockets that only their owner can open, under a name of their own:
+    by default all kernels that start at once would share one. Where the folder's name is too long
+    for a socket, over loopback."""
     config = Config()
-    if os.name == "posix" and len(jupyter_runtime_dir()) < _LONGEST_SOCKET_FOLDER:
+    name = sockets / secrets.token_hex(4)
+    if os.name == "posix" and len(str(name)) <= _LONGEST_SOCKET_NAME:
+        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
         config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = str(name)
     return config
 
 

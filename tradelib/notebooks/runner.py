@@ -61,7 +61,11 @@ def run_notebook(
     run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of)
     page = _make_page_path(settings, run)
     start_run(ledger, run)
-    reason, result, timings = _execute(settings, path, page, run, token)
+    try:
+        reason, result, timings = _execute(settings, path, page, run, token)
+    except BaseException:
+        finish_run(ledger, run.id, Outcome.FAILED, reason="interrupted")
+        raise
     finish_run(
         ledger,
         run.id,
@@ -138,6 +142,7 @@ def _execute(
             env=_kernel_environment(settings, run, token),
             folder=PROJECT,
             log=settings.logs / "kernels.log",
+            sockets=settings.home / "run" / "kernels",
             timeout=settings.notebook_timeout,
         )
     except PapermillExecutionError as error:
@@ -148,6 +153,8 @@ def _execute(
         reason = "its kernel died"
     except OSError as error:
         reason = f"its page cannot be written ({error.strerror})"
+    except Exception as error:  # whatever it was, the run has ended and its record must say so
+        reason = f"{type(error).__name__}: {error}"
     if not page.exists():
         return reason or "it left no page", None, {}
     executed = nbformat.read(page, as_version=4)

@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from decimal import Decimal
 
-from tradelib.paper.instruments import ZERO, Instrument
+from tradelib.paper.instruments import Instrument
 from tradelib.paper.liquidity import Liquidity
 from tradelib.paper.orders import BUY, SELL, Order
 
@@ -52,11 +52,31 @@ class Ladder:
         return bool(self._prices)
 
 
+class Standing:
+    """The market's levels of one side, made as far as they are looked at, less what was taken."""
+
+    def __init__(self, levels: Iterator[tuple[Decimal, Decimal]]) -> None:
+        self._coming = levels
+        self._here: dict[Decimal, Decimal] = {}
+
+    def __iter__(self) -> Iterator[tuple[Decimal, Decimal]]:
+        yield from list(self._here.items())
+        for price, amount in self._coming:
+            self._here[price] = amount
+            yield price, amount
+
+    def take(self, price: Decimal, amount: Decimal) -> None:
+        left = self._here[price] - amount
+        if left > 0:
+            self._here[price] = left
+        else:
+            del self._here[price]
+
+
 class Book:
     """All that can be traded against in one symbol.
 
-    consumed: what accounts took from the market's present levels, by side and price; a new
-    price brings new levels.
+    What accounts take from the market's levels is gone until it shows new ones.
     """
 
     def __init__(self, instrument: Instrument) -> None:
@@ -64,7 +84,7 @@ class Book:
         self.sides = {BUY: Ladder(BUY), SELL: Ladder(SELL)}
         self.stops: dict[int, Order] = {}
         self.liquidity: Liquidity | None = None
-        self.consumed: dict[str, dict[Decimal, Decimal]] = {BUY: {}, SELL: {}}
+        self._market = {BUY: Standing(iter(())), SELL: Standing(iter(()))}
 
     @property
     def is_quiet(self) -> bool:
@@ -74,7 +94,7 @@ class Book:
     def show(self, liquidity: Liquidity) -> None:
         """The market's levels from now on."""
         self.liquidity = liquidity
-        self.consumed = {BUY: {}, SELL: {}}
+        self._market = {side: Standing(liquidity.levels(side)) for side in (BUY, SELL)}
 
     def add(self, order: Order) -> None:
         if order.working:
@@ -110,20 +130,14 @@ class Book:
 
         Levels an account's larger resting order would already have absorbed do not stand.
         """
-        if self.liquidity is None:
-            return
-        consumed = self.consumed[side]
         opposite = self.sides[SELL if side == BUY else BUY].best
-        for price, amount in self.liquidity.levels(side):
-            if opposite is not None and (price > opposite if side == BUY else price < opposite):
-                continue
-            left = amount - consumed.get(price, ZERO) if consumed else amount
-            if left > 0:
-                yield price, left
+        for price, amount in self._market[side]:
+            if opposite is None or (price <= opposite if side == BUY else price >= opposite):
+                yield price, amount
 
     def consume(self, side: str, price: Decimal, amount: Decimal) -> None:
-        taken = self.consumed[side]
-        taken[price] = taken.get(price, ZERO) + amount
+        """Takes from one of the market's levels."""
+        self._market[side].take(price, amount)
 
     def depth(self, side: str, limit: int) -> list[tuple[Decimal, Decimal]]:
         """The first `limit` price levels of `side`, each with all that stands there."""

@@ -659,7 +659,7 @@ class Engine:
         cancel_id: str | None = None,
     ) -> None:
         self._changed[order.id] = order
-        self._executions.append(Execution(kind, replace(order), now, trade, cancel_id))
+        self._executions.append(Execution(kind, order.snapshot(), now, trade, cancel_id))
 
 
 def _add(amounts: dict[str, Decimal], asset: str, amount: Decimal) -> None:

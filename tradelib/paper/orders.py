@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from decimal import Decimal
+from operator import attrgetter
 
 from tradelib.paper.instruments import ZERO
 
@@ -79,6 +80,13 @@ class Order:
     @property
     def is_open(self) -> bool:
         return self.status == NEW or self.status == PARTIAL
+
+    def snapshot(self) -> Order:
+        """The order as it stands now, for those who look later."""
+        return Order(*_values(self))
+
+
+_values = attrgetter(*(each.name for each in fields(Order)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,8 @@ def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> Non
             exchange.urls["api"][section] = f"{rest_url.rstrip('/')}/{path}".rstrip("/")
     if exchange.id == "binance":
         # ccxt picks its table of spot errors by the URL's prefix, which is another now.
-        exchange.exceptions["exact"] = exchange.exceptions["spot"]["exact"]
+        tables = exchange.exceptions
+        tables["exact"] = {**tables["exact"], **tables["spot"]["exact"]}
     log.debug("venue at %s", redact(rest_url))
 
 

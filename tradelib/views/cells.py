@@ -8,6 +8,8 @@ from decimal import Decimal
 from html import escape
 
 NOTHING = "–"
+# Currencies in which a hundredth is the custom; others, such as BTC, need every digit.
+_WITH_CENTS = frozenset({"USD", "USDT", "USDC", "FDUSD", "DAI", "EUR", "GBP", "CHF", "AUD", "CAD"})
 
 
 @dataclass(frozen=True)
@@ -34,14 +36,14 @@ class Cell:
         return f'<span class="{escape(self.tone)}"{title}>{text}</span>'
 
 
-def money(value: Decimal | None, *, signed: bool = False) -> Cell:
-    """An amount of quote currency: cents from 1 upward, six significant digits below.
+def money(value: Decimal | None, quote: str = "", *, signed: bool = False) -> Cell:
+    """A value in currency `quote`: two decimals where cents are its custom, else up to eight.
 
     signed: write the plus too and colour by sign, as for a profit.
     """
     if value is None:
         return Cell(NOTHING, tone="muted", number=True)
-    text = _grouped(value, 2) if abs(value) >= 1 or not value else _significant(value, 6)
+    text = _grouped(value, 2) if quote in _WITH_CENTS else _trimmed(_grouped(value, 8))
     if not signed:
         return Cell(text, f"{value:f}", number=True)
     tone = "gain" if value > 0 else "loss" if value < 0 else "muted"

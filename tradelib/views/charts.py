@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tradelib.trading.accounts import Equity
 from tradelib.trading.deciding import Signal
 from tradelib.trading.decisions import Action
 from tradelib.trading.orders import Fill, Side
@@ -16,6 +20,23 @@ from tradelib.views.theme import GAIN, LOSS, MUTED, themed
 
 SHOWN_CANDLES = 200
 WHOLE_NUMBERS = {"exponentformat": "none", "separatethousands": True}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure as notebooks display it: data alone, which JupyterLab and Voilà draw with the
+    Plotly that this machine serves.
+
+    Plotly's own display imports nbformat, and that takes most of a second in every new kernel.
+    """
+
+    figure: go.Figure
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        return {
+            "application/vnd.plotly.v1+json": json.loads(self.figure.to_json()),
+            "text/plain": "a chart, which JupyterLab and Voilà draw",
+        }
 
 
 def signal_figure(signal: Signal, fills: Sequence[Fill] = ()) -> go.Figure:
@@ -93,7 +114,16 @@ def closes_figure(closes: Mapping[str, pd.Series]) -> go.Figure:
     return themed(figure, 340)
 
 
-def equity_traces(curves: Mapping[str, Sequence[Equity]]) -> list[go.Scatter]:
+@dataclass(frozen=True)
+class CurvePoint:
+    """An account's worth in its quote currency at one moment of the market."""
+
+    as_of: datetime
+    quote: str
+    equity: Decimal
+
+
+def equity_traces(curves: Mapping[str, Sequence[CurvePoint]]) -> list[go.Scatter]:
     """One line per venue: the account's worth at each reconciliation."""
     return [
         go.Scatter(

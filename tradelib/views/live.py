@@ -6,10 +6,9 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
-import plotly.graph_objects as go
-
 from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time
+from tradelib.trading.accounts import load_account
 from tradelib.trading.deciding import Signal
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import load_fills, load_orders
@@ -18,8 +17,8 @@ from tradelib.views.accounts import (
     discrepancies_table,
     incidents_table,
 )
-from tradelib.views.cells import Cell, count, moment, money, prose, span, word
-from tradelib.views.charts import SHOWN_CANDLES, closes_figure, signal_figure
+from tradelib.views.cells import Cell, count, moment, money, price, prose, span, word
+from tradelib.views.charts import SHOWN_CANDLES, Chart, closes_figure, signal_figure
 from tradelib.views.html import Html, cards, empty, heading, note, table
 from tradelib.views.orders import (
     action_word,
@@ -79,7 +78,7 @@ def _alarming(number: int) -> Cell:
     return Cell(f"{number:,}", str(number), "warn" if number else "muted", number=True)
 
 
-def fetch_chart(store: CandleStore, fetched: Recordable) -> go.Figure | Html:
+def fetch_chart(store: CandleStore, fetched: Recordable) -> Chart | Html:
     """How the fetched symbols moved, up to the page's as-of time."""
     told = fetched.to_json()
     as_of, closes = parse_time(told["as_of"]), {}
@@ -90,7 +89,7 @@ def fetch_chart(store: CandleStore, fetched: Recordable) -> go.Figure | Html:
             closes[line["symbol"]] = candles["close"]
     if not closes:
         return empty("The prices will show here once candles are stored.", name="closes")
-    return closes_figure(closes)
+    return Chart(closes_figure(closes))
 
 
 def signal_summary(ledger: Ledger, signal: Signal) -> Html:
@@ -102,18 +101,19 @@ def signal_summary(ledger: Ledger, signal: Signal) -> Html:
         "Score (−1 … 1)": Cell("–" if score is None else f"{score:+.4f}", str(score)),
         "Temperature": word(decision.temperature.lower()),
         "Share of equity or position": Cell(f"{decision.fraction:.0%}", f"{decision.fraction:f}"),
-        f"Close ({signal.bot.quote})": money(decision.price),
+        f"Close ({signal.bot.quote})": price(decision.price),
     }
     return cards(figures, name="signal") + decisions_table(
         ledger, [decision], name="decision", empty=""
     )
 
 
-def signal_chart(ledger: Ledger, signal: Signal) -> go.Figure | Html:
+def signal_chart(ledger: Ledger, signal: Signal) -> Chart | Html:
     """Candles, scores and thresholds; the bot's fills so far are marked."""
     if signal.candles.empty:
         return empty(f"Nothing to draw: {signal.decision.reason}.", name="signal-chart")
-    return signal_figure(signal, load_fills(ledger, bot=signal.bot.name, limit=100))
+    fills = load_fills(ledger, bot=signal.bot.name, limit=100)
+    return Chart(signal_figure(signal, fills))
 
 
 def signal_orders(ledger: Ledger, signal: Signal) -> Html:
@@ -131,7 +131,7 @@ def execution_summary(ledger: Ledger, execution: Execution) -> Html:
     figures = {
         "Decision": action_word(execution.decision.action),
         "Order": status_word(order.status) if order else word("none", "muted"),
-        "Filled (quote)": money(order.cost if order else None),
+        "Filled (quote)": money(order.cost, order.quote) if order else word(None),
     }
     told = note(execution.summary)
     return cards(figures, name="execution") + told + decisions_table(
@@ -166,15 +166,17 @@ def refusals_table(refusals: tuple[Refusal, ...]) -> Html:
     return table("refusals", columns, rows, empty="No limit refused it.")
 
 
-def reconciliation_summary(result: Recordable | dict[str, Any]) -> Html:
+def reconciliation_summary(ledger: Ledger, result: Recordable | dict[str, Any]) -> Html:
     """Whether books and venue agree, and what was found on the way."""
     told = _plain(result)
+    account = load_account(ledger, told["venue"])
+    quote = account.quote if account else ""
     agrees = word("yes", "gain") if told["agrees"] else word("no", "loss")
     figures = {
         "Books and venue agree": agrees,
         "Orders asked about": count(told["orders_checked"]),
         "Fills booked": count(told["fills_booked"]),
-        "Equity (quote)": money(None if told["equity"] is None else Decimal(told["equity"])),
+        f"Equity ({quote})": money(Decimal(told["equity"]) if told["equity"] else None, quote),
     }
     scope = f"{told['venue']}, {told['as_of'][:19]}Z"
     return (

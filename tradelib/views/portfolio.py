@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import ipywidgets as widgets
 import plotly.graph_objects as go
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from tradelib.candles.store import CandleStore
 from tradelib.settings import DeskSettings, load_settings
@@ -17,12 +17,12 @@ from tradelib.trading import tables
 from tradelib.trading.accounts import Equity, equity_at_day_start
 from tradelib.trading.bots import Bot, load_bots
 from tradelib.trading.decisions import Decision
-from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.ledger import Ledger, open_ledger, rows
 from tradelib.trading.orders import ZERO, Order, load_fills, load_orders
 from tradelib.trading.positions import Position, load_position
 from tradelib.views.accounts import balances_table
 from tradelib.views.cells import Cell, amount, money, percent, price, word
-from tradelib.views.charts import equity_traces
+from tradelib.views.charts import CurvePoint, equity_traces
 from tradelib.views.dashboard import Dashboard, live_figure
 from tradelib.views.halt import halt_banner
 from tradelib.views.html import Html, cards, empty, heading, table
@@ -110,18 +110,23 @@ def load_venues(ledger: Ledger) -> list[str]:
     return [row["venue"] for row in ledger.mappings(query)]
 
 
-def load_curve(ledger: Ledger, venue: str, days: float) -> list[Equity]:
-    """The account's worth over its last `days`, thinned to what a chart can show."""
+def load_curve(ledger: Ledger, venue: str, days: float) -> list[CurvePoint]:
+    """The account's worth over its last `days`, thinned to what a chart can show; the newest
+    point is always there."""
     newest = _newest_equity(ledger, venue)
     if newest is None:
         return []
-    begin = newest.as_of - timedelta(days=days)
-    query = select(tables.equity).where(
-        tables.equity.c.venue == venue, tables.equity.c.as_of >= begin
+    points = tables.equity
+    shown = (points.c.venue == venue, points.c.as_of >= newest.as_of - timedelta(days=days))
+    age = (func.row_number().over(order_by=points.c.as_of.desc()) - 1).label("age")
+    numbered = (
+        select(points.c.as_of, points.c.quote, points.c.equity, age).where(*shown).subquery()
     )
-    points = ledger.rows(query.order_by(tables.equity.c.as_of), Equity)
-    step = len(points) // CURVE_POINTS + 1
-    return [*points[:-1:step], points[-1]]
+    with ledger.read() as books:
+        stored = books.execute(select(func.count()).where(*shown)).scalar_one()
+        step = stored // CURVE_POINTS + 1
+        thinned = select(numbered).where(numbered.c.age % step == 0).order_by(numbered.c.as_of)
+        return rows(books, thinned, CurvePoint)
 
 
 def _newest_equity(ledger: Ledger, venue: str) -> Equity | None:
@@ -165,7 +170,7 @@ class PortfolioPage:
             "curve": _curve_heading(curves, self.days)
         }
 
-    def _draw_curves(self, curves: Mapping[str, Sequence[Equity]]) -> None:
+    def _draw_curves(self, curves: Mapping[str, Sequence[CurvePoint]]) -> None:
         """Move the lines that are there, so that a person's zoom stays; a line more, as when a
         second venue trades, makes a new chart."""
         traces = equity_traces(curves)
@@ -218,18 +223,18 @@ def _worth_cards(accounts: Sequence[Worth]) -> Html:
 def _account_cards(worth: Worth) -> Html:
     newest, quote = worth.newest, worth.newest.quote
     figures = {
-        f"Equity ({quote})": money(newest.equity),
-        f"Cash ({quote})": money(newest.cash),
-        f"Today ({quote})": money(worth.today, signed=True),
+        f"Equity ({quote})": money(newest.equity, quote),
+        f"Cash ({quote})": money(newest.cash, quote),
+        f"Today ({quote})": money(worth.today, quote, signed=True),
         "Today (%)": percent(worth.today_share),
-        f"Realised P&L ({quote})": money(worth.realised, signed=True),
-        f"Unrealised P&L ({quote})": money(worth.unrealised, signed=True),
+        f"Realised P&L ({quote})": money(worth.realised, quote, signed=True),
+        f"Unrealised P&L ({quote})": money(worth.unrealised, quote, signed=True),
     }
     told = f"reconciled {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of all bots, fees included"
     return heading(f"Account {newest.venue}", told) + cards(figures, name=newest.venue)
 
 
-def _curve_heading(curves: Mapping[str, Sequence[Equity]], days: float) -> Html:
+def _curve_heading(curves: Mapping[str, Sequence[CurvePoint]], days: float) -> Html:
     title = heading("Equity", f"the last {days:g} days, one point per reconciliation")
     if any(curves.values()):
         return title
@@ -241,13 +246,13 @@ def _holdings_section(holdings: Sequence[Holding]) -> Html:
         "bot", "status", "symbol", "amount (base)", "average entry", "newest close",
         "value (quote)", "unrealised P&L (quote)", "realised P&L (quote)",
     )  # fmt: skip
-    rows = table(
+    positions = table(
         "positions",
         columns,
         map(_holding_row, holdings),
         empty="Each bot's position shows here; add a bot with `desk bots add`.",
     )
-    return heading("Positions by bot", "priced at the newest stored close") + rows
+    return heading("Positions by bot", "priced at the newest stored close") + positions
 
 
 def _holding_row(holding: Holding) -> list[Cell]:
@@ -259,9 +264,9 @@ def _holding_row(holding: Holding) -> list[Cell]:
         amount(position.amount),
         price(position.average_entry),
         price(holding.close),
-        money(holding.value),
-        money(holding.unrealised, signed=True),
-        money(position.realised, signed=True),
+        money(holding.value, bot.quote),
+        money(holding.unrealised, bot.quote, signed=True),
+        money(position.realised, bot.quote, signed=True),
     ]
 
 

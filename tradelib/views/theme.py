@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import plotly.graph_objects as go
-import plotly.io as pio
 
 GAIN, LOSS, ACCENT, WARN = "#12805c", "#c8384f", "#2f6fde", "#b7791f"
 MUTED = "#6b7785"
@@ -46,7 +45,8 @@ STYLE = f"""<style>
 .nd .card .figure {{ font-size: 20px; font-weight: 600; white-space: nowrap; }}
 .nd .empty {{ padding: 14px 16px; color: {MUTED}; border-radius: 6px;
   border: 1px dashed var(--jp-border-color2, #d0d6dc); }}
-.nd .banner {{ padding: 12px 16px; border-radius: 6px; color: white; font-weight: 600; }}
+.nd .banner {{ padding: 12px 16px; border-radius: 6px; color: white; font-weight: 600;
+  margin-bottom: 8px; }}
 .nd .banner.stop {{ background: #b3253b; }} .nd .banner.fine {{ background: {GAIN}; }}
 .nd .banner.warn {{ background: #94600f; }}
 </style>"""
@@ -62,7 +62,12 @@ TEMPLATE = go.layout.Template(
         "hoverlabel": {"font": {"family": FONT}},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         "xaxis": {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID},
-        "yaxis": {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID},
+        "yaxis": {
+            "automargin": True,
+            "gridcolor": _GRID,
+            "zerolinecolor": _GRID,
+            "linecolor": _GRID,
+        },
     }
 )
 
@@ -70,7 +75,3 @@ TEMPLATE = go.layout.Template(
 def themed(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     """The figure in the desk's look. A redraw keeps the zoom that a person chose."""
     return figure.update_layout(template=TEMPLATE, height=height, uirevision="desk", **layout)
-
-
-# Pages carry their charts as data; JupyterLab and Voilà bring Plotly's code from this machine.
-pio.renderers.default = "plotly_mimetype"

@@ -1,0 +1,174 @@
+"""A decision becomes at most one order, recorded before it is sent."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+
+from tests.desks import PaperDesk, paper_desk
+from tradelib.errors import StorageFailed, UnresolvedError
+from tradelib.settings import LimitSettings
+from tradelib.trading.accounts import load_balances
+from tradelib.trading.decisions import Action
+from tradelib.trading.halts import halt_trading, resume_trading
+from tradelib.trading.orders import (
+    LEGAL_CHANGES,
+    OrderStatus,
+    change_order,
+    client_order_id,
+    decision_id,
+    load_fills,
+    load_orders,
+)
+from tradelib.trading.positions import load_position
+
+
+@pytest.fixture
+def desk(home):
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        yield desk
+
+
+def test_a_buy_decision_becomes_one_filled_order(desk: PaperDesk):
+    done = desk.execute(desk.decide(Action.BUY))
+    assert done.order.status == OrderStatus.FILLED
+    fills = load_fills(desk.ledger)
+    assert sum(f.amount for f in fills) == done.order.filled == done.order.amount
+    assert {f.client_id for f in fills} == {done.order.client_id}
+    assert done.order.cost <= Decimal("1001")
+
+
+def test_executing_a_decision_again_sends_nothing(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    first, again = desk.execute(decision), desk.execute(decision)
+    assert again.order == first.order
+    assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
+
+
+def test_a_sale_gives_up_the_whole_position_but_dust(desk: PaperDesk):
+    desk.trade(Action.BUY)
+    desk.trade(Action.SELL, "1")
+    position = load_position(desk.ledger, desk.bot.name, desk.bot.symbol)
+    assert position.amount < Decimal("0.00001")
+    assert desk.reconcile().agrees
+
+
+def test_the_order_is_in_the_ledger_before_it_is_sent(desk: PaperDesk, monkeypatch):
+    venue, seen = desk.venue(), []
+    send = venue.submit_market_order
+
+    def look_then_send(*arguments):
+        seen.extend(load_orders(desk.ledger))
+        return send(*arguments)
+
+    monkeypatch.setattr(venue, "submit_market_order", look_then_send)
+    desk.execute(desk.decide(Action.BUY), venue)
+    assert [order.status for order in seen] == [OrderStatus.SUBMITTED]
+
+
+def test_an_order_without_an_answer_is_unresolved_and_not_sent_again(desk: PaperDesk, monkeypatch):
+    venue = desk.venue()
+    send = venue.submit_market_order
+
+    def send_and_lose_the_answer(*arguments):
+        send(*arguments)
+        raise UnresolvedError("the answer was lost")
+
+    monkeypatch.setattr(venue, "submit_market_order", send_and_lose_the_answer)
+    decision = desk.decide(Action.BUY)
+    assert desk.execute(decision, venue).order.status == OrderStatus.UNRESOLVED
+    assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
+    assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
+    assert desk.reconcile().agrees
+    assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
+
+
+def test_a_halt_denies_the_order_with_its_reason(desk: PaperDesk):
+    halt_trading(desk.ledger, "spread looks wrong")
+    done = desk.execute(desk.decide(Action.BUY))
+    assert done.order.status == OrderStatus.DENIED
+    assert [refusal.limit_name for refusal in done.refusals] == ["NotHalted"]
+    assert "spread looks wrong" in done.order.reason
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+    resume_trading(desk.ledger)
+    desk.step()
+    assert desk.execute(desk.decide(Action.BUY)).order.status == OrderStatus.FILLED
+
+
+def test_a_halt_that_cannot_be_read_stops_the_order(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    with desk.ledger.write() as books:
+        books.exec_driver_sql("ALTER TABLE halts RENAME TO halts_lost")
+    with pytest.raises(StorageFailed):
+        desk.execute(decision)
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (LimitSettings(max_position_share="0.05"), "PositionShare"),
+        (LimitSettings(max_trades_per_day=0), "TradesPerDay"),
+        (LimitSettings(min_cash_share="0.95"), "CashReserve"),
+        (LimitSettings(order_notional={"default": {"min": "5000"}}), "OrderNotional"),
+        (LimitSettings(order_notional={"default": {"max": "500"}}), "OrderNotional"),
+    ],
+)
+def test_a_limit_denies_the_order_and_the_refusal_is_recorded(desk: PaperDesk, limits, named):
+    desk = replace(desk, settings=desk.settings.model_copy(update={"limits": limits}))
+    decision = desk.decide(Action.BUY)
+    done = desk.execute(decision)
+    assert done.order.status == OrderStatus.DENIED
+    assert named in [refusal.limit_name for refusal in done.refusals]
+    assert sorted(map(str, desk.execute(decision).refusals)) == sorted(map(str, done.refusals))
+    assert load_fills(desk.ledger) == []
+
+
+def test_a_stale_candle_denies_the_order(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    desk.step(5)
+    done = desk.execute(decision)
+    assert [refusal.limit_name for refusal in done.refusals] == ["FreshCandles"]
+
+
+def test_selling_what_is_not_held_is_denied(desk: PaperDesk):
+    done = desk.execute(desk.decide(Action.SELL, "1"))
+    assert done.order.status == OrderStatus.DENIED
+    assert "VenueMinimum" in [refusal.limit_name for refusal in done.refusals]
+
+
+def test_a_definite_rejection_is_final(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    # Somebody else spends the cash that the books still show.
+    desk.ccxt().create_order("SOL/USDT", "market", "buy", 1, None, {"quoteOrderQty": "9500"})
+    done = desk.execute(decision)
+    assert done.order.status == OrderStatus.REJECTED
+    assert "insufficient balance" in done.order.reason
+    assert desk.execute(decision).order == done.order
+
+
+def test_booked_balances_equal_the_venue_after_each_order(desk: PaperDesk):
+    for action in (Action.BUY, Action.BUY, Action.SELL):
+        desk.trade(action, "1" if action == Action.SELL else "0.1")
+        actual = desk.venue().fetch_balances()
+        for balance in load_balances(desk.ledger, desk.market.venue):
+            found = actual.get(balance.asset)
+            assert balance.booked == (found.free + found.used if found else 0)
+
+
+def test_ids_are_the_same_on_every_machine_and_within_the_venues_rule():
+    decision = decision_id("btc-weighted", datetime(2026, 1, 1, tzinfo=UTC))
+    assert decision == "d-84554e27ddfdc7f9080fda"
+    assert client_order_id(decision) == "nd-2eb90d8ded7aabb04c821"
+    assert len({client_order_id(decision, leg, n) for leg in range(3) for n in range(3)}) == 9
+
+
+def test_no_status_follows_a_final_one(desk: PaperDesk):
+    order = desk.execute(desk.decide(Action.BUY)).order
+    for status in set(OrderStatus) - {OrderStatus.FILLED}:
+        with pytest.raises(StorageFailed, match="cannot go from FILLED"), desk.ledger.write() as b:
+            change_order(b, order, status=status)
+    assert all(status.final == (not LEGAL_CHANGES[status]) for status in OrderStatus)
+    assert order.updated_at - order.created_at < timedelta(minutes=1)

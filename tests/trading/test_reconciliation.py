@@ -1,0 +1,182 @@
+"""After reconciliation the books equal the venue to the last digit, or say where they do not."""
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.desks import PaperDesk, paper_desk
+from tradelib.clock import utc_now
+from tradelib.trading import tables
+from tradelib.trading.accounts import load_balances, load_equity
+from tradelib.trading.decisions import Action
+from tradelib.trading.execution import book_trades
+from tradelib.trading.incidents import load_incidents
+from tradelib.trading.orders import OrderStatus, load_fills, load_orders
+from tradelib.trading.reconciliation import VISIBILITY_LAG, compare_balances
+
+
+@pytest.fixture
+def desk(home):
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        yield desk
+
+
+def kinds(report):
+    return [(found.kind, found.repair is not None) for found in report.discrepancies]
+
+
+def backdate(desk: PaperDesk, client_id: str, age: timedelta):
+    """As if an order had been recorded longer ago."""
+    with desk.ledger.write() as books:
+        books.execute(
+            tables.orders.update()
+            .where(tables.orders.c.client_id == client_id)
+            .values(updated_at=utc_now() - age)
+        )
+
+
+def forget_answer(desk: PaperDesk, order, status: OrderStatus):
+    """As if the process had died before it could book the venue's answer."""
+    with desk.ledger.write() as books:
+        books.execute(tables.fills.delete())
+        books.execute(
+            tables.orders.update()
+            .where(tables.orders.c.client_id == order.client_id)
+            .values(
+                status=status, filled=Decimal(0), cost=Decimal(0), venue_order_id=None,
+                fills_complete=1, updated_at=utc_now() - 2 * VISIBILITY_LAG,
+            )
+        )  # fmt: skip
+        for balance in load_balances(desk.ledger, desk.market.venue):
+            opening = Decimal(10_000) if balance.asset == "USDT" else Decimal(0)
+            books.execute(
+                tables.balances.update()
+                .where(tables.balances.c.asset == balance.asset)
+                .values(booked=opening)
+            )
+
+
+def test_the_books_open_with_what_the_venue_holds(desk):
+    assert [(b.asset, b.booked) for b in load_balances(desk.ledger, "paper")] == [("USDT", 10_000)]
+    assert [e.equity for e in load_equity(desk.ledger, "paper")] == [10_000]
+
+
+@pytest.mark.parametrize("status", [OrderStatus.SUBMITTED, OrderStatus.UNRESOLVED])
+def test_an_order_pending_in_the_books_and_filled_at_the_venue_is_right_after_one_pass(
+    desk, status
+):
+    order = desk.execute(desk.decide(Action.BUY)).order
+    forget_answer(desk, order, status)
+    report = desk.reconcile()
+    assert report.agrees
+    assert ("order status", True) in kinds(report)
+    settled = load_orders(desk.ledger)[0]
+    assert (settled.status, settled.filled) == (OrderStatus.FILLED, order.filled)
+    assert sum(f.amount for f in load_fills(desk.ledger)) == order.filled
+    assert desk.reconcile().discrepancies == ()
+
+
+def test_an_order_on_its_way_is_left_alone(desk):
+    order = desk.execute(desk.decide(Action.BUY)).order
+    forget_answer(desk, order, OrderStatus.SUBMITTED)
+    backdate(desk, order.client_id, timedelta(0))
+    report = desk.reconcile()
+    assert load_orders(desk.ledger)[0].status == OrderStatus.SUBMITTED
+    assert report.discrepancies == ()
+
+
+def test_an_order_that_never_reached_the_venue_is_closed_only_after_its_visibility_lag(
+    desk, monkeypatch
+):
+    monkeypatch.setattr(desk.paper.exchange.engine, "next_order", 5)
+    venue = desk.venue()
+    venue.submit_market_order = lambda *_: (_ for _ in ()).throw(_lost())
+    order = desk.execute(desk.decide(Action.BUY), venue).order
+    assert order.status == OrderStatus.UNRESOLVED
+    assert kinds(desk.reconcile()) == [("order unresolved", False)]
+    assert len(load_incidents(desk.ledger, open_only=True)) == 1
+    backdate(desk, order.client_id, 2 * VISIBILITY_LAG)
+    report = desk.reconcile()
+    assert report.agrees
+    assert load_orders(desk.ledger)[0].status == OrderStatus.REJECTED
+    assert load_incidents(desk.ledger, open_only=True) == []
+
+
+def _lost():
+    from tradelib.errors import UnresolvedError
+
+    return UnresolvedError("connection reset")
+
+
+def test_trades_of_somebody_else_are_booked_as_foreign_and_balances_agree(desk):
+    desk.step()
+    desk.ccxt().create_order("BTC/USDT", "market", "buy", 0.01)
+    report = desk.reconcile()
+    assert ("foreign fill", True) in kinds(report)
+    assert report.agrees
+    assert {fill.client_id for fill in load_fills(desk.ledger)} == {None}
+
+
+def test_an_order_of_somebody_else_is_named_and_never_touched(desk):
+    price = round(desk.ccxt().fetch_ticker("BTC/USDT")["bid"] / 2)
+    theirs = desk.ccxt().create_order("BTC/USDT", "limit", "buy", 0.01, price)
+    report = desk.reconcile()
+    assert kinds(report) == [("foreign order", False)]
+    assert [i.subject for i in load_incidents(desk.ledger, open_only=True)] == [theirs["id"]]
+    assert desk.ccxt().fetch_order(theirs["id"], "BTC/USDT")["status"] == "open"
+    desk.ccxt().cancel_order(theirs["id"], "BTC/USDT")
+    assert desk.reconcile().agrees
+    assert load_incidents(desk.ledger, open_only=True) == []
+
+
+def test_a_balance_that_no_trade_explains_is_an_open_incident_until_it_agrees(desk):
+    balance = load_balances(desk.ledger, "paper")[0]
+    with desk.ledger.write() as books:
+        books.execute(tables.balances.update().values(booked=balance.booked - Decimal("1E-8")))
+    report = desk.reconcile()
+    assert kinds(report) == [("balance differs", False)]
+    assert report.discrepancies[0].ledger == "9999.99999999"
+    with desk.ledger.write() as books:
+        books.execute(tables.balances.update().values(booked=balance.booked))
+    assert desk.reconcile().agrees
+    assert load_incidents(desk.ledger, open_only=True) == []
+
+
+def test_fills_delivered_twice_are_booked_once(desk):
+    order = desk.execute(desk.decide(Action.BUY)).order
+    trades = desk.venue().fetch_order_trades(order.symbol, order.venue_order_id)
+    before = load_balances(desk.ledger, "paper")
+    with desk.ledger.write() as books:
+        assert book_trades(books, "paper", [*trades, *trades]) == []
+    assert load_balances(desk.ledger, "paper") == before
+
+
+def test_a_quiet_pass_asks_the_same_whatever_the_history_holds(desk):
+    def weight():
+        before = desk.paper.control("status")["requests"]
+        desk.reconcile()
+        after = desk.paper.control("status")["requests"]
+        return {path: after[path] - before.get(path, 0) for path in after}
+
+    quiet = weight()
+    for action in (Action.BUY, Action.SELL, Action.BUY, Action.SELL):
+        desk.trade(action, "1" if action == Action.SELL else "0.1")
+    busy = {path: count for path, count in weight().items() if count}
+    assert not any("myTrades" in path for path in busy)
+    assert sum(busy.values()) <= sum(quiet.values()) + 1  # one quote of the asset now held
+
+
+money = st.decimals("0", "1000000", places=8)
+totals = st.dictionaries(st.sampled_from(["BTC", "ETH", "USDT"]), money)
+
+
+@given(totals, totals)
+def test_balances_agree_exactly_when_no_asset_differs(booked, actual):
+    differing = compare_balances(booked, actual)
+    for asset in {*booked, *actual}:
+        same = booked.get(asset, Decimal(0)) == actual.get(asset, Decimal(0))
+        assert (asset not in differing) == same
