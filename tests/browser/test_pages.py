@@ -184,7 +184,7 @@ def test_from_a_fill_one_click_opens_its_order_and_one_more_its_decision(
 ) -> None:
     portfolio = visitor.open(dashboard_path("portfolio"))
     with visitor.context.expect_page() as opening:
-        portfolio.click('[data-testid="fills"] tbody tr:last-child a[title^="nd-"]')
+        portfolio.click('[data-testid="fills"] tbody tr:last-child [title^="nd-"] a')
     page = opening.value
     page.wait_for_selector('[data-testid="fills"]', timeout=PATIENCE * 1000)
 
@@ -196,7 +196,7 @@ def test_from_a_fill_one_click_opens_its_order_and_one_more_its_decision(
     keep_screenshot(page, "execute-orders")
 
     with visitor.context.expect_page() as opening:
-        page.click('[data-testid="decision"] a[title^="d-"]')
+        page.click('[data-testid="decision"] [title^="d-"] a')
     decision = opening.value
     decision.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
     assert shown(decision, "signal-decision") == "" or rows(decision, "decision")

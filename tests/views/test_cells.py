@@ -11,16 +11,18 @@ from tradelib.views.cells import amount, moment, money, percent, price, span
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("value", "quote", "text"),
     [
-        ("10012.756", "10,012.76"),
-        ("0", "0.00"),
-        ("0.00012345678", "0.000123457"),
-        ("-1234.5", "-1,234.50"),
+        ("10012.756", "USDT", "10,012.76"),
+        ("0.9237", "USDT", "0.92"),
+        ("-1234.5", "EUR", "-1,234.50"),
+        ("1.23456789", "BTC", "1.23456789"),
+        ("0.00012300", "BTC", "0.000123"),
+        ("0", "USDT", "0.00"),
     ],
 )
-def test_money_shows_cents_or_six_digits(value: str, text: str) -> None:
-    assert money(Decimal(value)).text == text
+def test_money_has_the_decimals_of_its_currency(value: str, quote: str, text: str) -> None:
+    assert money(Decimal(value), quote).text == text
 
 
 def test_a_rounded_cell_keeps_the_exact_value_beside_it() -> None:
@@ -28,7 +30,7 @@ def test_a_rounded_cell_keeps_the_exact_value_beside_it() -> None:
 
 
 def test_profit_and_loss_have_a_sign_and_a_colour() -> None:
-    told = [money(Decimal(value), signed=True) for value in ("2.5", "-2.5", "0")]
+    told = [money(Decimal(value), "USDT", signed=True) for value in ("2.5", "-2.5", "0")]
     assert [(cell.text, cell.tone) for cell in told] == [
         ("+2.50", "gain"),
         ("-2.50", "loss"),

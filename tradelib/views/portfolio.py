@@ -119,9 +119,7 @@ def load_curve(ledger: Ledger, venue: str, days: float) -> list[CurvePoint]:
     points = tables.equity
     shown = (points.c.venue == venue, points.c.as_of >= newest.as_of - timedelta(days=days))
     age = (func.row_number().over(order_by=points.c.as_of.desc()) - 1).label("age")
-    numbered = (
-        select(points.c.as_of, points.c.quote, points.c.equity, age).where(*shown).subquery()
-    )
+    numbered = select(points.c.as_of, points.c.quote, points.c.equity, age).where(*shown).subquery()
     with ledger.read() as books:
         stored = books.execute(select(func.count()).where(*shown)).scalar_one()
         step = stored // CURVE_POINTS + 1
