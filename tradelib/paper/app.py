@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -154,10 +155,34 @@ def listen(port: int) -> socket.socket:
     return opened
 
 
-def _server(app: Starlette) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=2)
-    )
+class _Server(uvicorn.Server):
+    """A server that another thread can stop at once, not at its next tick."""
+
+    def __init__(self, app: Starlette) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, date_header=False, server_header=False
+            )
+        )
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._told = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        if not self.should_exit:
+            await self._told.wait()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        await asyncio.sleep(0)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        self.stop()
+
+    def stop(self) -> None:
+        self.should_exit = True
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._told.set)
 
 
 def run_paper(config: PaperConfig, announce: Any = None) -> None:
@@ -170,7 +195,7 @@ def run_paper(config: PaperConfig, announce: Any = None) -> None:
         app, exchange = _app(config)
         if announce is not None:
             announce(f"http://{HOST}:{opened.getsockname()[1]}", exchange)
-        _server(app).run(sockets=[opened])
+        _Server(app).run(sockets=[opened])
     finally:
         opened.close()
 
@@ -214,7 +239,7 @@ def paper_exchange(config: PaperConfig, wall: Wall = wall_ms) -> Iterator[PaperH
     except BaseException:
         opened.close()
         raise
-    server = _server(app)
+    server = _Server(app)
     # The socket listens already, so a client that comes early waits instead of failing.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [opened]}, name="paper")
     thread.start()
@@ -223,6 +248,6 @@ def paper_exchange(config: PaperConfig, wall: Wall = wall_ms) -> Iterator[PaperH
         url = f"http://{HOST}:{opened.getsockname()[1]}"
         yield PaperHandle(url, config, accounts, exchange)
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join()
         opened.close()
