@@ -32,7 +32,8 @@ def read_month(path: Path) -> pd.DataFrame:
     """The candles of one month file; StorageFailed when it is not one of ours or not whole."""
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read()
+            # A month is small: threads would cost more than they bring, and do not survive a fork.
+            table = file.read(use_threads=False)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StorageFailed(
             f"Candle file {path} cannot be read ({' '.join(str(error).split())}); "
