@@ -6,7 +6,7 @@ import json
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from tradelib.paper.config import (
 )
 from tradelib.services.addresses import Running
 from tradelib.services.definitions import paper_exchange, voila
+from tradelib.services.service import Service
 from tradelib.services.supervisor import Supervisor
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import BotStatus, add_bot, new_bot
@@ -84,10 +85,23 @@ def open_looked_at_desk(home: Path) -> Iterator[LookedAtDesk]:
             name, "paper", symbol, "1m", strategy, params, EAGER, status=BotStatus.RUNNING
         )
         add_bot(ledger, bot)
-    services = [paper_exchange(settings, "paper", home / "paper", ("--stepped",)), voila(settings)]
+    services = [
+        paper_exchange(settings, "paper", home / "paper", ("--stepped",)),
+        _impatient(voila(settings)),
+    ]
     with Supervisor(settings, services) as desk:
         yield LookedAtDesk(settings, ledger, dict(desk.running))
     ledger.close()
+
+
+def _impatient(server: Service) -> Service:
+    """Voilà that ends the kernels of vanished browsers after seconds instead of minutes."""
+    times = (
+        "--MappingKernelManager.cull_idle_timeout=20",
+        "--MappingKernelManager.cull_interval=5",
+    )
+    kept = [word for word in server.command if "cull" not in word]
+    return replace(server, command=(*kept, *times))
 
 
 def _make_settings(home: Path) -> DeskSettings:

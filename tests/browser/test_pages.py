@@ -223,32 +223,43 @@ def test_the_other_results_open_again_and_change_nothing(
 
 
 def test_a_closed_page_leaves_no_kernel_behind(desk: LookedAtDesk, visitor: Visitor) -> None:
-    server = psutil.Process(visitor.voila.pid)
+    before = kernels(visitor)
     page = visitor.open(dashboard_path("portfolio"))
-    kernels = {child.pid for child in server.children(recursive=True)}
-    assert kernels
+    opened = kernels(visitor) - before
+    assert len(opened) == 1
     other = visitor.context.new_page()
     page.close(run_before_unload=True)
-    wait_until(lambda: not alive(kernels, server), other, "the kernels' end")
+    wait_until(lambda: not opened & kernels(visitor), other, "the kernel's end", 15)
 
 
-def alive(kernels: set[int], server: psutil.Process) -> set[int]:
-    return kernels & {child.pid for child in server.children(recursive=True)}
+def test_a_vanished_browser_leaves_no_kernel_behind(desk: LookedAtDesk, visitor: Visitor) -> None:
+    before = kernels(visitor)
+    page = visitor.open(dashboard_path("operations"))
+    opened = kernels(visitor) - before
+    page.wait_for_timeout(30_000)
+    # Longer than an idle kernel lives: the page's questions keep its kernel.
+    assert opened <= kernels(visitor)
+    other = visitor.context.browser.new_page()
+    page.goto("about:blank")
+    page.close()
+    wait_until(lambda: not opened & kernels(visitor), other, "the kernel's end")
 
 
-def test_a_page_whose_kernel_died_says_that_it_is_not_current(
+def kernels(visitor: Visitor) -> set[int]:
+    """Process ids of Voilà's kernels."""
+    return {child.pid for child in psutil.Process(visitor.voila.pid).children(recursive=True)}
+
+
+def test_a_page_whose_kernel_hangs_says_that_it_is_not_current(
     desk: LookedAtDesk, visitor: Visitor
 ) -> None:
-    server = psutil.Process(visitor.voila.pid)
-    before = {child.pid for child in server.children(recursive=True)}
+    before = kernels(visitor)
     page = visitor.open(dashboard_path("portfolio"))
     page.wait_for_selector("text=Looked at", timeout=PATIENCE * 1000)
-    for child in server.children(recursive=True):
-        if child.pid not in before:
-            child.suspend()
+    (kernel,) = map(psutil.Process, kernels(visitor) - before)
+    kernel.suspend()
     try:
         page.wait_for_selector("text=NOT CURRENT", timeout=PATIENCE * 1000)
     finally:
-        for child in server.children(recursive=True):
-            child.resume()
+        kernel.resume()
     page.wait_for_selector("text=Looked at", timeout=PATIENCE * 1000)

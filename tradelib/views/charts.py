@@ -39,10 +39,10 @@ class Chart:
         }
 
 
-def signal_figure(signal: Signal, fills: Sequence[Fill] = ()) -> go.Figure:
-    """The newest candles, the score of each below with the bot's thresholds, the decision at the
-    last close, and the bot's own fills."""
-    candles, scores = signal.candles.tail(SHOWN_CANDLES), signal.scores.tail(SHOWN_CANDLES)
+def signal_figure(signal: Signal, candles: pd.DataFrame, fills: Sequence[Fill] = ()) -> go.Figure:
+    """The candles before a decision, the strategy's scores below with the bot's thresholds, the
+    candle decided on, and the bot's own fills. A strategy may score fewer candles than shown."""
+    scores = signal.scores[signal.scores.index.isin(candles.index)]
     figure = make_subplots(
         rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.04
     )

@@ -108,12 +108,14 @@ def signal_summary(ledger: Ledger, signal: Signal) -> Html:
     )
 
 
-def signal_chart(ledger: Ledger, signal: Signal) -> Chart | Html:
-    """Candles, scores and thresholds; the bot's fills so far are marked."""
-    if signal.candles.empty:
+def signal_chart(ledger: Ledger, store: CandleStore, signal: Signal) -> Chart | Html:
+    """Candles up to the decision, scores and thresholds; the bot's fills so far are marked."""
+    bot, close = signal.bot, signal.decision.candle_close
+    candles = store.load(bot.venue, bot.symbol, bot.timeframe, as_of=close, limit=SHOWN_CANDLES)
+    if candles.empty:
         return empty(f"Nothing to draw: {signal.decision.reason}.", name="signal-chart")
-    fills = load_fills(ledger, bot=signal.bot.name, limit=100)
-    return Chart(signal_figure(signal, fills))
+    fills = load_fills(ledger, bot=bot.name, limit=100)
+    return Chart(signal_figure(signal, candles, fills))
 
 
 def signal_orders(ledger: Ledger, signal: Signal) -> Html:
