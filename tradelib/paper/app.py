@@ -21,12 +21,12 @@ from tradelib.errors import InvalidInput
 from tradelib.paper.clock import MarketClock, Wall, wall_ms
 from tradelib.paper.config import (
     ACCOUNTS_FILE,
-    START_BALANCE,
     PaperAccount,
     PaperConfig,
     ccxt_settings,
     make_accounts_file,
     read_accounts,
+    start_balance,
 )
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.filed import FileMarket
@@ -65,8 +65,8 @@ def load_accounts(config: PaperConfig, market: Market) -> tuple[PaperAccount, ..
         return config.accounts
     path = config.home / ACCOUNTS_FILE
     if not path.exists():
-        quotes = {each.quote for each in market.instruments}
-        make_accounts_file(path, dict.fromkeys(sorted(quotes), START_BALANCE))
+        quotes = sorted({each.quote for each in market.instruments})
+        make_accounts_file(path, {each: start_balance(each) for each in quotes})
     return read_accounts(path)
 
 
@@ -110,7 +110,7 @@ def _start_time(
     first, end = market.span
     is_present = not config.files and speed == 1 and config.start is None
     if is_present:
-        start = wall()
+        start = max(wall(), kept or 0)  # market time never goes back
     elif kept is not None:
         start = kept
     elif config.start is not None:

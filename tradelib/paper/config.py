@@ -18,7 +18,8 @@ from tradelib.paper.liquidity import Shape
 
 ACCOUNTS_FILE = "accounts.toml"
 TOKEN_FILE = "control.token"
-START_BALANCE = Decimal(10_000)
+_START_BALANCES = {"BTC": Decimal(1), "ETH": Decimal(10), "BNB": Decimal(20)}
+_USUAL_START_BALANCE = Decimal(10_000)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ def _account(table: dict[str, Any], path: Path) -> PaperAccount:
                 f"with at most 8 decimals."
             )
     return PaperAccount(table["name"], table["key"], table["secret"], balances)
+
+
+def start_balance(asset: str) -> Decimal:
+    """What an account that nobody configured starts with."""
+    return _START_BALANCES.get(asset, _USUAL_START_BALANCE)
 
 
 def make_accounts_file(path: Path, balances: dict[str, Decimal]) -> None:

@@ -12,12 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 from tradelib.clock import format_time, from_ms, timeframe_ms
-from tradelib.errors import InvalidInput, StorageFailed, unknown_name
+from tradelib.errors import InvalidInput, unknown_name
 from tradelib.paper.book import Book
 from tradelib.paper.clock import MarketClock
 from tradelib.paper.engine import Changes, Engine, Fees, Leg
 from tradelib.paper.market import Tape
 from tradelib.paper.orders import BUY, SELL
+from tradelib.paper.refusals import Refusal
 from tradelib.paper.store import Store
 
 Listener = Callable[[Changes], None]
@@ -70,21 +71,17 @@ class Exchange:
         """The one way to change anything: what happened inside is stored, then told."""
         try:
             yield self.engine
-        finally:
             changes = self.engine.drain()
             if changes:
-                self._store(changes)
-        if changes:
-            for listener in self.listeners:
-                listener(changes)
-
-    def _store(self, changes: Changes) -> None:
-        try:
-            self.store.commit(self.engine, changes, self._facts())
-        except StorageFailed:
-            # What could not be stored did not happen.
+                self.store.commit(self.engine, changes, self._facts())
+        except Refusal:
+            raise  # by then nothing had changed
+        except BaseException:
+            # What was not stored did not happen.
             self.engine = self._load()
             raise
+        for listener in self.listeners if changes else ():
+            listener(changes)
 
     def _facts(self) -> dict[str, Any]:
         walked = {

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tradelib.errors import StorageFailed
+from tradelib.errors import DeskError
 from tradelib.paper.clock import Wall, wall_ms
 from tradelib.paper.config import PaperAccount, RateLimits
 from tradelib.paper.exchange import Exchange
@@ -68,7 +68,7 @@ class Gate:
             return Reply(200, self._answer(request, headers), headers)
         except Refusal as refusal:
             return Reply(refusal.status, refusal.body(), headers | refusal.headers)
-        except StorageFailed:
+        except DeskError:
             message = "Internal error; unable to process your request. Please try again."
             return Reply(500, {"code": -1001, "msg": message}, headers)
 

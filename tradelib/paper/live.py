@@ -16,7 +16,7 @@ from decimal import Decimal
 import numpy as np
 
 from tradelib.errors import VenueUnavailable
-from tradelib.paper.candles import Candles, interval_ms
+from tradelib.paper.candles import Candles
 from tradelib.paper.clock import Wall, wall_ms
 from tradelib.paper.config import OHLCVSource
 from tradelib.paper.engine import Leg
@@ -69,10 +69,9 @@ class LiveMarket:
     def aggregated(self, symbol: str, interval: str, start: int, end: int) -> Candles:
         """Longer candles reach further back than what the base candles at hand could make."""
         key = (symbol, interval)
-        known = self._longer.get(key)
-        if known is None or int(known.time[-1]) + 2 * interval_ms(interval) < end:
-            known = self._longer[key] = self._fetch(symbol, interval)
-        return known.between(start, end)
+        if key not in self._longer:
+            self._longer[key] = self._fetch(symbol, interval)
+        return self._longer[key].between(start, end)
 
     def moves(self, symbol: str, since: int, now: int) -> list[Leg]:
         """How the price went after `since` and up to `now`, in ms."""
@@ -102,8 +101,11 @@ class LiveMarket:
             fresh = self._fetch(symbol, self.base, int(known.time[-1]))
             if len(fresh):
                 self._legs[symbol].extend(self._legs_between(symbol, known, fresh))
-                older = known.between(0, int(fresh.time[0]))
-                self._candles[symbol] = Candles.concatenate([older, fresh])
+                self._candles[symbol] = _merged(known, fresh)
+        for (symbol, interval), known in list(self._longer.items()):
+            fresh = self._fetch(symbol, interval, int(known.time[-1]))
+            if len(fresh):
+                self._longer[symbol, interval] = _merged(known, fresh)
 
     def _legs_between(self, symbol: str, known: Candles, fresh: Candles) -> Iterator[Leg]:
         now, price, row = self._wall(), float(known.close[-1]), known[-1:]
@@ -150,10 +152,20 @@ class LiveMarket:
         self._stopped.set()
 
 
+def _merged(known: Candles, fresh: Candles) -> Candles:
+    """The newer candles replace those they overlap."""
+    return Candles.concatenate([known.between(0, int(fresh.time[0])), fresh])
+
+
 class LiveTape(Tape):
     """The tape of a live market: moves are what was seen, not what a candle will show."""
 
     market: LiveMarket
+
+    def _aggregated(self, symbol: str, interval: str, start: int, end: int, now: int) -> Candles:
+        if interval == self.market.base:
+            return self.base_candles(symbol, start, end, now)
+        return self.market.aggregated(symbol, interval, start, min(end, now + 1))
 
     def first_touch(self, symbol: str, since: int, now: int, low: float, high: float) -> int | None:
         return since if self.market.moves(symbol, since, now) else None

@@ -1,0 +1,123 @@
+"""A market that follows a real exchange; the exchange here is a list of candles."""
+
+from __future__ import annotations
+
+import threading
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.paper.conftest import ANN
+from tradelib.errors import VenueUnavailable
+from tradelib.paper.clock import MarketClock
+from tradelib.paper.engine import Fees
+from tradelib.paper.exchange import Exchange
+from tradelib.paper.live import LiveMarket, LiveTape
+from tradelib.paper.orders import BUY, SELL, Ticket
+from tradelib.paper.store import Store
+
+BASE = 1_800_000_000_000 // 60_000 * 60_000
+MINUTE = 60_000
+
+
+class Source:
+    """Fetches candles as ccxt does."""
+
+    def __init__(self) -> None:
+        self.rows = [
+            [BASE + number * MINUTE, 100.0, 100.5, 99.5, 100.25, 1000.0] for number in range(10)
+        ]
+        self.is_down = False
+        self.asked = threading.Event()
+
+    def fetch_ohlcv(
+        self, symbol: str, timeframe: str, since: int | None, limit: int | None
+    ) -> list[list[float]]:
+        self.asked.set()
+        if self.is_down:
+            raise ConnectionError("no route, and a url?signature=secret")
+        if timeframe != "1m":
+            return [[BASE // 3_600_000 * 3_600_000, 99.0, 101.0, 98.0, 100.25, 5000.0]]
+        return [row for row in self.rows if since is None or row[0] >= since][-(limit or 500) :]
+
+
+class Following:
+    """A live market with one account, moved by hand."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = Source()
+        self.now = BASE + 9 * MINUTE + 1000
+        self.market = LiveMarket(self.source, ["AAA/USD"], wall=lambda: self.now)
+        clock = MarketClock(self.now, 1, self.market.span[1], lambda: self.now)
+        self.exchange = Exchange(LiveTape(self.market), clock, Store(folder), Fees())
+        self.exchange.open_accounts({"ann": {"USD": Decimal(10_000), "AAA": Decimal(10)}})
+
+    def pass_time(self, *rows: list[float], seconds: int = 2) -> None:
+        """The source shows these as its last candles, some seconds later."""
+        self.source.rows = [each for each in self.source.rows if each[0] < rows[0][0]] + [*rows]
+        self.now += seconds * 1000
+        self.market.refresh()
+        self.exchange.advance("AAAUSD")
+
+    def place(self, side: str, price: str):
+        self.exchange.advance("AAAUSD")
+        ticket = Ticket("AAAUSD", side, "LIMIT", f"{side}{price}", Decimal(1), price=Decimal(price))
+        with self.exchange.settle() as engine:
+            return engine.place(ANN.name, ticket, self.exchange.now)[0]
+
+
+@pytest.fixture
+def following(tmp_path: Path):
+    made = Following(tmp_path)
+    yield made
+    made.exchange.close()
+
+
+def test_the_last_close_is_the_price(following: Following) -> None:
+    assert following.exchange.tape.price("AAAUSD", following.now) == Decimal("100.25")
+    candles = following.exchange.tape.klines("AAAUSD", "1m", None, None, 3, following.now)
+    assert list(candles.time) == [BASE + number * MINUTE for number in (7, 8, 9)]
+
+
+def test_a_new_extreme_between_two_answers_fills_what_it_passed(following: Following) -> None:
+    buy, sell = following.place(BUY, "99.00"), following.place(SELL, "101.00")
+    following.pass_time([BASE + 9 * MINUTE, 100.0, 100.5, 98.5, 100.0, 1500.0])
+    assert (buy.status, sell.status) == ("FILLED", "NEW")
+    following.pass_time(
+        [BASE + 9 * MINUTE, 100.0, 100.5, 98.5, 100.0, 1500.0],
+        [BASE + 10 * MINUTE, 100.0, 102.0, 100.0, 101.5, 800.0],
+        seconds=60,
+    )
+    assert sell.status == "FILLED"
+    assert following.exchange.tape.price("AAAUSD", following.now) == Decimal("101.5")
+
+
+def test_the_same_answer_twice_moves_nothing(following: Following) -> None:
+    order = following.place(BUY, "99.60")
+    for _ in range(3):
+        following.pass_time(following.source.rows[-1])
+    assert order.status == "NEW"
+
+
+def test_longer_candles_come_from_the_source_itself(following: Following) -> None:
+    hours = following.exchange.tape.klines("AAAUSD", "1h", None, None, 5, following.now)
+    assert (hours.open[-1], hours.volume[-1]) == (99.0, 5000.0)
+
+
+def test_a_lost_source_is_told_without_its_secrets(following: Following) -> None:
+    following.source.is_down = True
+    with pytest.raises(VenueUnavailable) as caught:
+        following.market.refresh()
+    assert "secret" not in str(caught.value)
+    assert following.exchange.tape.price("AAAUSD", following.now) == Decimal("100.25")
+
+
+def test_the_source_is_asked_in_the_background(
+    following: Following, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradelib.paper.live.PAUSE", 0.001)
+    following.source.asked.clear()
+    following.market.start()
+    assert following.source.asked.wait(5)
+    following.market.stop()
