@@ -180,3 +180,35 @@ def test_a_running_market_fills_resting_orders_on_its_way(start: Start) -> None:
     [trade, *_] = ann.fetch_my_trades("BTC/USDT")
     assert trade["order"] in {each["id"] for each in orders}
     assert trade["timestamp"] <= ann.fetch_time()
+
+
+def test_a_halted_symbol_fills_nothing_until_it_trades_again(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    order = ann.create_order(PAIR, "limit", "buy", 0.2, 98.6)
+    paper.control("halt", symbol=PAIR)
+    paper.control("step", candles=2)
+    assert ann.fetch_order(order["id"], PAIR)["status"] == "open"
+    paper.control("unhalt", symbol=PAIR)
+    paper.control("step")
+    assert ann.fetch_order(order["id"], PAIR)["status"] == "closed"
+
+
+def test_orders_of_several_symbols_meet_the_market_in_order_of_time(start: Start) -> None:
+    paper = start()
+    ann = trader(paper)
+    for pair in ("BTC/USDT", "ETH/USDT", "LTC/USDT"):
+        last = ann.fetch_ticker(pair)["last"]
+        for share in (0.999, 0.998, 0.997, 0.996):
+            price = float(ann.price_to_precision(pair, last * share))
+            amount = float(ann.amount_to_precision(pair, 200 / last))
+            ann.create_order(pair, "limit", "buy", amount, price)
+    paper.control("step", candles=24, timeframe="1h")
+    trades = [
+        each for pair in ("BTC/USDT", "ETH/USDT", "LTC/USDT") for each in ann.fetch_my_trades(pair)
+    ]
+    minutes = [
+        each["timestamp"] // 60_000 for each in sorted(trades, key=lambda each: int(each["id"]))
+    ]
+    assert len({each["symbol"] for each in trades}) > 1
+    assert minutes == sorted(minutes)

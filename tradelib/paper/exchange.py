@@ -166,9 +166,7 @@ class Exchange:
             )
         self.clock.set(target)
         self.advance()
-        with self.settle() as engine:
-            # Time itself is a fact to keep, even where nothing happened.
-            self.store.commit(engine, engine.drain(), self._facts())
+        self._keep_facts()
 
     def halt(self, symbol: str, is_halted: bool) -> None:
         if symbol not in self.engine.books:
@@ -176,24 +174,22 @@ class Exchange:
         self.advance()
         change = self.engine.halted.add if is_halted else self.engine.halted.discard
         change(symbol)
+        self._keep_facts()
+
+    def _keep_facts(self) -> None:
+        """Market time and halts are kept even where no order changed."""
         self.store.commit(self.engine, self.engine.drain(), self._facts())
 
 
 def _watched(book: Book) -> tuple[float, float]:
     """The prices, from below and from above, between which nothing in the book stirs."""
-    low, high = 0.0, float("inf")
-    for side, bound in ((BUY, max), (SELL, min)):
-        best = book.sides[side].best
+    lows, highs = [0.0], [float("inf")]
+    for bounds, best in ((lows, book.sides[BUY].best), (highs, book.sides[SELL].best)):
         if best is not None:
-            if side == BUY:
-                low = bound(low, float(best))
-            else:
-                high = bound(high, float(best))
+            bounds.append(float(best))
     for order in book.stops.values():
         if order.ticket.trailing is not None:
             return float("inf"), 0.0  # every move of the price may move its trigger
-        if order.ticket.triggers_rising:
-            high = min(high, float(order.ticket.stop))
-        else:
-            low = max(low, float(order.ticket.stop))
-    return low, high
+        bounds = highs if order.ticket.triggers_rising else lows
+        bounds.append(float(order.ticket.stop))
+    return max(lows), min(highs)
