@@ -13,7 +13,7 @@ from tests.paper.engines import NO_MARKET, START, new_engine, place, ticket, tot
 from tradelib.paper.engine import Engine
 from tradelib.paper.instruments import SATOSHI, Instrument
 from tradelib.paper.liquidity import Shape
-from tradelib.paper.orders import BUY, SELL
+from tradelib.paper.orders import BUY, SELL, OrderList
 from tradelib.paper.refusals import Refusal
 
 TOTALS = {asset: 2 * amount for asset, amount in START.items()}
@@ -96,6 +96,16 @@ def _check(engine: Engine) -> None:
             assert balance.locked == waiting >= 0
     for order in engine.open.values():
         assert 0 <= order.filled < order.amount
+        pair = engine.lists.get(order.list_id)
+        legs = [engine.open[each] for each in pair.order_ids] if pair in _standing(engine) else []
+        assert sum(leg.locked for leg in legs or [order]) > 0
+
+
+def _standing(engine: Engine) -> list[OrderList]:
+    """The lists of which both legs wait."""
+    return [
+        each for each in engine.lists.values() if all(leg in engine.open for leg in each.order_ids)
+    ]
 
 
 @settings(max_examples=200, deadline=None)

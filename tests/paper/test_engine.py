@@ -180,6 +180,14 @@ def test_a_partly_filled_limit_leg_expires_the_stop_and_keeps_its_lock() -> None
     assert locked(engine, "ann", "AAA") == 0
 
 
+def test_a_leg_that_its_own_account_would_hit_takes_the_other_with_it() -> None:
+    engine = new_engine(shape=NO_MARKET)
+    legs = oco(engine)
+    order, _ = place(engine, "ann", ticket(BUY, amount=1, price=106))
+    assert [leg.status for leg in legs] == ["EXPIRED_IN_MATCH"] * 2
+    assert (locked(engine, "ann", "AAA"), list(engine.open)) == (0, [order.id])
+
+
 def test_an_oco_to_buy_locks_what_its_dearer_leg_needs() -> None:
     engine = new_engine()
     stop, limit = oco(engine, BUY)

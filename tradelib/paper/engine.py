@@ -233,10 +233,7 @@ class Engine:
         """Ends an open order, and with it the other leg of its list."""
         if order.id not in self.open:
             raise unknown_order()
-        legs = [order, *filter(None, [self._sibling(order)])]
-        for leg in sorted(legs, key=lambda each: each.id):
-            self._end(leg, CANCELED, now, cancel_id)
-        return tuple(legs)
+        return self._end_all(order, CANCELED, now, cancel_id)
 
     def find_open(
         self, account: str, symbol: str, order_id: int | None, client_id: str | None
@@ -416,7 +413,8 @@ class Engine:
             self._end(order, EXPIRED, now)
             return ()
         for own in plan.expiring:
-            self._end(own, EXPIRED_IN_MATCH, now)
+            if own.is_open:
+                self._end_all(own, EXPIRED_IN_MATCH, now)
         self._lock(order, self._lock_of(order))
         trades = tuple(self._match(order, match, book, now) for match in plan.matches)
         if ticket.type == "MARKET" and ticket.quote_amount is not None:
@@ -629,6 +627,15 @@ class Engine:
         balance.locked += amount - order.locked
         order.locked = amount
         self._touched.add((order.account, asset))
+
+    def _end_all(
+        self, order: Order, status: str, now: int, cancel_id: str | None = None
+    ) -> tuple[Order, ...]:
+        """Ends an order and the other leg of its list, which must not outlive the shared lock."""
+        legs = (order, *filter(None, [self._sibling(order)]))
+        for leg in sorted(legs, key=lambda each: each.id):
+            self._end(leg, status, now, cancel_id)
+        return legs
 
     def _end(self, order: Order, status: str, now: int, cancel_id: str | None = None) -> None:
         order.status, order.update_time = status, now
