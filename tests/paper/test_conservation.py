@@ -108,8 +108,8 @@ def _standing(engine: Engine) -> list[OrderList]:
     ]
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.lists(deeds, min_size=4, max_size=40), shapes, st.sampled_from([COARSE, FINE]))
+@settings(max_examples=100, deadline=None)
+@given(st.lists(deeds, min_size=10, max_size=100), shapes, st.sampled_from([COARSE, FINE]))
 def test_nothing_is_made_or_lost(
     done: list[tuple[Any, ...]], shape: Shape, instrument: Instrument
 ) -> None:

@@ -29,7 +29,6 @@ from tradelib.paper.config import (
     start_balance,
 )
 from tradelib.paper.exchange import Exchange
-from tradelib.paper.filed import FileMarket
 from tradelib.paper.gate import Gate
 from tradelib.paper.liquidity import EXACT_SHAPE
 from tradelib.paper.live import LiveMarket, LiveTape
@@ -48,6 +47,8 @@ def open_market(config: PaperConfig) -> Market:
     if config.files and config.source:
         raise InvalidInput("A paper market plays files or follows an exchange, not both.")
     if config.files:
+        from tradelib.paper.filed import FileMarket  # pandas, which nothing else here needs
+
         return FileMarket(config.files, config.shape or EXACT_SHAPE)
     if config.source:
         return LiveMarket(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +12,10 @@ from tradelib.candles.files import CandleFile, read_candle_file
 from tradelib.clock import format_time, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput
 from tradelib.paper.candles import Candles
-from tradelib.paper.instruments import Instrument
+from tradelib.paper.instruments import derive_instrument
 from tradelib.paper.liquidity import EXACT_SHAPE, Shape
 
 _DECIMALS = 8
-_MIN_NOTIONAL = {"BTC": Decimal("0.0001"), "ETH": Decimal("0.001"), "BNB": Decimal("0.01")}
-_USUAL_MIN_NOTIONAL = Decimal(5)
 
 
 class FileMarket:
@@ -85,31 +81,3 @@ def _columns(file: CandleFile) -> Candles:
         for name in ("open", "high", "low", "close", "volume")
     )
     return Candles(frame.index.as_unit("ms").asi8.astype(np.int64), *prices)
-
-
-def derive_instrument(pair: str, candles: Candles) -> Instrument:
-    """Tick and lot as fine as the data's own decimals; a lot is never worth much.
-
-    pair: as 'BTC/USD'.
-    """
-    base, quote = pair.split("/")
-    prices = np.concatenate(candles.columns[1:5])
-    tick = _finest(prices)
-    least = _MIN_NOTIONAL.get(quote, _USUAL_MIN_NOTIONAL)
-    # Volumes are often rounded to two decimals where one lot of that would cost a fortune.
-    worth = 10.0 ** math.floor(math.log10(float(least) / 10 / float(np.median(prices))))
-    step = min(_finest(candles.volume), _power(min(worth, 1.0)))
-    return Instrument(base, quote, tick, step, min_notional=least)
-
-
-def _finest(values: np.ndarray) -> Decimal:
-    """The largest power of ten, 1e-8 to 1, of which all values are multiples."""
-    for places in range(_DECIMALS):
-        scaled = values * 10**places
-        if np.all(np.abs(scaled - np.rint(scaled)) < 1e-6 * np.maximum(1, np.abs(scaled) * 1e-6)):
-            return _power(10.0**-places)
-    return _power(10.0**-_DECIMALS)
-
-
-def _power(value: float) -> Decimal:
-    return Decimal(1).scaleb(max(-_DECIMALS, min(0, round(math.log10(value)))))

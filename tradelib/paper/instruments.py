@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
+from tradelib.paper.candles import Candles
 from tradelib.paper.refusals import filter_failure
 
 ORDER_TYPES = (
@@ -19,6 +23,9 @@ ORDER_TYPES = (
     "TAKE_PROFIT_LIMIT",
 )
 TRAILING_DELTA_RANGE = (10, 2000)
+_DECIMALS = 8
+_MIN_NOTIONAL = {"BTC": Decimal("0.0001"), "ETH": Decimal("0.001"), "BNB": Decimal("0.01")}
+_USUAL_MIN_NOTIONAL = Decimal(5)
 SATOSHI = Decimal("0.00000001")
 ZERO = Decimal(0)
 
@@ -180,3 +187,31 @@ def check_order_count(instrument: Instrument, open_orders: int, open_algos: int)
         raise filter_failure("MAX_NUM_ORDERS")
     if open_algos > instrument.max_algo_orders:
         raise filter_failure("MAX_NUM_ALGO_ORDERS")
+
+
+def derive_instrument(pair: str, candles: Candles) -> Instrument:
+    """Tick and lot as fine as the data's own decimals; a lot is never worth much.
+
+    pair: as 'BTC/USD'.
+    """
+    base, quote = pair.split("/")
+    prices = np.concatenate(candles.columns[1:5])
+    tick = _finest(prices)
+    least = _MIN_NOTIONAL.get(quote, _USUAL_MIN_NOTIONAL)
+    # Volumes are often rounded to two decimals where one lot of that would cost a fortune.
+    worth = 10.0 ** math.floor(math.log10(float(least) / 10 / float(np.median(prices))))
+    step = min(_finest(candles.volume), _power(min(worth, 1.0)))
+    return Instrument(base, quote, tick, step, min_notional=least)
+
+
+def _finest(values: np.ndarray) -> Decimal:
+    """The largest power of ten, 1e-8 to 1, of which all values are multiples."""
+    for places in range(_DECIMALS):
+        scaled = values * 10**places
+        if np.all(np.abs(scaled - np.rint(scaled)) < 1e-6 * np.maximum(1, np.abs(scaled) * 1e-6)):
+            return _power(10.0**-places)
+    return _power(10.0**-_DECIMALS)
+
+
+def _power(value: float) -> Decimal:
+    return Decimal(1).scaleb(max(-_DECIMALS, min(0, round(math.log10(value)))))

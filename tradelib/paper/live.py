@@ -20,7 +20,7 @@ from tradelib.paper.candles import Candles
 from tradelib.paper.clock import Wall, wall_ms
 from tradelib.paper.config import OHLCVSource
 from tradelib.paper.engine import Leg
-from tradelib.paper.filed import derive_instrument
+from tradelib.paper.instruments import derive_instrument
 from tradelib.paper.liquidity import EXACT_SHAPE, Shape
 from tradelib.paper.market import Tape
 
