@@ -125,9 +125,7 @@ class PaperDesk:
                 wanted = execute_step(bot, signal)
                 if wanted:
                     runs.append(run_step(self.settings, self.ledger, wanted, cycle))
-            runs.append(
-                run_step(self.settings, self.ledger, reconcile_step(plan.venue), cycle)
-            )
+            runs.append(run_step(self.settings, self.ledger, reconcile_step(plan.venue), cycle))
         return runs
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.desks import paper_desk  # noqa: E402
-from tests.replays import entry_file  # noqa: E402
+from tests.desks import paper_desk
+from tests.replays import entry_file
 
 
 def main(home: Path) -> None:

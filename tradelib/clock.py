@@ -54,5 +54,10 @@ def timeframe_ms(timeframe: str) -> int:
 
 def floor_time(time: datetime, timeframe: str) -> datetime:
     """The start of the candle that holds `time`, which is also the close of the one before it."""
-    step = timeframe_ms(timeframe)
-    return from_ms(to_ms(time) // step * step)
+    step, first = timeframe_ms(timeframe), first_open_ms(timeframe)
+    return from_ms((to_ms(time) - first) // step * step + first)
+
+
+def first_open_ms(timeframe: str) -> int:
+    """When the first candle since 1970 opens; 1970 began on a Thursday, weeks on the Monday."""
+    return 4 * _UNIT_MS["d"] if timeframe.endswith("w") else 0

@@ -59,7 +59,7 @@ def configure_logging(settings: DeskSettings, cycle: str | None = None) -> None:
         cycle_id.set(cycle or os.environ[CYCLE_ENV])
     settings.logs.mkdir(parents=True, exist_ok=True)
     path = settings.logs / LOG_FILE
-    for name in ("tradelib", "flows"):
+    for name in ("tradelib", "flows", "stamina"):
         logger = logging.getLogger(name)
         if not any(isinstance(h, JsonFileHandler) and h.path == path for h in logger.handlers):
             logger.addHandler(JsonFileHandler(path))

@@ -11,10 +11,9 @@ from tradelib.candles.schema import (
     candles_hash,
     empty_candles,
     find_gaps,
-    newest_close,
     validate_candles,
 )
-from tradelib.clock import parse_time
+from tradelib.clock import floor_time, parse_time
 from tradelib.errors import InvalidInput
 
 HOUR = 3_600_000
@@ -85,7 +84,7 @@ def test_naive_times_and_missing_columns_are_refused():
 def test_weekly_candles_open_on_monday():
     monday = int(pd.Timestamp("2026-01-05", tz="UTC").timestamp() * 1000)
     assert len(validate_candles(candles_from_rows([(monday, 1, 1, 1, 1, 0)]), "1w", "here")) == 1
-    assert newest_close(parse_time("2026-01-07T12:00"), "1w") == parse_time("2026-01-05")
+    assert floor_time(parse_time("2026-01-07T12:00"), "1w") == parse_time("2026-01-05")
 
 
 @given(st.sets(st.integers(0, 60), min_size=2))

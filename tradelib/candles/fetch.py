@@ -9,9 +9,9 @@ from typing import Protocol
 
 import pandas as pd
 
-from tradelib.candles.schema import Gap, newest_close
+from tradelib.candles.schema import Gap
 from tradelib.candles.store import CandleStore
-from tradelib.clock import timeframe_ms
+from tradelib.clock import floor_time, timeframe_ms
 from tradelib.errors import DeskError
 
 PAGE = 1000
@@ -84,7 +84,7 @@ class _SeriesFetch:
         self.source, self.store, self.as_of = source, store, as_of
         self.name = (venue, symbol, timeframe)
         self.step = timedelta(milliseconds=timeframe_ms(timeframe))
-        self.end = newest_close(as_of, timeframe)
+        self.end = floor_time(as_of, timeframe)
         self.start = self.end - history * self.step
         self.requested = self.added = self.revised = 0
         self.recorded: list[Gap] = []

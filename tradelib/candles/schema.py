@@ -14,15 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from tradelib.clock import from_ms, timeframe_ms, to_ms
+from tradelib.clock import first_open_ms, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput
 
 TIME = "open_time"
 PRICES = ("open", "high", "low", "close")
 COLUMNS = (*PRICES, "volume")
-
-# Venues open weekly candles on Monday; 1970 began on a Thursday.
-_FIRST_MONDAY_MS = 4 * 86_400_000
 
 
 class Gap(NamedTuple):
@@ -70,17 +67,7 @@ def open_ms(frame: pd.DataFrame) -> np.ndarray:
 
 def on_grid(times_ms: np.ndarray, timeframe: str) -> np.ndarray:
     """Which of the times (ms) may open a candle of the timeframe."""
-    return (times_ms - _first_open_ms(timeframe)) % timeframe_ms(timeframe) == 0
-
-
-def newest_close(as_of: datetime, timeframe: str) -> datetime:
-    """When the newest candle that is closed at `as_of` closed."""
-    now, step = to_ms(as_of), timeframe_ms(timeframe)
-    return from_ms(now - (now - _first_open_ms(timeframe)) % step)
-
-
-def _first_open_ms(timeframe: str) -> int:
-    return _FIRST_MONDAY_MS if timeframe.endswith("w") else 0
+    return (times_ms - first_open_ms(timeframe)) % timeframe_ms(timeframe) == 0
 
 
 def validate_candles(frame: pd.DataFrame, timeframe: str, where: str) -> pd.DataFrame:

@@ -14,10 +14,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from tradelib.errors import DeskError, InvalidInput
 from tradelib.settings import DeskSettings, load_settings
@@ -48,9 +48,9 @@ def main() -> None:
         code = app(standalone_mode=False)
     except DeskError as error:
         fail(str(error), error.exit_code)
-    except click.exceptions.Abort:
+    except typer.Abort:
         fail("stopped", 130)
-    except click.ClickException as error:
+    except TyperException as error:  # a wrong option or argument
         error.show()
         sys.exit(error.exit_code)
     except KeyboardInterrupt:

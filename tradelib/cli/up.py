@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -69,34 +69,30 @@ def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
     fail_abandoned_runs(prepared.ledger, utc_now())
     speed = options.speed or market.default_speed()
     arguments = _paper_arguments(market, prepared, options, start, speed, console)
+    seconds = _cycle_seconds(prepared, speed)
     services = desk_services(
         settings,
         market.venue,
         prepared.paper_home,
         arguments,
+        flow_environment=_schedule(seconds, speed, market),
         without=("flows",) if options.cycles else (),
     )
-    seconds = _cycle_seconds(prepared, speed)
-    services = [
-        _with_schedule(s, seconds, speed, market) if s.name == "flows" else s for s in services
-    ]
-    with _start_display(console) as show:
-        desk = Supervisor(settings, services, progress=show)
-        desk.__enter__()
     try:
-        _join_prefect(prepared)
-        _print_links(desk.running, console)
-        if options.cycles:
-            return _run_counted(prepared, market, options.cycles, console)
-        _first_cycle(prepared, console)
-        console.print(f"Trading every {seconds:.0f} s. Ctrl-C ends everything.")
-        desk.watch()
-        return 0
+        with _StartDisplay(console) as show, Supervisor(settings, services, show) as desk:
+            show.close()
+            _join_prefect(prepared)
+            _print_links(desk.running, console)
+            if options.cycles:
+                return _run_counted(prepared, market, options.cycles, console)
+            _first_cycle(prepared, console)
+            console.print(f"Trading every {seconds:.0f} s. Ctrl-C ends everything.")
+            desk.watch()
     except KeyboardInterrupt:
-        console.print("Stopping.")
-        return 0
-    finally:
-        desk.__exit__(None, None, None)
+        if options.cycles:
+            raise
+        console.print("Everything has ended.")
+    return 0
 
 
 def _paper_arguments(
@@ -143,29 +139,38 @@ def _cycle_seconds(prepared: PreparedHome, speed: float) -> float:
     return max(MIN_CYCLE_SECONDS, shortest / 1000 / speed)
 
 
-def _with_schedule(service: Any, seconds: float, speed: float, market: LocalMarket) -> Any:
-    """The flows' service, told when cycles start: just after candles close."""
+def _schedule(seconds: float, speed: float, market: LocalMarket) -> dict[str, str]:
+    """What the flows are told of when cycles start: just after candles close."""
     now = utc_now()
     into = (now - floor_time(now, market.timeframe)).total_seconds() if speed == 1 else 0.0
     anchor = now - timedelta(seconds=into - SETTLE_SECONDS)
-    told = {"DESK_CYCLE_SECONDS": f"{seconds:g}", "DESK_CYCLE_ANCHOR": format_time(anchor)}
-    return replace(service, env={**service.env, **told})
+    return {"DESK_CYCLE_SECONDS": f"{seconds:g}", "DESK_CYCLE_ANCHOR": format_time(anchor)}
 
 
-@contextmanager
-def _start_display(console: Console) -> Iterator[Any]:
-    """Services and their states while they start."""
-    states: dict[str, State] = {}
-    if not console.is_terminal:
-        yield lambda name, state: states.update({name: state})
-        return
-    with console.status("Starting") as status:
+class _StartDisplay:
+    """Services and their states while they start, on one line; on a terminal only."""
 
-        def show(name: str, state: State) -> None:
-            states[name] = state
-            status.update("Starting  " + "  ".join(f"{n}: {s}" for n, s in states.items()))
+    def __init__(self, console: Console) -> None:
+        self._status = console.status("Starting") if console.is_terminal else None
+        self._states: dict[str, State] = {}
 
-        yield show
+    def __enter__(self) -> _StartDisplay:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._status:
+            self._status.stop()
+
+    def __call__(self, name: str, state: State) -> None:
+        self._states[name] = state
+        if self._status:
+            told = "  ".join(f"{known}: {is_}" for known, is_ in self._states.items())
+            self._status.update(f"Starting  {told}")
 
 
 def _print_links(running: dict[str, Running], console: Console) -> None:
@@ -184,7 +189,8 @@ def _join_prefect(prepared: PreparedHome) -> None:
     """Let flows that run in this process report to the desk's Prefect; before it is imported."""
     server = find_service(prepared.settings, "prefect").url
     os.environ |= prefect_environment(prepared.settings, server)
-    os.environ["PREFECT_LOGGING_LEVEL"] = "ERROR"
+    # The desk tells failures in its own words; Prefect's page has the rest.
+    os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
     os.environ["DESK_HOME"] = str(prepared.settings.home)
 
 

@@ -16,7 +16,10 @@ from papermill.engines import NBClientEngine, papermill_engines
 from traitlets.config import Config
 
 ENGINE = "notedesk"
+# Whatever it has to say comes back as an exception too.
 _papermill_log = logging.getLogger("papermill")
+_papermill_log.addHandler(logging.NullHandler())
+_papermill_log.propagate = False
 # A socket's path has 107 characters, some of which the kernel's five channels need.
 _LONGEST_SOCKET_NAME = 100
 

@@ -46,8 +46,8 @@ def check_parameters(notebook: Path, parameters: Mapping[str, Any]) -> None:
         kind = declared[name]
         if not _fits(value, kind):
             raise InvalidInput(
-                f"Parameter {name!r} of notebook {notebook.stem} is a {kind}, "
-                f"but {value!r} is a {type(value).__name__}."
+                f"Parameter {name!r} of notebook {notebook.stem} must be of type {kind}, "
+                f"but {value!r} is {type(value).__name__}."
             )
 
 

@@ -33,6 +33,8 @@ from tradelib.venue.keys import Keys, load_keys
 from tradelib.venue.translate import redact, translated
 
 log = logging.getLogger(__name__)
+# Retries are told to whoever listens; without a listener Python would print them.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 READ_ATTEMPTS = 3
 TRADE_PAGE = 500

@@ -1,0 +1,98 @@
+"""`desk up` as a user runs it: every service, real cycles, and nothing left behind."""
+
+import json
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.desks import SHARED_DATA, desk_command
+from tests.replays import BINANCE, entry_file, seeded_file
+from tradelib.paper import PaperConfig, paper_exchange
+from tradelib.paper.config import read_accounts
+from tradelib.settings import load_settings
+from tradelib.trading.accounts import load_balances
+from tradelib.trading.ledger import open_ledger
+from tradelib.trading.orders import load_fills, load_orders
+from tradelib.trading.runs import Outcome, load_runs
+from tradelib.venue.client import Venue
+from tradelib.venue.keys import load_keys
+
+
+def processes_of(home: Path) -> list[str]:
+    """Command lines of processes that work in a desk's home."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        told = process.info
+        if str(home) in " ".join(told["cmdline"] or []) or (told["environ"] or {}).get(
+            "DESK_HOME"
+        ) == str(home):
+            found.append(" ".join(told["cmdline"] or []))
+    return found
+
+
+def assert_agrees_with_exchange(home: Path, files: list[Path]) -> None:
+    """The ledger's orders, fills and balances equal those of the exchange's own record."""
+    settings = load_settings(home)
+    ledger = open_ledger(settings)
+    (name,) = settings.venues
+    folder = home / "paper" / name
+    config = PaperConfig(
+        folder, files=tuple(files), speed=0.0, accounts=read_accounts(folder / "accounts.toml")
+    )
+    with paper_exchange(config) as paper:
+        told = settings.venues[name].model_copy(update={"rest_url": paper.url})
+        venue = Venue(name, told, load_keys(told.keys, home, name))
+        actual = {b.asset: b.free + b.used for b in venue.fetch_balances().values()}
+        booked = {b.asset: b.booked for b in load_balances(ledger, name) if b.booked}
+        assert booked == actual
+        orders = load_orders(ledger)
+        for symbol in {order.symbol for order in orders}:
+            trades = venue.fetch_trades_since(symbol, None)
+            fills = [fill for fill in load_fills(ledger) if fill.symbol == symbol]
+            assert [(f.trade_id, f.amount, f.price, f.fee) for f in fills] == [
+                (t.trade_id, t.amount, t.price, t.fee) for t in trades
+            ]
+        for order in orders:
+            if order.venue_order_id:
+                found = venue.fetch_order(order.symbol, order.client_id)
+                assert (str(found.status), found.filled) == (str(order.status), order.filled)
+
+
+@pytest.mark.parametrize("market", ["one file", "several files", "seeded"])
+def test_a_few_cycles_trade_agree_with_the_exchange_and_leave_nothing_running(home, market):
+    files: list[Path] = []
+    if market == "one file":
+        files = [entry_file(home)]
+    elif market == "several files":
+        files = BINANCE if SHARED_DATA.exists() else [
+            seeded_file(home, symbol) for symbol in ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+        ]  # fmt: skip
+    cycles = 3 if market == "seeded" else 2
+    flags = [part for file in files for part in ("--market", file)]
+    done = desk_command("up", "--cycles", cycles, *flags, home=home, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "token=" in done.stdout
+    ledger = open_ledger(load_settings(home))
+    runs = load_runs(ledger, limit=100)
+    assert {run.outcome for run in runs} == {Outcome.SUCCEEDED}
+    pages = list((home / "reports").glob("*/*/*.ipynb"))
+    assert len(pages) == len(runs) >= (12 if market == "seeded" else 6)
+    assert_agrees_with_exchange(home, files)
+    fills = load_fills(ledger)
+    if files:
+        assert fills
+    for fill in fills[:1]:
+        shown = desk_command("show", f"{fill.venue}/{fill.symbol}/{fill.trade_id}", home=home)
+        page = shown.stdout.rsplit("page ", 1)[-1].strip()
+        assert Path(page).is_file()
+        chain = json.loads(desk_command("show", fill.client_id, "--json", home=home).stdout)
+        assert Decimal(chain["fills"][0]["amount"]) == fill.amount
+        assert chain["run"]["id"] in page
+    deadline = time.monotonic() + 10
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(home) == []
+    assert not (home / "run" / "services.json").exists()

@@ -1,0 +1,154 @@
+"""A run is a record: what ran, on what, as long as it could, and how it ended."""
+
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from tradelib.errors import InvalidInput, RunFailed
+from tradelib.notebooks import runner
+from tradelib.notebooks.parameters import declared_parameters
+from tradelib.notebooks.runner import run_notebook
+from tradelib.settings import load_settings
+from tradelib.trading.ledger import open_ledger
+from tradelib.trading.runs import Outcome, load_runs
+
+
+@pytest.fixture
+def settings(home):
+    return load_settings(home).model_copy(update={"notebook_timeout": 30})
+
+
+@pytest.fixture
+def ledger(settings):
+    with_schema = open_ledger(settings, migrate=True)
+    yield with_schema
+    with_schema.close()
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """A folder that run_notebook takes notebooks from; returns a writer of them."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+
+    def write(name: str, *cells: str) -> str:
+        parameters = new_code_cell(
+            'run: str = ""\nlimit: int = 3\nshare: float = 0.5\nsymbols: list[str] = []',
+            metadata={"tags": ["parameters"]},
+        )
+        page = new_notebook(cells=[new_markdown_cell("# A page"), parameters])
+        page.cells += [new_code_cell(cell) for cell in cells]
+        page.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+        nbformat.write(page, folder / f"{name}.ipynb")
+        return name
+
+    return write
+
+
+RECORD = "from tradelib.notebooks.results import record_result\nrecord_result({'limit': limit})"
+
+
+def test_a_run_records_its_result_page_and_provenance(settings, ledger, notebooks):
+    run = run_notebook(settings, ledger, notebooks("page", RECORD), {"limit": 7}, bot="b")
+    assert (run.outcome, run.result) == (Outcome.SUCCEEDED, {"limit": 7})
+    assert len(run.notebook_hash) == 64
+    assert run.parameters == {"limit": 7}
+    assert sum(run.timings.values()) > 0
+    page = settings.reports / run.page
+    assert page.parent.name == run.id
+    assert run.id in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"limt": 1}, "did you mean 'limit'"),
+        ({"limit": "many"}, "must be of type int, but 'many' is str"),
+        ({"limit": True}, "must be of type int"),
+        ({"symbols": [1]}, "list"),
+    ],
+)
+def test_unknown_and_ill_typed_parameters_start_nothing(
+    settings, ledger, notebooks, parameters, said
+):
+    with pytest.raises(InvalidInput, match=said):
+        run_notebook(settings, ledger, notebooks("page", RECORD), parameters)
+    assert load_runs(ledger) == []
+
+
+def test_an_int_is_accepted_for_a_float(settings, ledger, notebooks):
+    assert run_notebook(settings, ledger, notebooks("p", RECORD), {"share": 1}).result
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        (["print('before')", "1 / 0"], "ZeroDivisionError"),
+        (["import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], "its kernel died"),
+        (["print('nothing recorded')"], "it recorded no result"),
+    ],
+)
+def test_a_page_that_does_not_end_well_is_a_failed_run(settings, ledger, notebooks, cells, reason):
+    with pytest.raises(RunFailed, match=reason):
+        run_notebook(settings, ledger, notebooks("bad", *cells), {})
+    (run,) = load_runs(ledger)
+    assert run.outcome == Outcome.FAILED
+    assert reason in run.reason
+
+
+def test_a_failed_page_is_kept_as_far_as_it_got(settings, ledger, notebooks):
+    with pytest.raises(RunFailed):
+        run_notebook(settings, ledger, notebooks("bad", "print('so far')", "1 / 0"), {})
+    assert "so far" in (settings.reports / load_runs(ledger)[0].page).read_text()
+
+
+def test_a_page_that_takes_too_long_is_stopped(settings, ledger, notebooks):
+    quick = settings.model_copy(update={"notebook_timeout": 3})
+    with pytest.raises(RunFailed, match="longer than 3 s"):
+        run_notebook(quick, ledger, notebooks("slow", "import time; time.sleep(60)"), {})
+
+
+def test_the_runs_token_is_in_the_kernels_environment_and_nowhere_else(
+    settings, ledger, notebooks, monkeypatch
+):
+    monkeypatch.setenv("EXCHANGE_SECRET", "hunter2")
+    look = (
+        "import os, hashlib\nfrom tradelib.notebooks.results import record_result\n"
+        "token = os.environ['DESK_RUN_TOKEN']\n"
+        "record_result({'hash': hashlib.sha256(token.encode()).hexdigest(), "
+        "'secret': os.environ.get('EXCHANGE_SECRET'), 'run': os.environ['DESK_RUN']})"
+    )
+    run = run_notebook(settings, ledger, notebooks("look", look), {})
+    assert run.result == {"hash": run.token_hash, "secret": None, "run": run.id}
+
+
+def test_the_notebooks_hash_ignores_outputs(settings, ledger, notebooks):
+    first = run_notebook(settings, ledger, notebooks("page", RECORD), {})
+    path = Path(runner.NOTEBOOKS) / "page.ipynb"
+    content = json.loads(path.read_text())
+    content["cells"][0]["metadata"]["edited"] = True
+    path.write_text(json.dumps(content))
+    assert run_notebook(settings, ledger, "page", {}).notebook_hash == first.notebook_hash
+    content["cells"][0]["source"] = "# Another page"
+    path.write_text(json.dumps(content))
+    assert run_notebook(settings, ledger, "page", {}).notebook_hash != first.notebook_hash
+
+
+def test_a_file_that_is_no_notebook_is_named(settings, ledger, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path)
+    (tmp_path / "text.ipynb").write_text("hello")
+    with pytest.raises(InvalidInput, match=r"text.ipynb is not a notebook"):
+        run_notebook(settings, ledger, "text", {})
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        run_notebook(settings, ledger, "missing", {})
+
+
+def test_every_live_notebook_declares_the_run_it_belongs_to():
+    from tradelib.settings import NOTEBOOKS
+
+    for path in sorted((NOTEBOOKS / "live").glob("*.ipynb")):
+        assert declared_parameters(path)["run"] == "str"
