@@ -86,7 +86,7 @@ class Tape:
         self.market = market
         self.instruments = {each.symbol: each for each in market.instruments}
         self.step = timeframe_ms(market.base)
-        self._texts = {symbol: _decimals(each.tick) for symbol, each in self.instruments.items()}
+        self._places = {symbol: _decimals(each.tick) for symbol, each in self.instruments.items()}
 
     # Candles.
 
@@ -107,10 +107,8 @@ class Tape:
         last = min(now, end if end is not None else now)
         first, _ = self.market.span
         if start is not None:
-            found = self._klines_from(symbol, interval, max(start, first), last, limit, now)
-        else:
-            found = self._klines_to(symbol, interval, first, last, limit, now)
-        return found
+            return self._klines_from(symbol, interval, max(start, first), last, limit, now)
+        return self._klines_to(symbol, interval, first, last, limit, now)
 
     def _klines_from(
         self, symbol: str, interval: str, start: int, last: int, limit: int, now: int
@@ -168,7 +166,7 @@ class Tape:
         passed = (now - start) * 3 / self.step
         whole = int(passed)
         here = points[whole] + (points[whole + 1] - points[whole]) * (passed - whole)
-        here = round(here, self._texts[symbol])
+        here = round(here, self._places[symbol])
         seen = [*points[: whole + 1], here]
         volume = float(candle.volume[0]) * (now - start) / self.step
         return Candles(
@@ -193,7 +191,7 @@ class Tape:
         return self.to_price(symbol, float(last.close[-1])) if len(last) else None
 
     def to_price(self, symbol: str, value: float) -> Decimal:
-        return Decimal(f"{value:.{self._texts[symbol]}f}")
+        return Decimal(f"{value:.{self._places[symbol]}f}")
 
     def liquidity(self, symbol: str, now: int) -> Liquidity | None:
         """The market's own orders at `now`."""
