@@ -9,7 +9,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,9 +172,18 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         if not self.should_exit:
             await self._told.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answers what was asked, and closes; a client that never finishes asking is left."""
+        for opened in [*self.servers, *(sockets or [])]:
+            opened.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await asyncio.sleep(0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                while self.server_state.tasks:
+                    await asyncio.sleep(0.001)
+        await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         super().handle_exit(sig, frame)
