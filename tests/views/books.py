@@ -69,13 +69,14 @@ def add_run(
     outcome: Outcome = Outcome.SUCCEEDED,
     reason: str | None = None,
     cycle: str = "c-1",
+    as_of: datetime = START + timedelta(minutes=4),
 ) -> str:
     """A finished run with a page."""
     with ledger.read() as books:
         number = len(books.execute(tables.runs.select()).all())
     run = Run(
         id=f"run-{number}", cycle=cycle, notebook=notebook, notebook_hash="0" * 64, bot=bot,
-        venue="paper", parameters={}, as_of=START + timedelta(minutes=4), git_commit=None,
+        venue="paper", parameters={}, as_of=as_of, git_commit=None,
         git_clean=None, lock_hash=None, host="here", kernel="python3", token_hash="0" * 64,
         started_at=START + timedelta(seconds=number),
     )  # fmt: skip

@@ -115,12 +115,7 @@ def test_candles_that_fall_behind_are_not_fresh(settings: DeskSettings, ledger: 
     strict = settings.model_copy(
         update={"limits": settings.limits.model_copy(update={"max_candle_age": 0.5})}
     )
-    run = add_run(ledger, "live/10_fetch_candles")
-    later = START + timedelta(minutes=5)
-    with ledger.write() as books:
-        books.exec_driver_sql(
-            "UPDATE runs SET as_of = ? WHERE id = ?", (f"{later:%FT%T}.000000Z", run)
-        )
+    add_run(ledger, "live/10_fetch_candles", as_of=START + timedelta(minutes=5))
     (row,) = cells(draw(strict, ledger)["candles"])
     assert row[4:] == ["1 min 0 s", "no"]
 

@@ -1,4 +1,7 @@
-"""What the four live pages show: the same when they run and when they are opened again."""
+"""What the four live pages show: the same when they run and when they are opened again.
+
+Pages executed long ago call these by the names and parameters of their day: add, don't rename.
+"""
 
 from __future__ import annotations
 
