@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 from prefect import task
 from prefect.artifacts import create_link_artifact
 from prefect.runtime import task_run
+from prefect.states import State
 
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, RetryableError
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import Step, run_step
 from tradelib.services.addresses import find_service
@@ -39,8 +41,19 @@ def run_page(home: str, step: Step, cycle: str) -> Run:
     return run
 
 
+def _may_pass(_task: Any, _run: Any, state: State[Run]) -> bool:
+    """Whether another try may go better; a wrong parameter stays wrong."""
+    try:
+        state.result()
+    except Exception as error:
+        return getattr(error, "retryable", isinstance(error, RetryableError))
+    return False
+
+
 # Reading again is safe; a notebook that sends orders is never run twice for one decision.
-read_page = run_page.with_options(name="read notebook", retries=2, retry_delay_seconds=1)
+read_page = run_page.with_options(
+    name="read notebook", retries=2, retry_delay_seconds=1, retry_condition_fn=_may_pass
+)
 
 
 def _link_page(home: str, run: Run) -> None:

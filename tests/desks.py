@@ -135,7 +135,6 @@ def paper_desk(
     *,
     files: Sequence[Path] = (),
     start: datetime | None = None,
-    ledger_url: str | None = None,
     **paper: object,
 ) -> Iterator[PaperDesk]:
     """A desk and its stepped paper exchange for as long as the block lasts.
@@ -155,14 +154,7 @@ def paper_desk(
     with paper_exchange(config) as handle:
         point_venue(home, market.venue, handle.url)
         settings = load_settings(home)
-        if ledger_url:
-            settings = settings.model_copy(update={"ledger_url": ledger_url})
         ledger = open_ledger(settings, migrate=True)
-        if ledger_url:
-            for bot in load_bots(prepared.ledger):
-                from tradelib.trading.bots import add_bot
-
-                add_bot(ledger, bot)
         yield PaperDesk(settings, ledger, handle, market)
         ledger.close()
         prepared.ledger.close()

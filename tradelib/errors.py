@@ -74,7 +74,14 @@ class OrderUnknown(RefusedError):
 
 
 class RunFailed(RefusedError):
-    """A notebook did not run to its end."""
+    """A notebook did not run to its end.
+
+    retryable: whether what stopped it may be gone at the next try, as a silent venue may.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
 
 
 class UnresolvedError(DeskError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from hmac import compare_digest
@@ -20,7 +21,7 @@ import pandas as pd
 from tradelib.candles.fetch import FetchReport, fetch_candles
 from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time
-from tradelib.errors import InvalidInput, ReadOnly
+from tradelib.errors import DeskError, InvalidInput, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
@@ -161,8 +162,13 @@ class Desk:
 
     def _history(self, venue: str, timeframe: str) -> int:
         """Candles to keep at least, for the bots' scores and for a chart."""
-        bots = [b for b in load_bots(self.ledger) if (b.venue, b.timeframe) == (venue, timeframe)]
-        return max([CHART_HISTORY, *(b.rules.history(b.strategy_params) for b in bots)])
+        needs = [CHART_HISTORY]
+        for bot in load_bots(self.ledger):
+            if (bot.venue, bot.timeframe) == (venue, timeframe):
+                # A bot that cannot be understood fails on its own page, not on everybody's.
+                with suppress(DeskError):
+                    needs.append(bot.rules.history(bot.strategy_params))
+        return max(needs)
 
     def _result(self, notebook: str) -> dict[str, Any]:
         """The recorded result of this page's run, else of the newest run of the notebook."""

@@ -20,7 +20,13 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from tradelib.clock import utc_now
-from tradelib.errors import InvalidInput, RunFailed, StorageFailed
+from tradelib.errors import (
+    InvalidInput,
+    RateLimited,
+    RunFailed,
+    StorageFailed,
+    VenueUnavailable,
+)
 from tradelib.logs import CYCLE_ENV
 from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
 from tradelib.notebooks.engine import ENGINE
@@ -32,6 +38,9 @@ from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
 
 KERNEL = "python3"
+# What a page may die of that another try may not meet.
+_KERNEL_DIED = "its kernel died"
+_PASSING = (_KERNEL_DIED, VenueUnavailable.__name__, RateLimited.__name__)
 _SECRET_NAME = re.compile(r"(?i)(^|_)(key|secret|token|password)s?($|_)")
 _log = logging.getLogger(__name__)
 
@@ -76,7 +85,10 @@ def run_notebook(
         result=result,
     )
     if reason:
-        raise RunFailed(f"Notebook {notebook} failed: {reason}; its page is {page}.")
+        raise RunFailed(
+            f"Notebook {notebook} failed: {reason}; its page is {page}.",
+            retryable=any(name in reason for name in _PASSING),
+        )
     return load_run(ledger, run.id)
 
 
@@ -150,7 +162,7 @@ def _execute(
     except CellTimeoutError:
         reason = f"it took longer than {settings.notebook_timeout:g} s"
     except DeadKernelError:
-        reason = "its kernel died"
+        reason = _KERNEL_DIED
     except OSError as error:
         reason = f"its page cannot be written ({error.strerror})"
     except Exception as error:  # whatever it was, the run has ended and its record must say so

