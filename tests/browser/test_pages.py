@@ -34,7 +34,8 @@ ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-ERROR_OUTPUT = '[data-mime-type="application/vnd.jupyter.error"]'
+# Voilà shows errors as it shows what was written to stderr; a page should have neither.
+ERROR_OUTPUT = '[data-mime-type="application/vnd.jupyter.stderr"]'
 # Voilà asks a CDN for icons that the desk's pages do not use.
 ICONS = re.compile(r"^https://cdn\.jsdelivr\.net/npm/@fortawesome/")
 PATIENCE = 90  # seconds; a page's kernel imports for a few, on a busy machine for many

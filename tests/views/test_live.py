@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.views.books import EVIL, START, add_story, open_books
+from tests.views.books import EVIL, START, add_story, add_trade, open_books
 from tests.views.test_portfolio import card, cells
 from tradelib.candles.store import CandleStore
 from tradelib.settings import NOTEBOOKS, DeskSettings
@@ -20,7 +20,7 @@ from tradelib.trading.bots import load_bot
 from tradelib.trading.deciding import Signal
 from tradelib.trading.decisions import latest_decision
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.orders import load_fills, load_orders
+from tradelib.trading.orders import Side, load_fills, load_orders
 from tradelib.views.html import Html
 from tradelib.views.live import (
     execution_orders,
@@ -146,6 +146,16 @@ def test_a_signals_chart_has_candles_scores_and_the_bots_fills(
     assert len(drawn["price"]["x"]) == 3
     sold = [float(f.price) for f in load_fills(ledger, bot="first") if f.side == "sell"]
     assert drawn["sold"]["y"] == sold
+
+
+def test_a_chart_opened_again_does_not_stretch_to_later_trades(
+    ledger: Ledger, store: CandleStore
+) -> None:
+    signal = signal_of(ledger, "first")
+    add_trade(ledger, "first", 600, Side.BUY, Decimal(1), Decimal(130))
+    drawn = figure(signal_chart(ledger, store, signal))["data"]
+    bought = next(one for one in drawn if one["name"] == "bought")
+    assert bought["y"] == [100.0, 110.0]
 
 
 def test_a_signal_without_candles_says_why(ledger: Ledger, store: CandleStore) -> None:

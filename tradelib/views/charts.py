@@ -19,6 +19,8 @@ from tradelib.trading.orders import Fill, Side
 from tradelib.views.theme import GAIN, LOSS, MUTED, themed
 
 SHOWN_CANDLES = 200
+# How far right of the newest candle fills are still shown, as a share of the chart.
+MARGIN_SHARE = 0.05
 WHOLE_NUMBERS = {"exponentformat": "none", "separatethousands": True}
 
 
@@ -76,7 +78,11 @@ def candle_trace(candles: pd.DataFrame) -> go.Candlestick:
 
 
 def _fill_marks(fills: Sequence[Fill], side: Side, candles: pd.DataFrame) -> go.Scatter:
-    shown = [f for f in fills if f.side == side and f.at >= candles.index[0]]
+    """Fills of one side that belong to the shown candles; a page opened again years later must
+    not stretch to the bot's newest trade."""
+    first, last = candles.index[0], candles.index[-1]
+    until = last + MARGIN_SHARE * (last - first) + pd.Timedelta(minutes=5)
+    shown = [fill for fill in fills if fill.side == side and first <= fill.at <= until]
     buys = side is Side.BUY
     return go.Scatter(
         x=[fill.at for fill in shown],

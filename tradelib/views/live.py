@@ -117,7 +117,7 @@ def signal_chart(ledger: Ledger, store: CandleStore, signal: Signal) -> Chart | 
     candles = store.load(bot.venue, bot.symbol, bot.timeframe, as_of=close, limit=SHOWN_CANDLES)
     if candles.empty:
         return empty(f"Nothing to draw: {signal.decision.reason}.", name="signal-chart")
-    fills = load_fills(ledger, bot=bot.name, limit=100)
+    fills = load_fills(ledger, bot=bot.name)
     return Chart(signal_figure(signal, candles, fills))
 
 
