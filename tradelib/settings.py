@@ -12,6 +12,7 @@ import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -88,6 +89,13 @@ class VenueSettings(_Frozen):
     keys: str | None = None
     quote: str = "USDT"
     timeout: float = Field(default=10.0, gt=0, description="seconds a request may take")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its orders stay on this machine."""
+        if (self.rest_url or "").startswith("service:"):
+            return True
+        return urlsplit(self.rest_url or "").hostname in ("127.0.0.1", "localhost", "::1")
 
 
 class PortSettings(_Frozen):

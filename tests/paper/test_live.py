@@ -6,16 +6,19 @@ import threading
 from decimal import Decimal
 from pathlib import Path
 
+import ccxt
 import pytest
 
 from tests.paper.conftest import ANN
 from tradelib.errors import VenueUnavailable
+from tradelib.paper import PaperConfig, paper_exchange
 from tradelib.paper.clock import MarketClock
 from tradelib.paper.engine import Fees
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.live import LiveMarket, LiveTape
 from tradelib.paper.orders import BUY, SELL, Ticket
 from tradelib.paper.store import Store
+from tradelib.venue.source import PublicCandles
 
 BASE = 1_800_000_000_000 // 60_000 * 60_000
 MINUTE = 60_000
@@ -121,3 +124,19 @@ def test_the_source_is_asked_in_the_background(
     following.market.start()
     assert following.source.asked.wait(5)
     following.market.stop()
+
+
+def test_it_follows_another_exchange_through_ccxt(tmp_path: Path) -> None:
+    with paper_exchange(PaperConfig(tmp_path / "real", seed=3, speed=1)) as real:
+        source = PublicCandles("binance", real.url)
+        config = PaperConfig(tmp_path / "paper", source=source, source_symbols=("BTC/USDT",))
+        with paper_exchange(config) as paper:
+            theirs = ccxt.binance(real.ccxt_settings(ccxt.binance)).fetch_ohlcv("BTC/USDT")
+            ours = ccxt.binance(paper.ccxt_settings(ccxt.binance))
+            followed = ours.fetch_ohlcv("BTC/USDT", limit=500)
+            shared = {row[0]: row for row in theirs[:-2]}
+            same = [row for row in followed if row[0] in shared]
+            assert len(same) > 400
+            assert all(row == shared[row[0]] for row in same)
+            order = ours.create_order("BTC/USDT", "market", "buy", 0.01)
+            assert order["status"] == "closed"

@@ -121,11 +121,19 @@ def up(
         float | None, typer.Option("--speed", min=0.01, help="Market seconds per second.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the seeded market.")] = 1,
+    follow: Annotated[
+        str | None, typer.Option("--follow", help="Paper-trade on a real exchange's prices.")
+    ] = None,
+    symbol: Annotated[
+        list[str] | None, typer.Option("--symbol", help="What to follow, such as BTC/USDT.")
+    ] = None,
 ) -> None:
     """Start the desk: paper exchange, Prefect, Voilà, JupyterLab and the trading cycle."""
     from tradelib.cli.up import UpOptions, run_desk
 
-    options = UpOptions(cycles, tuple(market or ()), start, speed, seed)
+    options = UpOptions(
+        cycles, tuple(market or ()), start, speed, seed, follow, tuple(symbol or ())
+    )
     raise typer.Exit(run_desk(home, options, out))
 
 
@@ -143,6 +151,8 @@ def paper(
     accounts: Annotated[
         Path | None, typer.Option("--accounts", help="TOML file with accounts and balances.")
     ] = None,
+    follow: Annotated[str | None, typer.Option("--follow", help="A real exchange.")] = None,
+    symbol: Annotated[list[str] | None, typer.Option("--symbol", help="What to follow.")] = None,
 ) -> None:
     """Run the paper exchange alone; it prints how any ccxt program trades on it."""
     from tradelib.paper.__main__ import main as run_paper
@@ -151,7 +161,10 @@ def paper(
     arguments = ["--home", str(folder), "--port", str(port), "--seed", str(seed)]
     for file in market or ():
         arguments += ["--market", str(file)]
-    for name, value in (("--speed", speed), ("--start", start), ("--accounts", accounts)):
+    for name in symbol or ():
+        arguments += ["--symbol", name]
+    single = {"--speed": speed, "--start": start, "--accounts": accounts, "--follow": follow}
+    for name, value in single.items():
         arguments += [name, str(value)] if value is not None else []
     raise typer.Exit(run_paper([*arguments, *(["--stepped"] if stepped else [])]) or 0)
 
@@ -193,6 +206,51 @@ def resume(home: Home = None) -> None:
 
     lifted = resume_trading(open_ledger(settings_for(home)))
     out.print("Trading goes on." if lifted else "There was no halt.")
+
+
+@app.command()
+def arm(
+    venue: Annotated[str, typer.Argument(help="A venue of desk.toml.")],
+    hours: Annotated[float, typer.Option("--hours", min=0.01, max=720, help="For how long.")] = 24,
+    home: Home = None,
+) -> None:
+    """Let bots send orders to a real exchange, for a set time."""
+    from datetime import timedelta
+
+    from tradelib.trading.arming import arm_venue
+    from tradelib.trading.ledger import open_ledger
+    from tradelib.venue import open_venue
+
+    settings = settings_for(home)
+    account = open_venue(settings, venue)
+    if account.is_local:
+        raise InvalidInput(f"Venue {venue} is on this machine and needs no arming.")
+    out.print(f"Venue {venue} is {settings.venues[venue].exchange}, with real money.")
+    for balance in account.fetch_balances().values():
+        out.print(f"  {balance.asset:8} free {balance.free:f}, in orders {balance.used:f}")
+    limits = settings.limits
+    bounds = limits.notional_for(account.quote)
+    out.print(
+        f"  an order {bounds.min} to {bounds.max} {account.quote}, a position at most "
+        f"{limits.max_position_share:.0%} of equity, {limits.max_trades_per_day} orders a day, "
+        f"a daily loss of at most {limits.max_daily_loss_share:.0%}"
+    )
+    if typer.prompt(f"Type the venue's name to arm it for {hours:g} h") != venue:
+        raise InvalidInput("The name typed is not the venue's; nothing is armed.")
+    until = arm_venue(open_ledger(settings, migrate=True), venue, timedelta(hours=hours)).until
+    out.print(f"Armed until {until:%F %T}Z; `desk disarm {venue}` ends it.")
+
+
+@app.command()
+def disarm(
+    venue: Annotated[str, typer.Argument(help="A venue of desk.toml.")], home: Home = None
+) -> None:
+    """Send no more orders to a real exchange."""
+    from tradelib.trading.arming import disarm_venue
+    from tradelib.trading.ledger import open_ledger
+
+    disarm_venue(open_ledger(settings_for(home)), venue)
+    out.print(f"Venue {venue} is not armed.")
 
 
 def parse_pairs(pairs: list[str], what: str) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class LocalMarket:
     """A paper exchange's market as the desk sees it.
 
     venue: its name in desk.toml; each market has its own, and so its own books. files: the
-    candles it replays, none for the seeded one.
+    candles it replays; follow: the real exchange whose prices it follows, by ccxt's name; neither
+    for the seeded one.
     """
 
     venue: str
@@ -44,6 +45,7 @@ class LocalMarket:
     timeframe: str
     seed: int
     files: tuple[CandleFile, ...] = ()
+    follow: str | None = None
 
     @property
     def quote(self) -> str:
@@ -57,7 +59,7 @@ class LocalMarket:
     def bot_names(self) -> dict[str, str]:
         """The default bot's name for each symbol."""
         if not self.files:
-            seed = self.venue.removeprefix("paper")
+            seed = self.venue.removeprefix("paper")  # or the exchange that is followed
             return {s: f"{s.split('/')[0].lower()}-{DEFAULT_STRATEGY}{seed}" for s in self.symbols}
         # Each replay has its own bots, told apart by the end of its venue's name.
         tail = self.venue[-4:]
@@ -77,6 +79,19 @@ class LocalMarket:
 def seeded_market(seed: int) -> LocalMarket:
     name = "paper" if seed == DEFAULT_SEED else f"paper-seed{seed}"
     return LocalMarket(name, SEEDED_SYMBOLS, SEEDED_TIMEFRAME, seed)
+
+
+def followed_market(exchange: str, symbols: tuple[str, ...]) -> LocalMarket:
+    """Paper trading on the prices of a real exchange."""
+    quotes = sorted({symbol.partition("/")[2] for symbol in symbols})
+    if len(quotes) != 1 or not quotes[0]:
+        raise InvalidInput(
+            f"Symbols to follow must share a quote currency, as BTC/USDT and ETH/USDT do; "
+            f"these are {', '.join(symbols)}."
+        )
+    return LocalMarket(
+        f"paper-{exchange}", symbols, SEEDED_TIMEFRAME, DEFAULT_SEED, follow=exchange
+    )
 
 
 def file_market(paths: tuple[Path, ...]) -> LocalMarket:

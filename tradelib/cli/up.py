@@ -21,14 +21,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from tradelib.cli.home import PreparedHome, prepare_home
 from tradelib.cli.markets import (
     DEFAULT_SEED,
+    SEEDED_SYMBOLS,
     LocalMarket,
     file_market,
     find_start,
+    followed_market,
     seeded_candles,
     seeded_market,
 )
 from tradelib.clock import floor_time, format_time, parse_time, timeframe_ms, utc_now
-from tradelib.errors import DeskError, RunFailed, StorageFailed
+from tradelib.errors import DeskError, InvalidInput, RunFailed, StorageFailed
 from tradelib.logs import configure_logging
 from tradelib.services.addresses import Running, find_service
 from tradelib.services.definitions import (
@@ -57,11 +59,13 @@ class UpOptions:
     start: str | None = None
     speed: float | None = None
     seed: int = DEFAULT_SEED
+    follow: str | None = None
+    symbols: tuple[str, ...] = ()
 
 
 def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
     """Start the desk and trade; returns the exit status once everything has ended."""
-    market = file_market(options.files) if options.files else seeded_market(options.seed)
+    market = _choose_market(options)
     start = parse_time(options.start, "start") if options.start else None
     prepared = prepare_home(home, market)
     settings = prepared.settings
@@ -95,6 +99,19 @@ def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
     return 0
 
 
+def _choose_market(options: UpOptions) -> LocalMarket:
+    if options.follow and (options.files or options.cycles or options.speed):
+        raise InvalidInput(
+            "--follow trades on the present prices of an exchange; "
+            "leave --market, --cycles and --speed away."
+        )
+    if options.symbols and not options.follow:
+        raise InvalidInput("--symbol says what to --follow; name an exchange too.")
+    if options.follow:
+        return followed_market(options.follow, options.symbols or SEEDED_SYMBOLS[:2])
+    return file_market(options.files) if options.files else seeded_market(options.seed)
+
+
 def _paper_arguments(
     market: LocalMarket,
     prepared: PreparedHome,
@@ -107,6 +124,9 @@ def _paper_arguments(
     arguments = ["--seed", str(market.seed)]
     for file in market.files:
         arguments += ["--market", str(file.path.resolve())]
+    if market.follow:
+        arguments += ["--follow", market.follow]
+        return [*arguments, *(part for symbol in market.symbols for part in ("--symbol", symbol))]
     arguments += ["--stepped"] if options.cycles else ["--speed", f"{speed:g}"]
     if start is None and prepared.new and (options.cycles or market.files):
         start = _choose_start(market, options.cycles or 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from html import escape
 from typing import Any
 
 RESULT_MIME = "application/vnd.notedesk.result+json"
@@ -11,5 +13,6 @@ def record_result(result: dict[str, Any]) -> None:
     """Put a result into the page's outputs, from where run_notebook takes it; the last counts."""
     from IPython.display import display
 
-    lines = "\n".join(f"{name}: {value}" for name, value in result.items())
-    display({RESULT_MIME: result, "text/plain": lines}, raw=True)
+    told = json.dumps(result, indent=2, default=str)
+    page = f"<details><summary>Recorded result</summary><pre>{escape(told)}</pre></details>"
+    display({RESULT_MIME: result, "text/html": page, "text/plain": told}, raw=True)

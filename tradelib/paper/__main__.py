@@ -13,6 +13,7 @@ from tradelib.paper.app import run_paper
 from tradelib.paper.config import (
     ACCOUNTS_FILE,
     TOKEN_FILE,
+    OHLCVSource,
     PaperAccount,
     PaperConfig,
     new_token,
@@ -50,6 +51,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "--market", type=Path, action="append", default=[], metavar="FILE",
         help="CSV or Parquet candles to play; repeat it for more symbols",
     )  # fmt: skip
+    parser.add_argument(
+        "--follow", metavar="EXCHANGE", help="a real exchange to follow, by ccxt's name of it"
+    )
+    parser.add_argument("--follow-url", help="address of a server that speaks its dialect")
+    parser.add_argument(
+        "--symbol", action="append", default=[], help="what to follow, such as BTC/USDT"
+    )
     parser.add_argument("--seed", type=int, default=1, help="of the seeded market (1)")
     pace = parser.add_mutually_exclusive_group()
     pace.add_argument("--speed", type=float, help="market seconds per second (1; files: stepped)")
@@ -65,7 +73,11 @@ def make_config(asked: argparse.Namespace) -> PaperConfig:
         raise InvalidInput(f"Speed {asked.speed} must be more than 0 and at most a million.")
     if not 0 <= asked.port <= 65535:
         raise InvalidInput(f"Port {asked.port} is not between 0 and 65535.")
+    if asked.symbol and not asked.follow:
+        raise InvalidInput("--symbol says what to --follow; name an exchange too.")
     return PaperConfig(
+        source=_open_source(asked),
+        source_symbols=tuple(asked.symbol) or PaperConfig.source_symbols,
         home=asked.home.expanduser(),
         port=asked.port,
         seed=asked.seed,
@@ -75,6 +87,14 @@ def make_config(asked: argparse.Namespace) -> PaperConfig:
         accounts=read_accounts(asked.accounts) if asked.accounts else (),
         control_token=os.environ.get(TOKEN_VARIABLE) or new_token(),
     )
+
+
+def _open_source(asked: argparse.Namespace) -> OHLCVSource | None:
+    if not asked.follow:
+        return None
+    from tradelib.venue.source import PublicCandles  # ccxt, which nobody else here needs
+
+    return PublicCandles(asked.follow, asked.follow_url)
 
 
 def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: Path) -> None:

@@ -26,6 +26,7 @@ from tradelib.trading.accounts import (
     equity_at_day_start,
     load_balances,
 )
+from tradelib.trading.arming import read_arming
 from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import Action, Decision
 from tradelib.trading.halts import read_halt
@@ -79,7 +80,7 @@ def execute_decision(
     instrument = venue.fetch_instrument(bot.symbol)
     prices = _fetch_prices(ledger, venue, bot)
     order, refusals, is_new = _record_order(
-        ledger, venue.fetch_time(), limits, bot, decision, run, instrument, prices
+        ledger, venue, limits, bot, decision, run, instrument, prices
     )
     if is_new and order.status == OrderStatus.SUBMITTED:
         order = _send(ledger, venue, order)
@@ -88,7 +89,7 @@ def execute_decision(
 
 def _record_order(
     ledger: Ledger,
-    as_of: datetime,
+    venue: Venue,
     limits: LimitSettings,
     bot: Bot,
     decision: Decision,
@@ -101,11 +102,14 @@ def _record_order(
     Limits are checked in the transaction that records the order, so that two bots deciding at
     the same moment cannot both spend the same cash.
     """
+    as_of = venue.fetch_time()
     with ledger.write() as books:
         known = find_order(books, client_order_id(decision.id))
         if known:
             return known, load_refusals(books, known.client_id), False
         portfolio = _portfolio(books, bot, as_of, decision, prices)
+        armed = venue.is_local or read_arming(books, venue.name) is not None
+        portfolio = replace(portfolio, armed=armed)
         order = _size_order(bot, decision, run, as_of, instrument, prices, portfolio)
         refusals = check_limits(order, portfolio, limits_for(limits, instrument))
         if refusals:

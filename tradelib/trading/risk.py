@@ -20,7 +20,8 @@ class Portfolio:
 
     equity: the account's worth; cash: free quote currency; held_amount: base currency the bot
     holds; symbol_value: worth of all that the account holds in the order's symbol;
-    loss_today: positive when the day lost; candle_age: since the last closed candle.
+    loss_today: positive when the day lost; candle_age: since the last closed candle; armed:
+    whether orders may go to the venue at all.
     """
 
     as_of: datetime
@@ -34,6 +35,7 @@ class Portfolio:
     candle_age: timedelta
     timeframe: timedelta
     halt: Halt | None = None
+    armed: bool = False
 
 
 @dataclass(frozen=True)
@@ -234,11 +236,27 @@ class NotHalted:
         return _refusal(self, "halted", "active", f"trading is halted: {portfolio.halt.reason}")
 
 
+@dataclass(frozen=True)
+class Armed:
+    """Nothing is sent to a venue beyond this machine unless a person has armed it."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        if portfolio.armed:
+            return None
+        return _refusal(
+            self,
+            "not armed",
+            "armed",
+            f"venue {order.venue} is not armed; `desk arm {order.venue}` does it",
+        )
+
+
 def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, ...]:
     """Every limit that an order in this instrument is held against."""
     notional = settings.notional_for(instrument.quote)
     return (
         NotHalted(),
+        Armed(),
         VenueMinimum(instrument),
         FreshCandles(settings.max_candle_age),
         OrderNotional(notional.min, notional.max),

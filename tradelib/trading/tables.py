@@ -247,6 +247,14 @@ incidents = Table(
     Column("repair", Text),
 )
 
+armings = Table(
+    "armings",
+    metadata,
+    _key("venue"),
+    Column("at", UtcText, nullable=False),
+    Column("until", UtcText, nullable=False),
+)
+
 halts = Table(
     "halts",
     metadata,

@@ -45,6 +45,7 @@ class Venue:
     """One exchange account by name.
 
     trading: whether orders may be submitted and cancelled through this client.
+    is_local: whether its orders stay on this machine.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Venue:
     ) -> None:
         self.name = name
         self.quote = settings.quote
+        self.is_local = settings.is_local
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
-        self._exchange = _make_exchange(name, settings, keys)
+        self._exchange = make_exchange(name, settings, keys)
 
     def __repr__(self) -> str:
         return f"Venue({self.name!r}, {self._exchange.id!r}, trading={self.trading})"
@@ -251,7 +253,8 @@ def _resolve(settings: DeskSettings, url: str | None) -> str | None:
     return url
 
 
-def _make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
+def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
+    """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
     if settings.exchange not in ccxt.exchanges:
         raise unknown_name("exchange", settings.exchange, ccxt.exchanges, f"venue {name}")
     kind = getattr(ccxt, settings.exchange)

@@ -19,6 +19,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("venue", name=op.f("pk_accounts")),
     )
     op.create_table(
+        "armings",
+        sa.Column("venue", sa.String(length=64), nullable=False),
+        sa.Column("at", UtcText(length=27), nullable=False),
+        sa.Column("until", UtcText(length=27), nullable=False),
+        sa.PrimaryKeyConstraint("venue", name=op.f("pk_armings")),
+    )
+    op.create_table(
         "balances",
         sa.Column("venue", sa.String(length=64), nullable=False),
         sa.Column("asset", sa.String(length=16), nullable=False),
