@@ -11,14 +11,14 @@ from prefect.artifacts import create_link_artifact
 from prefect.runtime import task_run
 from prefect.states import State
 
-from tradelib.errors import DeskError, RetryableError
+from tradelib.errors import DeskError, RetryableError, RunFailed
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import Step, run_step
 from tradelib.services.addresses import find_service
 from tradelib.services.definitions import report_path
 from tradelib.settings import load_settings
 from tradelib.trading.ledger import open_ledger
-from tradelib.trading.runs import Run
+from tradelib.trading.runs import Run, load_run
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,10 @@ def run_page(home: str, step: Step, cycle: str) -> Run:
     ledger = open_ledger(settings)
     try:
         run = run_step(settings, ledger, step, cycle)
+    except RunFailed as error:
+        if error.run:
+            _link_page(home, load_run(ledger, error.run))
+        raise
     finally:
         ledger.close()
     _link_page(home, run)
@@ -64,6 +68,8 @@ def _link_page(home: str, run: Run) -> None:
         voila = find_service(settings, "voila").url
     except DeskError:
         return  # the page is in reports/ all the same
+    if not run.page:
+        return
     create_link_artifact(
         link=f"{voila}{report_path(settings, settings.reports / (run.page or ''))}",
         link_text=run.id,

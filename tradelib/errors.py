@@ -76,11 +76,13 @@ class OrderUnknown(RefusedError):
 class RunFailed(RefusedError):
     """A notebook did not run to its end.
 
-    retryable: whether what stopped it may be gone at the next try, as a silent venue may.
+    run: its id. retryable: whether what stopped it may be gone at the next try, as a silent venue
+    may.
     """
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, message: str, *, run: str | None = None, retryable: bool = False) -> None:
         super().__init__(message)
+        self.run = run
         self.retryable = retryable
 
 

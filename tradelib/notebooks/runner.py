@@ -87,6 +87,7 @@ def run_notebook(
     if reason:
         raise RunFailed(
             f"Notebook {notebook} failed: {reason}; its page is {page}.",
+            run=run.id,
             retryable=any(name in reason for name in _PASSING),
         )
     return load_run(ledger, run.id)
