@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import shutil
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
-from tests.views.books import EVIL, add_story, add_trade, open_books
+from tests.views.books import EVIL, add_run, add_story, add_trade, open_books
 from tradelib.candles.store import CandleStore
+from tradelib.clock import utc_now
 from tradelib.settings import DeskSettings
+from tradelib.trading import tables
 from tradelib.trading.halts import halt_trading
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import Side, load_orders
@@ -153,6 +157,43 @@ def test_a_page_without_a_ledger_says_so_and_recovers(settings: DeskSettings) ->
     page.dashboard.look()
     assert page.dashboard.trouble.value == ""
     assert "10,012.75" in page.dashboard.sections["worth"].value
+
+
+def test_books_that_nobody_reconciles_are_called_old(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    assert "old-books" not in draw(settings, ledger)["worth"]
+    run = add_run(ledger, "live/40_reconcile_orders")
+    with ledger.write() as books:
+        books.execute(tables.equity.update().values(run=run))
+    assert "old-books" not in draw(settings, ledger)["worth"]
+    an_hour_ago = utc_now() - timedelta(hours=1)
+    with ledger.write() as books:
+        books.execute(tables.runs.update().values(ended_at=an_hour_ago))
+    assert f"last at {an_hour_ago:%Y-%m-%d %H:%M:%S} UTC" in draw(settings, ledger)["worth"]
+
+
+def test_profit_is_not_known_while_a_price_is_missing(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    shutil.rmtree(settings.candles)
+    worth = draw(settings, ledger)["worth"]
+    assert card(worth, "paper-unrealised-p&amp;l-usdt") == ""
+    assert card(worth, "paper-equity-usdt") == "10012.75"
+
+
+def test_a_ledger_that_cannot_be_read_never_looks_active(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    page = PortfolioPage(settings, 5, 7)
+    assert "Trading is active" in page.dashboard.sections["halt"].value
+    with ledger.write() as books:
+        books.exec_driver_sql("DROP TABLE halts")
+    page.dashboard.look()
+    assert page.dashboard.sections["halt"].value == ""
+    assert "trading counts as halted" in page.dashboard.trouble.value
 
 
 def test_a_halt_is_the_first_thing_on_the_page(settings: DeskSettings, ledger: Ledger) -> None:

@@ -81,7 +81,8 @@ class Dashboard:
     """Sections of a page, in order: pieces of HTML that change, and widgets that stay.
 
     version: something that differs whenever the page would; draw: the sections by name, called
-    only then. A section that did not change is not sent again.
+    only then. A section that did not change is not sent again. One section is `halt`: it is
+    emptied when the ledger cannot be read, since nobody may then call trading active.
     """
 
     def __init__(
@@ -114,8 +115,9 @@ class Dashboard:
             self.trouble.value = ""
         except DeskError as error:
             self._seen = None
-            told = f"{error} What stands below, if anything, is old."
-            self.trouble.value = as_widget_html(banner(told, "warn", name="trouble"))
+            told = f"{error} What stands below, if anything, is old; trading counts as halted."
+            self.trouble.value = as_widget_html(banner(told, "stop", name="trouble"))
+            self.sections["halt"].value = ""
 
     def _redraw(self) -> None:
         began = monotonic()

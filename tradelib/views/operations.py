@@ -336,20 +336,23 @@ def _disk_section(settings: DeskSettings) -> Html:
 
 def _sizes(settings: DeskSettings) -> list[tuple[str, int]]:
     """Bytes in the ledger, in candles, in logs; reports are too many files to count each time."""
-    ledger = sum(path.stat().st_size for path in settings.home.glob("ledger.sqlite*"))
     return [
-        ("ledger (SQLite)", ledger),
-        ("candles", _size_of(settings.candles)),
-        ("logs", _size_of(settings.logs)),
+        ("ledger (SQLite)", sum(map(_size, settings.home.glob("ledger.sqlite*")))),
+        ("candles", _size_below(settings.candles)),
+        ("logs", _size_below(settings.logs)),
     ]
 
 
-def _size_of(folder: Path) -> int:
-    return sum(
-        os.stat(os.path.join(place, name)).st_size
-        for place, _, names in os.walk(folder)
-        for name in names
-    )
+def _size_below(folder: Path) -> int:
+    return sum(_size(Path(place, name)) for place, _, names in os.walk(folder) for name in names)
+
+
+def _size(path: Path) -> int:
+    """Bytes in a file; 0 when a writer has just replaced it."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _bytes(size: int) -> Cell:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import ipywidgets as widgets
@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from sqlalchemy import func, select
 
 from tradelib.candles.store import CandleStore
+from tradelib.clock import utc_now
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading import tables
 from tradelib.trading.accounts import Equity, equity_at_day_start
@@ -20,18 +21,20 @@ from tradelib.trading.decisions import Decision
 from tradelib.trading.ledger import Ledger, open_ledger, rows
 from tradelib.trading.orders import ZERO, Order, load_fills, load_orders
 from tradelib.trading.positions import Position, load_position
+from tradelib.trading.runs import load_run
 from tradelib.views.accounts import balances_table
 from tradelib.views.cells import Cell, amount, money, percent, price, word
 from tradelib.views.charts import CurvePoint, equity_traces
 from tradelib.views.dashboard import Dashboard, live_figure
 from tradelib.views.halt import halt_banner
-from tradelib.views.html import Html, cards, empty, heading, table
+from tradelib.views.html import Html, banner, cards, empty, heading, table
 from tradelib.views.orders import decisions_table, fills_table, orders_table
 from tradelib.views.theme import themed
 from tradelib.views.version import ledger_version
 
 RECENT = 20
 CURVE_POINTS = 1000
+OLD_AFTER = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,15 @@ class Holding:
 class Worth:
     """An account at its newest reconciliation, in its quote currency.
 
-    today: change since the UTC day began, None before the first reconciliation of two.
+    reconciled_at: by the wall clock, None where no run says so. unrealised: None while something
+    is held whose price is not known.
     """
 
     newest: Equity
+    reconciled_at: datetime | None
     at_day_start: Decimal | None
     realised: Decimal
-    unrealised: Decimal
+    unrealised: Decimal | None
 
     @property
     def today(self) -> Decimal | None:
@@ -70,9 +75,14 @@ class Worth:
 
     @property
     def today_share(self) -> Decimal | None:
-        return (
-            self.today / self.at_day_start if self.at_day_start and self.today is not None else None
-        )
+        if self.today is None or not self.at_day_start:
+            return None
+        return self.today / self.at_day_start
+
+    @property
+    def is_old(self) -> bool:
+        """Whether reconciliation, which runs twice a minute, has not been for a while."""
+        return self.reconciled_at is not None and utc_now() - self.reconciled_at > OLD_AFTER
 
 
 def load_holdings(ledger: Ledger, store: CandleStore) -> list[Holding]:
@@ -92,15 +102,23 @@ def newest_close(store: CandleStore, bot: Bot) -> Decimal | None:
 def load_worth(ledger: Ledger, holdings: Sequence[Holding]) -> list[Worth]:
     """Every account that has been reconciled, by venue."""
     return [
-        Worth(
-            newest=newest,
-            at_day_start=_day_start(ledger, newest),
-            realised=sum((h.position.realised for h in holdings if h.bot.venue == venue), ZERO),
-            unrealised=sum((h.unrealised or ZERO for h in holdings if h.bot.venue == venue), ZERO),
-        )
+        _worth(ledger, newest, [h for h in holdings if h.bot.venue == venue])
         for venue in load_venues(ledger)
         if (newest := _newest_equity(ledger, venue))
     ]
+
+
+def _worth(ledger: Ledger, newest: Equity, holdings: Sequence[Holding]) -> Worth:
+    profits = [holding.unrealised for holding in holdings if holding.position.amount]
+    with ledger.read() as books:
+        at_day_start = equity_at_day_start(books, newest.venue, newest.as_of)
+    return Worth(
+        newest=newest,
+        reconciled_at=load_run(ledger, newest.run).ended_at if newest.run else None,
+        at_day_start=at_day_start,
+        realised=sum((holding.position.realised for holding in holdings), ZERO),
+        unrealised=None if None in profits else sum(profits, ZERO),
+    )
 
 
 def load_venues(ledger: Ledger) -> list[str]:
@@ -133,11 +151,6 @@ def _newest_equity(ledger: Ledger, venue: str) -> Equity | None:
     return found[0] if found else None
 
 
-def _day_start(ledger: Ledger, newest: Equity) -> Decimal | None:
-    with ledger.read() as books:
-        return equity_at_day_start(books, newest.venue, newest.as_of)
-
-
 class PortfolioPage:
     """The portfolio on a page that keeps itself current."""
 
@@ -156,9 +169,10 @@ class PortfolioPage:
         )  # fmt: skip
 
     def version(self) -> object:
+        """Beside the ledger the minute, in which books grow old."""
         if self.ledger is None:
             self.ledger = open_ledger(self.settings, read_only=True)
-        return ledger_version(self.ledger)
+        return ledger_version(self.ledger), f"{utc_now():%H:%M}"
 
     def draw(self) -> Mapping[str, Html]:
         assert self.ledger is not None  # version() comes first and opens it
@@ -228,8 +242,16 @@ def _account_cards(worth: Worth) -> Html:
         f"Realised P&L ({quote})": money(worth.realised, quote, signed=True),
         f"Unrealised P&L ({quote})": money(worth.unrealised, quote, signed=True),
     }
-    told = f"reconciled {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of all bots, fees included"
-    return heading(f"Account {newest.venue}", told) + cards(figures, name=newest.venue)
+    told = f"market time {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of all bots, fees included"
+    title = heading(f"Account {newest.venue}", told)
+    return title + _age_warning(worth) + cards(figures, name=newest.venue)
+
+
+def _age_warning(worth: Worth) -> Html:
+    if not worth.is_old:
+        return Html("")
+    told = f"These books were reconciled last at {worth.reconciled_at:%Y-%m-%d %H:%M:%S} UTC"
+    return banner(f"{told}; the venue may know more. Is the desk up?", "warn", name="old-books")
 
 
 def _curve_heading(curves: Mapping[str, Sequence[CurvePoint]], days: float) -> Html:

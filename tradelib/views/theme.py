@@ -11,7 +11,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 GAIN, LOSS, ACCENT, WARN = "#12805c", "#c8384f", "#2f6fde", "#b7791f"
-MUTED = "#6b7785"
+MUTED = "#75818f"
 SERIES = (ACCENT, "#8a5cd1", "#0e9aa7", "#d9822b", "#5b8c2a")
 FONT = "Inter, 'Segoe UI', system-ui, -apple-system, 'Helvetica Neue', Arial, sans-serif"
 _GRID = "rgba(127, 140, 155, 0.22)"
@@ -23,7 +23,7 @@ STYLE = f"""<style>
 .nd p {{ margin: 4px 0; }}
 .nd a {{ color: {ACCENT}; text-decoration: none; }}
 .nd a:hover {{ text-decoration: underline; }}
-.nd .muted {{ color: {MUTED}; }}
+.nd .muted, .nd.nd th, .nd .label, .nd .empty {{ color: var(--jp-ui-font-color2, {MUTED}); }}
 .nd .gain {{ color: {GAIN}; }} .nd .loss {{ color: {LOSS}; }} .nd .warn {{ color: {WARN}; }}
 .nd .scroll {{ overflow: auto; max-height: 420px;
   border: 1px solid var(--jp-border-color2, #e0e4e9); border-radius: 6px; }}
@@ -31,7 +31,7 @@ STYLE = f"""<style>
 .nd.nd table {{ border-collapse: collapse; table-layout: auto; width: 100%; margin: 0;
   font-size: 12.5px; }}
 .nd.nd tr, .nd.nd tr:hover {{ background: none; }}
-.nd.nd th {{ position: sticky; top: 0; text-align: left; font-weight: 600; color: {MUTED};
+.nd.nd th {{ position: sticky; top: 0; text-align: left; font-weight: 600;
   background: var(--jp-layout-color2, #f4f6f8); padding: 7px 10px; white-space: nowrap; }}
 .nd.nd td {{ vertical-align: top; max-width: none; text-align: left;
   padding: 6px 10px; white-space: nowrap;
@@ -41,14 +41,18 @@ STYLE = f"""<style>
 .nd .cards {{ display: flex; flex-wrap: wrap; gap: 10px; margin-bottom: 10px; }}
 .nd .card {{ flex: 1 1 140px; padding: 10px 14px; border-radius: 6px;
   border: 1px solid var(--jp-border-color2, #e0e4e9); }}
-.nd .card .label {{ color: {MUTED}; font-size: 12px; }}
+.nd .card .label {{ font-size: 12px; }}
 .nd .card .figure {{ font-size: 20px; font-weight: 600; white-space: nowrap; }}
-.nd .empty {{ padding: 14px 16px; color: {MUTED}; border-radius: 6px;
+.nd .empty {{ padding: 14px 16px; border-radius: 6px;
   border: 1px dashed var(--jp-border-color2, #d0d6dc); }}
 .nd .banner {{ padding: 12px 16px; border-radius: 6px; color: white; font-weight: 600;
   margin-bottom: 8px; }}
 .nd .banner.stop {{ background: #b3253b; }} .nd .banner.fine {{ background: {GAIN}; }}
 .nd .banner.warn {{ background: #94600f; }}
+[data-jp-theme-light="false"] .nd .gain {{ color: #43c391; }}
+[data-jp-theme-light="false"] .nd .loss {{ color: #f27a90; }}
+[data-jp-theme-light="false"] .nd .warn {{ color: #e0ab52; }}
+[data-jp-theme-light="false"] .nd a {{ color: #7fb0ff; }}
 </style>"""
 
 TEMPLATE = go.layout.Template(
