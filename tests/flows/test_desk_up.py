@@ -1,6 +1,11 @@
 """`desk up` as a user runs it: every service, real cycles, and nothing left behind."""
 
 import json
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -12,7 +17,7 @@ from tests.desks import SHARED_DATA, desk_command
 from tests.replays import BINANCE, entry_file, seeded_file
 from tradelib.paper import PaperConfig, paper_exchange
 from tradelib.paper.config import read_accounts
-from tradelib.settings import load_settings
+from tradelib.settings import PROJECT, load_settings
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.ledger import open_ledger
 from tradelib.trading.orders import load_fills, load_orders
@@ -61,6 +66,14 @@ def assert_agrees_with_exchange(home: Path, files: list[Path]) -> None:
                 assert (str(found.status), found.filled) == (str(order.status), order.filled)
 
 
+def assert_nothing_runs(home: Path) -> None:
+    deadline = time.monotonic() + 10
+    while processes_of(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes_of(home) == []
+    assert not (home / "run" / "services.json").exists()
+
+
 @pytest.mark.parametrize("market", ["one file", "several files", "seeded"])
 def test_a_few_cycles_trade_agree_with_the_exchange_and_leave_nothing_running(home, market):
     files: list[Path] = []
@@ -91,8 +104,67 @@ def test_a_few_cycles_trade_agree_with_the_exchange_and_leave_nothing_running(ho
         chain = json.loads(desk_command("show", fill.client_id, "--json", home=home).stdout)
         assert Decimal(chain["fills"][0]["amount"]) == fill.amount
         assert chain["run"]["id"] in page
-    deadline = time.monotonic() + 10
-    while processes_of(home) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_of(home) == []
-    assert not (home / "run" / "services.json").exists()
+    assert_nothing_runs(home)
+
+
+def test_it_trades_on_schedule_on_free_ports_until_ctrl_c(home):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        desk = start_desk(home, DESK_PORTS__VOILA=str(port))
+        try:
+            shown = read_until(desk, "Trading every")
+            links = dict(line.split(None, 1) for line in shown if "http://" in line)
+            assert f":{port}" not in links["voila"]
+            assert "token=" in links["voila"]
+            assert "token=" in links["jupyter"]
+            ledger = open_ledger(load_settings(home))
+            by_hand = len(load_runs(ledger, limit=100))
+            assert by_hand >= 5
+            wait_for(lambda: _scheduled(ledger, by_hand), 120, desk)
+            told = json.loads(desk_command("status", "--json", home=home).stdout)
+            assert told["running"]
+            assert all(service["alive"] for service in told["services"].values())
+            assert str(port) not in told["services"]["voila"]["url"]
+            second = desk_command("up", "--cycles", 1, home=home)
+            assert second.returncode != 0
+            assert "Traceback" not in second.stderr
+        finally:
+            desk.send_signal(signal.SIGINT)
+            code = desk.wait(60)
+    assert code == 0
+    assert_nothing_runs(home)
+
+
+def _scheduled(ledger, by_hand: int) -> bool:
+    """Whether a run that the schedule started has succeeded."""
+    runs = load_runs(ledger, limit=100)
+    return any(run.outcome == Outcome.SUCCEEDED for run in runs[: len(runs) - by_hand])
+
+
+def start_desk(home: Path, **env: str) -> subprocess.Popen[str]:
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("DESK_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "tradelib.cli", "up"],
+        cwd=PROJECT, env={**kept, "DESK_HOME": str(home), **env},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def read_until(desk: subprocess.Popen[str], words: str) -> list[str]:
+    """The desk's lines up to the one with these words."""
+    lines = []
+    for line in desk.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError("the desk ended early:\n" + "".join(lines))
+
+
+def wait_for(condition, seconds: float, desk: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        assert desk.poll() is None, "the desk ended early"
+        time.sleep(0.25)

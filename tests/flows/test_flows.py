@@ -14,7 +14,6 @@ from tradelib.trading.halts import active_halt
 from tradelib.trading.runs import Outcome, load_runs
 
 
-
 @pytest.fixture
 def desk(home):
     with paper_desk(home) as desk:
