@@ -223,7 +223,7 @@ def test_the_other_results_open_again_and_change_nothing(
     page = visitor.open(page_url(str(path.relative_to(desk.trading.settings.reports))))
     name = {"10_fetch_candles": "fetch", "40_reconcile_orders": "balances"}[notebook]
     page.wait_for_selector(f'[data-testid="{name}"]', timeout=PATIENCE * 1000)
-    page.wait_for_selector("text=discrepancies:" if name == "balances" else ".main-svg")
+    page.wait_for_selector("text=Recorded result", timeout=PATIENCE * 1000)
     assert "opened again, succeeded" in page.inner_text('[data-testid="run-title"]')
     assert_no_error(page)
     assert [(o.client_id, o.status) for o in load_orders(desk.trading.ledger)] == before

@@ -83,6 +83,7 @@ def test_a_cycle_lasts_from_its_first_start_to_its_last_end(
     add_run(ledger, "live/10_fetch_candles", cycle="c-1")
     add_run(ledger, "live/40_reconcile_orders", cycle="c-1", outcome=Outcome.FAILED)
     add_run(ledger, "live/10_fetch_candles", cycle="c-2")
+    add_run(ledger, "live/40_reconcile_orders", cycle="between two cycles")
     cycles = load_cycles(ledger)
     assert [(cycle.cycle, cycle.failed) for cycle in cycles] == [("c-1", 1), ("c-2", 0)]
     assert cycles[0].started_at == START

@@ -34,6 +34,7 @@ from tradelib.views.orders import orders_table
 from tradelib.views.theme import ACCENT, LOSS, themed
 from tradelib.views.version import ledger_version
 
+FETCH = "live/10_fetch_candles"
 SHOWN_RUNS = 30
 SHOWN_CYCLES = 120
 _OUTCOME_TONES = {Outcome.SUCCEEDED: "gain", Outcome.FAILED: "loss", Outcome.RUNNING: "warn"}
@@ -77,16 +78,18 @@ def load_run_lines(ledger: Ledger, limit: int) -> list[RunLine]:
 
 
 def load_cycles(ledger: Ledger, limit: int = SHOWN_CYCLES) -> list[CycleLine]:
-    """Finished cycles, oldest first."""
+    """Finished trading cycles of the last day of runs, oldest first; those that only reconcile
+    between two of them, which have no fetch, are left out."""
     runs = tables.runs
+    fetches = func.count(runs.c.id).filter(runs.c.notebook == FETCH)
     started, ended = func.min(runs.c.started_at), func.max(runs.c.ended_at)
     unfinished = func.count() - func.count(runs.c.ended_at)
     failed = func.count(runs.c.id).filter(runs.c.outcome == Outcome.FAILED)
     query = (
         select(runs.c.cycle, started.label("start"), ended.label("end"), failed.label("failed"))
-        .where(runs.c.cycle.is_not(None))
+        .where(runs.c.cycle.is_not(None), runs.c.started_at >= _last_day(ledger))
         .group_by(runs.c.cycle)
-        .having(unfinished == 0)
+        .having(unfinished == 0, fetches > 0)
         .order_by(started.desc())
         .limit(limit)
     )
@@ -110,14 +113,21 @@ def load_refusal_counts(ledger: Ledger) -> list[Mapping[str, Any]]:
 
 
 def load_market_times(ledger: Ledger) -> dict[str, datetime]:
-    """The newest market time at which each venue was looked at."""
+    """The newest market time at which each venue was looked at, in the last day of runs."""
     runs = tables.runs
     query = (
         select(runs.c.venue, func.max(runs.c.as_of).label("as_of"))
         .where(runs.c.venue.is_not(None), runs.c.as_of.is_not(None))
+        .where(runs.c.started_at >= _last_day(ledger))
         .group_by(runs.c.venue)
     )
     return {row["venue"]: row["as_of"] for row in ledger.mappings(query)}
+
+
+def _last_day(ledger: Ledger) -> datetime:
+    """A day before the newest run: what a page counts must not grow with the desk's history."""
+    newest = load_run_lines(ledger, 1)
+    return (newest[0].started_at if newest else utc_now()) - timedelta(days=1)
 
 
 class OperationsPage:
@@ -266,7 +276,7 @@ def _run_row(run: RunLine) -> list[Cell]:
 
 
 def _cycles_heading(cycles: Sequence[CycleLine]) -> Html:
-    title = heading("Cycles", "seconds from the first run's start to the last one's end")
+    title = heading("Trading cycles", "from the first run's start to the last one's end")
     if cycles:
         return title
     return title + empty("A bar for each cycle shows here once one has ended.", name="cycles")

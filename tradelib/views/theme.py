@@ -68,6 +68,7 @@ TEMPLATE = go.layout.Template(
         "xaxis": {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID},
         "yaxis": {
             "automargin": True,
+            "title": {"standoff": 12},
             "gridcolor": _GRID,
             "zerolinecolor": _GRID,
             "linecolor": _GRID,
