@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -48,36 +48,14 @@ def trading_cycle(home: str, cycle: str | None = None) -> State[None]:
     A cycle that starts late or finds another one at work is skipped, not queued: its candles
     are the next cycle's too.
     """
-    settings = load_settings(home)
-    cycle = cycle or new_cycle_id()
-    configure_logging(settings, cycle)
-    late = _seconds_late()
-    if late > MAX_LATENESS_SECONDS:
-        return _skipped(f"{late:.0f} s late")
-    try:
-        with _exclusive(settings, "cycle"):
-            return _run_cycle(settings, cycle)
-    except Busy:
-        return _skipped("another cycle is at work")
+    return _alone(home, cycle, _run_cycle)
 
 
 @flow(name="reconcile_orders", task_runner=ThreadPoolTaskRunner(max_workers=1))
 def reconcile_orders(home: str, cycle: str | None = None) -> State[None]:
     """Make the books equal to every venue that bots use; skipped while a cycle is at work, which
     reconciles at its end."""
-    settings = load_settings(home)
-    cycle = cycle or new_cycle_id()
-    configure_logging(settings, cycle)
-    late = _seconds_late()
-    if late > MAX_LATENESS_SECONDS:
-        return _skipped(f"{late:.0f} s late")
-    try:
-        with _exclusive(settings, "cycle"):
-            venues = venues_in_use(settings, open_ledger(settings))
-            failures = [_why(_reconcile(settings, venue, cycle)) for venue in venues]
-            return _finished([why for why in failures if why])
-    except Busy:
-        return _skipped("a cycle is at work and reconciles at its end")
+    return _alone(home, cycle, _run_reconciliation)
 
 
 @flow(name="halt_trading")
@@ -87,6 +65,31 @@ def halt_trading(home: str, reason: str) -> None:
     configure_logging(settings)
     halt = set_halt(open_ledger(settings), reason)
     log.warning("trading is halted: %s", halt.reason)
+
+
+def _alone(
+    home: str, cycle: str | None, work: Callable[[DeskSettings, str], State[None]]
+) -> State[None]:
+    """Do the work unless this run starts late or another one has the desk."""
+    settings = load_settings(home)
+    cycle = cycle or new_cycle_id()
+    configure_logging(settings, cycle)
+    late = _seconds_late()
+    if late > MAX_LATENESS_SECONDS:
+        return _skipped(f"{late:.0f} s late")
+    try:
+        with _exclusive(settings):
+            return work(settings, cycle)
+    except Busy:
+        return _skipped("another cycle is at work")
+
+
+def _run_reconciliation(settings: DeskSettings, cycle: str) -> State[None]:
+    ledger = open_ledger(settings)
+    venues = venues_in_use(settings, ledger)
+    ledger.close()
+    failures = [_why(_reconcile(settings, venue, cycle)) for venue in venues]
+    return _finished([why for why in failures if why])
 
 
 def _run_cycle(settings: DeskSettings, cycle: str) -> State[None]:
@@ -162,10 +165,10 @@ def _seconds_late() -> float:
 
 
 @contextmanager
-def _exclusive(settings: DeskSettings, name: str) -> Iterator[None]:
+def _exclusive(settings: DeskSettings) -> Iterator[None]:
     """A lock that the system releases when its holder dies, unlike a concurrency slot kept in a
     database."""
-    path = settings.home / "run" / f"{name}.lock"
+    path = settings.home / "run" / "cycle.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(path, timeout=0):

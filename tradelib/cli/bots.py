@@ -7,18 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tradelib.cli.app import (
-    AsJson,
-    Home,
-    bots_app,
-    make_table,
-    out,
-    parse_pairs,
-    print_json,
-    settings_for,
-)
+from tradelib.cli.common import AsJson, Home, make_table, out, parse_pairs, print_json, settings_for
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.settings import DeskSettings
+
+bots_app = typer.Typer(help="The bots: list, add, edit, start, stop.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The bot's name.")]
 Params = Annotated[

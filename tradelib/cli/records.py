@@ -7,13 +7,15 @@ from typing import Annotated, Any
 import typer
 from rich.tree import Tree
 
-from tradelib.cli.app import AsJson, Home, Limit, app, make_table, out, print_json, settings_for
+from tradelib.cli.common import AsJson, Home, Limit, make_table, out, print_json, settings_for
 from tradelib.errors import DeskError
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import Ledger, open_ledger
 
+records_app = typer.Typer()
 
-@app.command()
+
+@records_app.command()
 def orders(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> None:
     """Orders, newest first."""
     from tradelib.trading.orders import load_orders
@@ -33,7 +35,7 @@ def orders(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> Non
     out.print(table if found else "No orders yet.")
 
 
-@app.command()
+@records_app.command()
 def fills(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> None:
     """Fills, newest first."""
     from tradelib.trading.orders import load_fills
@@ -52,7 +54,7 @@ def fills(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> None
     out.print(table if found else "No fills yet.")
 
 
-@app.command()
+@records_app.command()
 def positions(home: Home = None, as_json: AsJson = False) -> None:
     """Each bot's position: the sum of its fills, priced at the last stored candle."""
     settings = settings_for(home)
@@ -95,7 +97,7 @@ def _positions(settings: DeskSettings, ledger: Ledger) -> list[dict[str, Any]]:
     return found
 
 
-@app.command()
+@records_app.command()
 def runs(home: Home = None, as_json: AsJson = False, limit: Limit = 30) -> None:
     """Runs of notebooks, newest first."""
     from tradelib.trading.runs import load_runs
@@ -111,7 +113,7 @@ def runs(home: Home = None, as_json: AsJson = False, limit: Limit = 30) -> None:
     out.print(table if found else "No runs yet.")
 
 
-@app.command()
+@records_app.command()
 def show(
     record: Annotated[
         str, typer.Argument(metavar="ID", help="Of an order, fill, decision or run.")
@@ -148,7 +150,7 @@ def show(
     out.print(tree, soft_wrap=True)
 
 
-@app.command()
+@records_app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """What runs, what is open, and whether trading is halted."""
     settings = settings_for(home)
