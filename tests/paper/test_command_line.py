@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
+import ccxt
 import pytest
 
 from tests.conftest import require
@@ -136,3 +140,25 @@ def test_the_arguments_make_the_configuration(tmp_path: Path) -> None:
     assert (config.seed, config.speed, config.accounts[0].name) == (5, 60, "a")
     assert config.files == (Path("a.csv"), Path("b.csv"))
     assert config.control_token not in repr(config)
+
+
+def test_the_settings_it_writes_open_the_exchange_to_a_plain_ccxt(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tradelib.paper", "--home", str(tmp_path / "h"), "--stepped"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            told = ""
+            while "errors as fine as live" not in told:
+                line = running.stdout.readline()
+                assert line, told
+                told += line
+            file = tmp_path / "h" / "ccxt.json"
+            settings = json.loads(file.read_text())
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+            assert settings["secret"] not in told
+            exchange = ccxt.binance(settings)
+            exchange.exceptions["exact"].update(exchange.exceptions["spot"]["exact"])
+            assert exchange.create_order("BTC/USDT", "market", "buy", 0.01)["status"] == "closed"
+            with pytest.raises(ccxt.InsufficientFunds):
+                exchange.create_order("BTC/USDT", "market", "buy", 50)
+        finally:
+            running.terminate()

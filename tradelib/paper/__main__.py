@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from tradelib.paper.config import (
     OHLCVSource,
     PaperAccount,
     PaperConfig,
+    ccxt_settings,
     new_token,
     read_accounts,
     write_private,
@@ -32,10 +34,11 @@ Paper exchange at {url}, market time {time}
   secrets  {secrets}
   control  {url}/paper/status, header X-Paper-Token from {token}
 
-Any ccxt program can trade here:
-  from tradelib.paper import ccxt_settings
-  exchange = ccxt.binance(ccxt_settings({url!r}, {key!r}, SECRET, ccxt.binance))
+Any ccxt program can trade here, in any of its languages; the settings are JSON:
+  exchange = ccxt.binance(json.load(open({settings!r})))
+  exchange.exceptions["exact"].update(exchange.exceptions["spot"]["exact"])  # errors as fine as live
 """
+SETTINGS_FILE = "ccxt.json"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,6 +105,9 @@ def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: P
     token_file = config.home / TOKEN_FILE
     write_private(token_file, config.control_token + "\n")
     accounts: tuple[PaperAccount, ...] = config.accounts or read_accounts(accounts_file)
+    settings_file = config.home / SETTINGS_FILE
+    settings = ccxt_settings(url, accounts[0].key, accounts[0].secret)
+    write_private(settings_file, json.dumps(settings, indent=2) + "\n")
     first, last = exchange.tape.market.span
     text = _WELCOME.format(
         url=url,
@@ -115,7 +121,7 @@ def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: P
         accounts=", ".join(f"{each.name} (key {each.key})" for each in accounts),
         secrets=accounts_file,
         token=token_file,
-        key=accounts[0].key,
+        settings=str(settings_file),
     )
     print(text, flush=True)
 
