@@ -147,7 +147,7 @@ def test_the_settings_it_writes_open_the_exchange_to_a_plain_ccxt(tmp_path: Path
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:
             told = ""
-            while "errors as fine as live" not in told:
+            while "# fine errors" not in told:
                 line = running.stdout.readline()
                 assert line, told
                 told += line

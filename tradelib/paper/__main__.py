@@ -36,7 +36,7 @@ Paper exchange at {url}, market time {time}
 
 Any ccxt program can trade here, in any of its languages; the settings are JSON:
   exchange = ccxt.binance(json.load(open({settings!r})))
-  exchange.exceptions["exact"].update(exchange.exceptions["spot"]["exact"])  # errors as fine as live
+  exchange.exceptions["exact"].update(exchange.exceptions["spot"]["exact"])  # fine errors
 """
 SETTINGS_FILE = "ccxt.json"
 
