@@ -60,7 +60,7 @@ def fills_table(
     pages = load_pages(ledger, (order.run for order in known.values()))
     deciders = load_decision_pages(ledger, (order.decision for order in known.values()))
     columns = (
-        "at (UTC)", "symbol", "side", "amount (base)", "price", "cost (quote)", "fee",
+        "market time (UTC)", "symbol", "side", "amount (base)", "price", "cost (quote)", "fee",
         "trade", "order", "decision",
     )  # fmt: skip
     rows = (_fill_row(fill, known.get(fill.client_id or ""), pages, deciders) for fill in fills)
@@ -93,7 +93,9 @@ def events_table(ledger: Ledger, client_id: str) -> Html:
         [moment(event["at"]), status_word(event["status"]), prose(event["detail"])]
         for event in ledger.mappings(query)
     )
-    return table("order-events", ("at (UTC)", "status", "detail"), rows, empty="No events.")
+    return table(
+        "order-events", ("at (UTC, wall clock)", "status", "detail"), rows, empty="No events."
+    )
 
 
 def decisions_table(
