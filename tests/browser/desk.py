@@ -30,15 +30,23 @@ class LookedAtDesk:
         self.trading.step()
         self.trading.run_cycle()
 
+    def let_time_pass(self, candles: int = 40) -> None:
+        """Candles that nobody decides on, each reconciled, so that the equity has a curve."""
+        for _ in range(candles):
+            self.trading.step()
+            self.trading.reconcile()
+
 
 @contextmanager
 def open_looked_at_desk(home: Path) -> Iterator[LookedAtDesk]:
-    """A desk after two cycles, in which its bot bought."""
+    """A desk whose bot bought in the second of three cycles, a while before the third."""
     with paper_desk(home, files=[entry_file(home)]) as trading:
         trading.reconcile()
         trading.run_cycle()
         with Supervisor(trading.settings, [_impatient(voila(trading.settings))]) as services:
             desk = LookedAtDesk(trading, services.running["voila"])
+            desk.run_cycle()
+            desk.let_time_pass()
             desk.run_cycle()
             yield desk
 

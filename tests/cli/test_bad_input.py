@@ -118,9 +118,7 @@ def test_a_wrong_key_fails_the_cycle_with_one_sentence(home):
 def test_a_home_that_cannot_be_made_is_named(home):
     blocked = home / "file"
     blocked.write_text("")
-    assert_refused(
-        desk_command("up", "--cycles", 1, home=blocked / "desk"), str(blocked), "--home"
-    )
+    assert_refused(desk_command("up", "--cycles", 1, home=blocked / "desk"), str(blocked), "--home")
     assert_refused(desk_command("halt", "x", home=blocked / "desk"), str(blocked), "--home")
 
 

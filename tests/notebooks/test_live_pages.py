@@ -1,16 +1,20 @@
 """The live notebooks, run for real: what they do when scheduled, and that they only look when
 somebody opens them again."""
 
+from dataclasses import replace
+
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 from tests.desks import PaperDesk, paper_desk
 from tests.replays import entry_file
-from tradelib.errors import ReadOnly
+from tradelib.errors import InvalidInput, ReadOnly, RunFailed
 from tradelib.notebooks import open_desk
-from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS
-from tradelib.settings import load_settings
+from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS, Step, run_step
+from tradelib.settings import NOTEBOOKS, load_settings
+from tradelib.trading.bots import load_bot, update_bot
 from tradelib.trading.chain import find_chain
 from tradelib.trading.decisions import load_decision
 from tradelib.trading.halts import halt_trading
@@ -65,10 +69,6 @@ def test_an_opened_page_computes_the_score_that_was_recorded(traded: PaperDesk):
 
 
 def test_a_later_edit_of_the_bot_does_not_change_what_a_page_shows(traded: PaperDesk):
-    from dataclasses import replace
-
-    from tradelib.trading.bots import load_bot, update_bot
-
     run = newest(traded, SIGNALS)
     before = load_bot(traded.ledger, run.bot)
     update_bot(traded.ledger, replace(before, parameters={**before.parameters, "rsi_window": 5}))
@@ -113,3 +113,36 @@ def test_a_read_only_environment_closes_the_ledger_to_writers(traded: PaperDesk,
     ledger = open_ledger(load_settings(traded.settings.home))
     with pytest.raises(ReadOnly):
         halt_trading(ledger, "from a page")
+
+
+def test_a_page_without_anything_to_show_says_so_in_one_sentence(home):
+    open_ledger(load_settings(home), migrate=True).close()
+    page = nbformat.read(NOTEBOOKS / "live" / "40_reconcile_orders.ipynb", as_version=4)
+    with pytest.raises(CellExecutionError, match="start the desk with `desk up`"):
+        NotebookClient(page, timeout=60, kernel_name="python3").execute(
+            env={"DESK_HOME": str(home), "PATH": ""}
+        )
+    (error,) = [
+        output
+        for cell in page.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "error"
+    ]
+    assert error.ename == "InvalidInput"
+    assert len(error.traceback) == 1
+
+
+def test_a_failed_run_opened_again_tells_why_it_failed(home):
+    settings = load_settings(home)
+    ledger = open_ledger(settings, migrate=True)
+    parameters = {
+        "venue": "nowhere",
+        "symbols": ["BTC/USD"],
+        "timeframe": "1h",
+        "as_of": "2026-01-01T00:00:00Z",
+    }
+    with pytest.raises(RunFailed) as failed:
+        run_step(settings, ledger, Step(FETCH, parameters, "nowhere"), None)
+    desk = open_desk(failed.value.run)
+    with pytest.raises(InvalidInput, match=r"failed and has nothing to show: .*nowhere"):
+        desk.fetch_candles("nowhere", [], "", "")

@@ -55,9 +55,13 @@ def test_what_is_no_money_is_not_written(ledger, bad):
 
 
 def test_a_transaction_that_fails_leaves_nothing_behind(ledger):
-    with pytest.raises(RuntimeError, match="half way"), ledger.write() as books:
-        save_balance(books, Balance("v", "BTC", Decimal(1), Decimal(0), Decimal(0), NOW))
-        raise RuntimeError("half way")
+    def stop_half_way():
+        with ledger.write() as books:
+            save_balance(books, Balance("v", "BTC", Decimal(1), Decimal(0), Decimal(0), NOW))
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        stop_half_way()
     with ledger.read() as books:
         assert find_balance(books, "v", "BTC") is None
 

@@ -173,6 +173,8 @@ class Desk:
     def _result(self, notebook: str) -> dict[str, Any]:
         """The recorded result of this page's run, else of the newest run of the notebook."""
         run = self.run or latest_run(self.ledger, notebook)
+        if run is not None and run.outcome == Outcome.FAILED:
+            raise InvalidInput(f"Run {run.id} failed and has nothing to show: {run.reason}.")
         if run is None or run.result is None:
             raise InvalidInput(
                 f"There is no finished run of {notebook} to show; start the desk with `desk up`."
@@ -221,12 +223,30 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
     if live:
         configure_logging(settings)
     ledger = open_ledger(settings, read_only=not live)
+    if not live:
+        _tell_errors_plainly()
     if not run:
         return Desk(settings, ledger, None, live=False)
     record = load_run(ledger, run)
     if live and not _may_act(record):
         raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
     return Desk(settings, ledger, record, live=live)
+
+
+def _tell_errors_plainly() -> None:
+    """In a page that somebody looks at, the desk's own errors are sentences without a traceback."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    if shell is None:
+        return
+
+    def tell(_shell: Any, kind: type, error: BaseException, _tb: Any, tb_offset: Any = None) -> Any:
+        lines = [f"{kind.__name__}: {error}"]
+        shell._showtraceback(kind, error, lines)
+        return lines
+
+    shell.set_custom_exc((DeskError,), tell)
 
 
 def _is_live_kernel(run: str) -> bool:
