@@ -61,11 +61,17 @@ TEMPLATE = go.layout.Template(
         "colorway": SERIES,
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "margin": {"l": 70, "r": 20, "t": 40, "b": 36},
+        "margin": {"l": 70, "r": 20, "t": 40, "b": 48},
         "hovermode": "x unified",
         "hoverlabel": {"font": {"family": FONT}},
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID},
+        "xaxis": {
+            "automargin": True,
+            "title": {"standoff": 22},  # below the two lines that a date's label may have
+            "gridcolor": _GRID,
+            "zerolinecolor": _GRID,
+            "linecolor": _GRID,
+        },
         "yaxis": {
             "automargin": True,
             "title": {"standoff": 12},
