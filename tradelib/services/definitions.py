@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tradelib.errors import InvalidInput, StorageFailed
-from tradelib.services.service import FileProbe, HttpProbe, Service
+from tradelib.services.service import LOOPBACK, FileProbe, HttpProbe, Service
 from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
 
 # Seconds without a browser after which a page's kernel ends, and between two looks.
@@ -68,7 +68,18 @@ def prefect_server(settings: DeskSettings) -> Service:
     """
     return Service(
         name="prefect",
-        command=_python("prefect", "server", "start", "--host", "127.0.0.1", "--port", "{port}"),
+        # As `prefect server start` runs it, with `prefect_app` before it.
+        command=_python(
+            "uvicorn",
+            "--factory",
+            "tradelib.services.prefect_app:make_app",
+            "--host",
+            LOOPBACK,
+            "--port",
+            "{port}",
+            "--log-level",
+            "warning",
+        ),
         port=settings.ports.prefect,
         ready=HttpProbe("/api/health"),
         link="/dashboard",
