@@ -52,7 +52,7 @@ def test_a_page_of_another_origin_can_neither_ask_nor_command(server: Running) -
 def test_events_flow_to_prefects_own_pages_and_programs_alone(server: Running) -> None:
     stream = f"{server.url.replace('http', 'ws')}/api/events/in"
     for refused in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
-        with pytest.raises(InvalidStatus, match="HTTP 40[03]"):
+        with pytest.raises(InvalidStatus, match=r"HTTP 40[03]"):
             connect(stream, additional_headers=refused, proxy=None)
     for origin in (None, server.url):
         with connect(stream, origin=origin, proxy=None) as socket:

@@ -1,4 +1,4 @@
-"""Prefect's server for this machine alone: `uvicorn --factory tradelib.services.prefect_app:make_app`.
+"""Prefect's server for this machine alone, for `uvicorn --factory`.
 
 Prefect asks nobody who they are, and what it is asked to do can trade. Listening on loopback does
 not keep a browser's other pages out: one may point a name of its own at 127.0.0.1, or send what
