@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from tradelib.notebooks.cycle import (
 from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
 from tradelib.paper.config import read_accounts
 from tradelib.settings import PROJECT, DeskSettings, load_settings
+from tradelib.trading.arming import arm_venue
 from tradelib.trading.bots import Bot, load_bots
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.execution import Execution, execute_decision
@@ -75,7 +76,7 @@ class PaperDesk:
             id=f"run-{bot.name}-{now:%Y%m%dT%H%M}", cycle=None, notebook="test", bot=bot.name,
             notebook_hash="", venue=bot.venue, parameters={}, as_of=now, git_commit=None,
             git_clean=None, lock_hash=None, host="test", kernel="none", token_hash="",
-            started_at=utc_now(), outcome=Outcome.SUCCEEDED,
+            started_at=utc_now(), outcome=Outcome.RUNNING,
         )  # fmt: skip
         start_run(self.ledger, run)
         return record_decision(
@@ -155,6 +156,8 @@ def paper_desk(
         point_venue(home, market.venue, handle.url)
         settings = load_settings(home)
         ledger = open_ledger(settings, migrate=True)
+        # Named by its address and not as a service of a running desk, it counts as elsewhere.
+        arm_venue(ledger, market.venue, timedelta(days=1))
         yield PaperDesk(settings, ledger, handle, market)
         ledger.close()
         prepared.ledger.close()

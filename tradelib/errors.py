@@ -12,7 +12,6 @@
     │   └── RunFailed              a notebook's cell failed, or its time ran out
     ├── UnresolvedError        an order may or may not exist; look it up, never resend blindly
     └── StopError              the desk must not go on
-        ├── Halted                 trading is halted, or the halt cannot be read
         ├── AuthenticationFailed   the venue refuses the keys
         ├── ReadOnly               this page may look, and never touch
         └── StorageFailed          the ledger, candles or pages cannot be read or written
@@ -92,10 +91,6 @@ class UnresolvedError(DeskError):
 
 class StopError(DeskError):
     """The desk must not go on without a person."""
-
-
-class Halted(StopError):
-    """Trading is halted."""
 
 
 class AuthenticationFailed(StopError):

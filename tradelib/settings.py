@@ -1,6 +1,6 @@
 """What a desk is told: one folder, one `desk.toml` in it, and the environment.
 
-Order of precedence: environment (`DESK_LEDGER_URL`, `DESK_LIMITS__MAX_ORDER_NOTIONAL`, …),
+Order of precedence: environment (`DESK_LEDGER_URL`, `DESK_LIMITS__MAX_TRADES_PER_DAY`, …),
 then `<home>/desk.toml`, then the defaults below. Nothing here holds a key: a venue names where
 its keys are, and `tradelib.venue.keys` reads them when a client is made.
 """
@@ -12,7 +12,6 @@ import tomllib
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -28,6 +27,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
 DEFAULT_HOME = PROJECT / ".desk"
 SETTINGS_FILE = "desk.toml"
+SERVICE_PREFIX = "service:"
 
 
 def _exact(value: Any) -> Any:
@@ -49,16 +49,17 @@ class NotionalRange(_Frozen):
     max: Money = Decimal("10000")
 
 
+_ORDER_NOTIONAL = {
+    "default": NotionalRange(),
+    "BTC": NotionalRange(min=Decimal("0.0005"), max=Decimal("0.5")),
+    "ETH": NotionalRange(min=Decimal("0.005"), max=Decimal("5")),
+}
+
+
 class LimitSettings(_Frozen):
     """What the desk refuses to do. Shares are fractions of the account's equity."""
 
-    order_notional: dict[str, NotionalRange] = Field(
-        default_factory=lambda: {
-            "default": NotionalRange(),
-            "BTC": NotionalRange(min=Decimal("0.0005"), max=Decimal("0.5")),
-            "ETH": NotionalRange(min=Decimal("0.005"), max=Decimal("5")),
-        }
-    )
+    order_notional: dict[str, NotionalRange] = Field(default_factory=dict, validate_default=True)
     max_position_share: Money = Decimal("0.30")
     max_open_positions: int = Field(default=10, ge=1)
     max_trades_per_day: int = Field(default=50, ge=0)
@@ -67,6 +68,12 @@ class LimitSettings(_Frozen):
     max_candle_age: float = Field(
         default=2.0, gt=0, description="age of the last closed candle, in timeframes"
     )
+
+    @field_validator("order_notional", mode="after")
+    @classmethod
+    def _with_defaults(cls, given: dict[str, NotionalRange]) -> dict[str, NotionalRange]:
+        """What a user leaves out keeps its default: 250 is no sensible bound for bitcoins."""
+        return _ORDER_NOTIONAL | given
 
     def notional_for(self, quote: str) -> NotionalRange:
         """The allowed order values in currency `quote`."""
@@ -92,10 +99,9 @@ class VenueSettings(_Frozen):
 
     @property
     def is_local(self) -> bool:
-        """Whether its orders stay on this machine."""
-        if (self.rest_url or "").startswith("service:"):
-            return True
-        return urlsplit(self.rest_url or "").hostname in ("127.0.0.1", "localhost", "::1")
+        """Whether it is the desk's own exchange. A URL on loopback is not enough: a tunnel to a
+        real exchange has one too."""
+        return (self.rest_url or "").startswith(SERVICE_PREFIX)
 
 
 class PortSettings(_Frozen):

@@ -7,9 +7,10 @@ from decimal import Decimal
 import pytest
 
 from tests.desks import PaperDesk, paper_desk
-from tradelib.errors import StorageFailed, UnresolvedError
+from tradelib.errors import ReadOnly, StorageFailed, UnresolvedError
 from tradelib.settings import LimitSettings
 from tradelib.trading.accounts import load_balances
+from tradelib.trading.bots import load_bots
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.orders import (
@@ -22,6 +23,7 @@ from tradelib.trading.orders import (
     load_orders,
 )
 from tradelib.trading.positions import load_position
+from tradelib.trading.runs import Outcome, finish_run
 
 
 @pytest.fixture
@@ -124,6 +126,62 @@ def test_a_limit_denies_the_order_and_the_refusal_is_recorded(desk: PaperDesk, l
     assert named in [refusal.limit_name for refusal in done.refusals]
     assert sorted(map(str, desk.execute(decision).refusals)) == sorted(map(str, done.refusals))
     assert load_fills(desk.ledger) == []
+
+
+def test_a_position_larger_than_the_largest_order_can_be_sold(desk: PaperDesk):
+    for _ in range(2):
+        desk.trade(Action.BUY)
+    limits = LimitSettings(order_notional={"default": {"max": "1100"}})
+    desk = replace(desk, settings=desk.settings.model_copy(update={"limits": limits}))
+    assert desk.execute(desk.decide(Action.SELL, "1")).order.status == OrderStatus.FILLED
+
+
+def test_fills_that_are_not_booked_yet_still_count_against_the_limits(desk: PaperDesk, monkeypatch):
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order_trades", lambda *_: [])
+    assert desk.trade(Action.BUY, "0.25").order.status == OrderStatus.FILLED
+    again = desk.trade(Action.BUY, "0.25")
+    assert [refusal.limit_name for refusal in again.refusals] == ["OneAtATime", "PositionShare"]
+    other = next(bot for bot in load_bots(desk.ledger) if bot.name != desk.bot.name)
+    limits = LimitSettings(min_cash_share="0.6")
+    desk = replace(desk, settings=desk.settings.model_copy(update={"limits": limits}))
+    theirs = desk.execute(desk.decide(Action.BUY, "0.2", other))
+    assert [refusal.limit_name for refusal in theirs.refusals] == ["CashReserve"]
+
+
+def test_a_bot_waits_for_its_unresolved_order(desk: PaperDesk, monkeypatch):
+    venue = desk.venue()
+
+    def lose(*_):
+        raise UnresolvedError("the answer was lost")
+
+    monkeypatch.setattr(venue, "submit_market_order", lose)
+    desk.execute(desk.decide(Action.BUY), venue)
+    desk.step()
+    denied = desk.execute(desk.decide(Action.BUY))
+    assert [refusal.limit_name for refusal in denied.refusals] == ["OneAtATime"]
+
+
+def test_a_process_that_was_held_up_does_not_send(desk: PaperDesk, monkeypatch):
+    monkeypatch.setattr("tradelib.trading.execution.SEND_WITHIN", timedelta(seconds=-1))
+    order = desk.execute(desk.decide(Action.BUY)).order
+    assert order.status == OrderStatus.REJECTED
+    assert "not sent" in order.reason
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+def test_a_kernel_that_outlived_its_run_places_no_order(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    finish_run(desk.ledger, decision.run, Outcome.FAILED, reason="it took too long")
+    with pytest.raises(ReadOnly, match="is not running"):
+        desk.execute(decision)
+    assert load_orders(desk.ledger) == []
+
+
+def test_limits_that_a_user_leaves_out_keep_their_defaults():
+    limits = LimitSettings(order_notional={"USDT": {"max": "250"}})
+    assert limits.notional_for("USDT").max == 250
+    assert limits.notional_for("BTC").max == Decimal("0.5")
+    assert limits.notional_for("EUR").max == 10_000
 
 
 def test_a_stale_candle_denies_the_order(desk: PaperDesk):

@@ -1,5 +1,6 @@
 """After reconciliation the books equal the venue to the last digit, or say where they do not."""
 
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -9,13 +10,17 @@ from hypothesis import strategies as st
 
 from tests.desks import PaperDesk, paper_desk
 from tradelib.clock import utc_now
+from tradelib.errors import UnresolvedError
 from tradelib.trading import tables
 from tradelib.trading.accounts import load_balances, load_equity
 from tradelib.trading.decisions import Action
 from tradelib.trading.execution import book_trades
-from tradelib.trading.incidents import load_incidents
+from tradelib.trading.incidents import load_incidents, open_incident
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
-from tradelib.trading.reconciliation import VISIBILITY_LAG, compare_balances
+from tradelib.trading.reconciliation import compare_balances
+from tradelib.venue import Venue, VenueStatus
+
+LAG = timedelta(seconds=60)  # longer than any venue here may hide an order
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def forget_answer(desk: PaperDesk, order, status: OrderStatus):
             .where(tables.orders.c.client_id == order.client_id)
             .values(
                 status=status, filled=Decimal(0), cost=Decimal(0), venue_order_id=None,
-                fills_complete=1, updated_at=utc_now() - 2 * VISIBILITY_LAG,
+                fills_complete=1, updated_at=utc_now() - 2 * LAG,
             )
         )  # fmt: skip
         for balance in load_balances(desk.ledger, desk.market.venue):
@@ -81,35 +86,148 @@ def test_an_order_pending_in_the_books_and_filled_at_the_venue_is_right_after_on
 
 
 def test_an_order_on_its_way_is_left_alone(desk):
+    order = desk.execute(desk.decide(Action.BUY), losing(desk)).order
+    with desk.ledger.write() as books:
+        books.execute(tables.orders.update().values(status=OrderStatus.SUBMITTED))
+    assert desk.reconcile().discrepancies == ()
+    assert load_orders(desk.ledger)[0].status == OrderStatus.SUBMITTED
+    assert order.client_id not in [o["clientOrderId"] for o in desk.ccxt().fetch_orders("BTC/USDT")]
+
+
+def test_an_answer_that_nobody_booked_is_found_through_the_balances(desk):
     order = desk.execute(desk.decide(Action.BUY)).order
     forget_answer(desk, order, OrderStatus.SUBMITTED)
     backdate(desk, order.client_id, timedelta(0))
     report = desk.reconcile()
-    assert load_orders(desk.ledger)[0].status == OrderStatus.SUBMITTED
-    assert report.discrepancies == ()
+    assert report.agrees
+    assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
 
 
 def test_an_order_that_never_reached_the_venue_is_closed_only_after_its_visibility_lag(
-    desk, monkeypatch
+    desk,
 ):
-    monkeypatch.setattr(desk.paper.exchange.engine, "next_order", 5)
-    venue = desk.venue()
-    venue.submit_market_order = lambda *_: (_ for _ in ()).throw(_lost())
-    order = desk.execute(desk.decide(Action.BUY), venue).order
+    order = desk.execute(desk.decide(Action.BUY), losing(desk)).order
     assert order.status == OrderStatus.UNRESOLVED
     assert kinds(desk.reconcile()) == [("order unresolved", False)]
     assert len(load_incidents(desk.ledger, open_only=True)) == 1
-    backdate(desk, order.client_id, 2 * VISIBILITY_LAG)
+    backdate(desk, order.client_id, 2 * LAG)
     report = desk.reconcile()
     assert report.agrees
     assert load_orders(desk.ledger)[0].status == OrderStatus.REJECTED
     assert load_incidents(desk.ledger, open_only=True) == []
 
 
-def _lost():
-    from tradelib.errors import UnresolvedError
+def losing(desk: PaperDesk):
+    """A venue client whose requests go nowhere, without an answer."""
+    venue = desk.venue()
 
-    return UnresolvedError("connection reset")
+    def lose(*_):
+        raise UnresolvedError("connection reset")
+
+    venue.submit_market_order = lose
+    return venue
+
+
+def test_an_order_given_up_that_turns_up_late_is_taken_back_with_its_fills(desk):
+    order = desk.execute(desk.decide(Action.BUY), losing(desk)).order
+    backdate(desk, order.client_id, LAG)
+    desk.reconcile()
+    assert load_orders(desk.ledger)[0].status == OrderStatus.REJECTED
+    desk.step()
+    desk.venue().submit_market_order(order.symbol, "buy", order.amount, order.client_id)
+    report = desk.reconcile()
+    assert ("late order", True) in kinds(report)
+    assert report.agrees
+    late = load_orders(desk.ledger)[0]
+    assert (late.status, late.filled) == (OrderStatus.FILLED, order.amount)
+    assert {fill.client_id for fill in load_fills(desk.ledger)} == {order.client_id}
+    assert desk.reconcile().discrepancies == ()
+
+
+def test_an_order_whose_fills_the_venue_does_not_list_is_an_open_incident(desk, monkeypatch):
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order_trades", lambda *_: [])
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_trades_since", lambda *_: [])
+    order = desk.execute(desk.decide(Action.BUY)).order
+    assert desk.reconcile().agrees  # it may be on its way
+    backdate(desk, order.client_id, LAG)
+    report = desk.reconcile()
+    assert ("fills missing", False) in kinds(report)
+    assert kinds(report).count(("balance differs", False)) == 2
+    monkeypatch.undo()
+    monkeypatch.setenv("DESK_HOME", str(desk.settings.home))
+    assert desk.reconcile().agrees
+    assert load_incidents(desk.ledger, open_only=True) == []
+
+
+def test_a_state_that_cannot_be_is_an_incident_and_not_the_end_of_the_pass(desk, monkeypatch):
+    order = desk.execute(desk.decide(Action.BUY)).order
+    with desk.ledger.write() as books:
+        books.execute(tables.orders.update().values(status=OrderStatus.PARTIALLY_FILLED))
+    fetch = desk.venue().fetch_order
+    told = replace(
+        fetch(order.symbol, order.client_id, order.venue_order_id), status=VenueStatus.REJECTED
+    )
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_: told)
+    report = desk.reconcile()
+    assert ("venue contradicts itself", False) in kinds(report)
+    assert load_orders(desk.ledger)[0].status == OrderStatus.PARTIALLY_FILLED
+
+
+def test_a_reply_that_lags_changes_nothing(desk, monkeypatch):
+    order = desk.execute(desk.decide(Action.BUY)).order
+    with desk.ledger.write() as books:
+        books.execute(tables.orders.update().values(status=OrderStatus.PARTIALLY_FILLED))
+    fetch = desk.venue().fetch_order
+    told = replace(
+        fetch(order.symbol, order.client_id, order.venue_order_id),
+        status=VenueStatus.OPEN, filled=Decimal(0), cost=Decimal(0),
+    )  # fmt: skip
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_: told)
+    assert desk.reconcile().agrees
+    late = load_orders(desk.ledger)[0]
+    assert (late.status, late.filled) == (OrderStatus.PARTIALLY_FILLED, order.filled)
+
+
+def test_a_coin_without_a_price_stops_neither_orders_nor_reconciliation(desk, monkeypatch):
+    desk.ccxt().create_order("SOL/USDT", "market", "buy", 1)
+    desk.reconcile()
+    quotes = Venue.fetch_quotes
+
+    def without_sol(venue, symbols):
+        return quotes(venue, [symbol for symbol in symbols if symbol != "SOL/USDT"])
+
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_quotes", without_sol)
+    desk.step()
+    assert desk.execute(desk.decide(Action.BUY)).order.status == OrderStatus.FILLED
+    assert desk.reconcile().unpriced == ("SOL",)
+
+
+def test_a_foreign_trade_before_one_of_ours_is_found(desk):
+    desk.step()
+    desk.ccxt().create_order("BTC/USDT", "market", "buy", 0.01)
+    desk.execute(desk.decide(Action.BUY))
+    report = desk.reconcile()
+    assert ("foreign fill", True) in kinds(report)
+    assert report.agrees
+
+
+def test_a_foreign_trade_at_the_moment_of_opening_is_booked_once(home):
+    with paper_desk(home) as desk:
+        desk.ccxt().create_order("BTC/USDT", "market", "buy", 0.01)
+        desk.reconcile()
+        desk.ccxt().create_order("BTC/USDT", "market", "buy", 0.02)
+        report = desk.reconcile()
+        assert report.agrees
+        assert [fill.amount for fill in load_fills(desk.ledger)] == [Decimal("0.02")]
+
+
+def test_every_open_incident_is_counted_and_closed_however_many(desk):
+    with desk.ledger.write() as books:
+        for number in range(60):
+            open_incident(books, "foreign order", "paper", f"order-{number}", {})
+    assert len(load_incidents(desk.ledger, open_only=True)) == 60
+    desk.reconcile()
+    assert load_incidents(desk.ledger, open_only=True) == []
 
 
 def test_trades_of_somebody_else_are_booked_as_foreign_and_balances_agree(desk):

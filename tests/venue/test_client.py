@@ -23,7 +23,7 @@ from tradelib.errors import (
 from tradelib.paper.config import RateLimits
 from tradelib.settings import VenueSettings, load_settings
 from tradelib.venue import VenueStatus, load_keys, open_venue, save_keys
-from tradelib.venue.client import Venue
+from tradelib.venue.client import Venue, make_exchange
 from tradelib.venue.translate import redact, translated
 
 
@@ -106,6 +106,26 @@ def test_trades_are_walked_by_id_and_none_is_lost_at_a_page_edge(desk: PaperDesk
     ids = [trade.trade_id for trade in venue.fetch_trades_since("BTC/USDT", None)]
     assert len(ids) == len(set(ids)) >= 7
     assert [t.trade_id for t in venue.fetch_trades_since("BTC/USDT", ids[2])] == ids[3:]
+
+
+def test_no_address_of_an_exchange_is_left_where_it_was():
+    def leaves(tree):
+        if isinstance(tree, dict):
+            return [leaf for branch in tree.values() for leaf in leaves(branch)]
+        return [tree]
+
+    base = "http://127.0.0.1:9"
+    for name in ("binance", "coinbase", "kraken", "gate", "mexc", "whitebit", "okx", "bybit"):
+        exchange = make_exchange(name, VenueSettings(exchange=name, rest_url=base), None)
+        assert {leaf[: len(base)] for leaf in leaves(exchange.urls["api"])} == {base}
+
+
+def test_trades_without_numbers_for_ids_are_walked_by_time(desk: PaperDesk):
+    venue = desk.venue()
+    for number in range(3):
+        venue.submit_market_order("BTC/USDT", "buy", Decimal("0.001"), f"nd-time-{number}")
+    by_id = venue.fetch_trades_since("BTC/USDT", None)
+    assert venue._walk_by_time("BTC/USDT", by_id[0].at) == by_id
 
 
 def test_refusals_of_the_venue_are_definite(desk: PaperDesk):

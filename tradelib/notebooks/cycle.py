@@ -15,7 +15,7 @@ from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.notebooks.runner import run_notebook
 from tradelib.services.addresses import load_services
-from tradelib.settings import DeskSettings
+from tradelib.settings import SERVICE_PREFIX, DeskSettings
 from tradelib.trading.bots import Bot, load_bots, symbols_of
 from tradelib.trading.decisions import Action
 from tradelib.trading.ledger import Ledger
@@ -26,7 +26,6 @@ FETCH = "live/10_fetch_candles"
 SIGNALS = "live/20_generate_signals"
 EXECUTE = "live/30_execute_orders"
 RECONCILE = "live/40_reconcile_orders"
-SERVICE_PREFIX = "service:"
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def venues_in_use(
 
 def _is_up(settings: DeskSettings, venue: str) -> bool:
     chosen = settings.venues.get(venue)
-    if chosen is None or not (chosen.rest_url or "").startswith(SERVICE_PREFIX):
+    if chosen is None or not chosen.is_local:
         return True  # asking it will tell
     return (chosen.rest_url or "").removeprefix(SERVICE_PREFIX) in load_services(settings)
 

@@ -3,25 +3,25 @@ it ended."""
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
-import logging
 import os
 import re
 import secrets
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from tradelib.clock import utc_now
 from tradelib.errors import (
-    InvalidInput,
     RateLimited,
     RunFailed,
     StorageFailed,
@@ -42,7 +42,6 @@ KERNEL = "python3"
 _KERNEL_DIED = "its kernel died"
 _PASSING = (_KERNEL_DIED, VenueUnavailable.__name__, RateLimited.__name__)
 _SECRET_NAME = re.compile(r"(?i)(^|_)(key|secret|token|password)s?($|_)")
-_log = logging.getLogger(__name__)
 
 
 def run_notebook(
@@ -144,7 +143,8 @@ def _execute(
     """Run the page; the reason it failed or None, its recorded result, its cells' seconds."""
     reason = None
     try:
-        papermill.execute_notebook(
+        _in_own_event_loop(
+            papermill.execute_notebook,
             path,
             page,
             {**run.parameters, "run": run.id},
@@ -175,6 +175,20 @@ def _execute(
     if reason is None and result is None:
         reason = "it recorded no result"
     return reason, result, _timings(executed)
+
+
+def _in_own_event_loop(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
+    """Call with an event loop of its own. Jupyter keeps one in the context, and threads that
+    started with copies of one context would run the same loop at once."""
+
+    def run() -> None:
+        loop = ensure_event_loop()
+        try:
+            call(*arguments, **named)
+        finally:
+            loop.close()
+
+    contextvars.Context().run(run)
 
 
 def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[str, str]:
@@ -208,11 +222,3 @@ def _timings(executed: Any) -> dict[str, Any]:
         for place, cell in enumerate(executed.cells)
         if cell.cell_type == "code"
     }
-
-
-def find_notebooks(folder: str) -> list[str]:
-    """The notebooks of a folder by name, as run_notebook takes them."""
-    found = sorted((NOTEBOOKS / folder).glob("*.ipynb"))
-    if not found:
-        raise InvalidInput(f"There are no notebooks in {NOTEBOOKS / folder}.")
-    return [f"{folder}/{path.stem}" for path in found]

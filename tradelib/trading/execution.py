@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import (
     AuthenticationFailed,
     DeskError,
     RateLimited,
+    ReadOnly,
     RefusedError,
     UnresolvedError,
+    VenueUnavailable,
 )
 from tradelib.settings import LimitSettings
 from tradelib.trading import tables
@@ -32,6 +34,7 @@ from tradelib.trading.decisions import Action, Decision
 from tradelib.trading.halts import read_halt
 from tradelib.trading.ledger import Ledger, insert, rows
 from tradelib.trading.orders import (
+    LEGAL_CHANGES,
     UNSETTLED,
     ZERO,
     Fill,
@@ -40,14 +43,20 @@ from tradelib.trading.orders import (
     Side,
     change_order,
     client_order_id,
+    find_by_venue_id,
     find_order,
     insert_order,
     load_order,
+    revive_order,
     unknown_fills,
 )
 from tradelib.trading.positions import bot_position, is_dust
 from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
+from tradelib.trading.runs import Outcome
 from tradelib.venue import Instrument, Quote, Venue, VenueOrder, VenueStatus, VenueTrade
+
+# Longest time from recording an order to sending it. A venue's visibility lag is longer.
+SEND_WITHIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
@@ -104,6 +113,7 @@ def _record_order(
     """
     as_of = venue.fetch_time()
     with ledger.write() as books:
+        _require_running(books, run)
         known = find_order(books, client_order_id(decision.id))
         if known:
             return known, load_refusals(books, known.client_id), False
@@ -123,6 +133,13 @@ def _record_order(
                 )
             )
         return order, refusals, True
+
+
+def _require_running(books: Connection, run: str) -> None:
+    """A kernel that outlived its run, timed out or given up, records no order any more."""
+    outcome = books.execute(select(tables.runs.c.outcome).where(tables.runs.c.id == run)).scalar()
+    if outcome != Outcome.RUNNING:
+        raise ReadOnly(f"Run {run} is not running ({outcome}); it can place no order.")
 
 
 def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
@@ -169,10 +186,15 @@ def _size_order(
 
 
 def _fetch_prices(ledger: Ledger, venue: Venue, bot: Bot) -> dict[str, Quote]:
-    """Quotes of the bot's symbol and of all that the account holds."""
+    """Quotes of the bot's symbol and of all that the account holds and the venue quotes now."""
     held = {f"{b.asset}/{bot.quote}" for b in load_balances(ledger, venue.name) if b.booked}
     known = venue.fetch_instruments().keys()
-    return venue.fetch_quotes(sorted((held & known) | {bot.symbol}))
+    quotes = venue.fetch_quotes(sorted((held & known) | {bot.symbol}))
+    if bot.symbol not in quotes:
+        raise VenueUnavailable(
+            f"Venue {venue.name} has no bid and ask for {bot.symbol}; nothing is sent without."
+        )
+    return quotes
 
 
 def _portfolio(
@@ -186,20 +208,15 @@ def _portfolio(
     bids = {symbol: quote.bid for symbol, quote in prices.items()}
     equity = compute_equity(totals, bot.quote, bids)
     promised = _promised_orders(books, bot.venue)
-    spoken_for = sum((o.notional for o in promised if o.side == Side.BUY), ZERO)
-    promised_here = sum(
-        (o.notional for o in promised if o.side == Side.BUY and o.symbol == bot.symbol), ZERO
-    )
+    buying = [order for order in promised if order.side == Side.BUY]
+    promised_here = sum((_value(o) for o in buying if o.symbol == bot.symbol), ZERO)
     at_day_start = equity_at_day_start(books, bot.venue, as_of)
-    held = bot_position(books, bot.name, bot.symbol).amount
-    selling = sum(
-        (o.amount - o.filled for o in promised if o.bot == bot.name and o.side == Side.SELL), ZERO
-    )
     return Portfolio(
         as_of=as_of,
         equity=equity,
-        cash=totals.get(bot.quote, ZERO) - spoken_for,
-        held_amount=held - selling,
+        cash=totals.get(bot.quote, ZERO) - sum(map(_value, buying), ZERO),
+        held_amount=bot_position(books, bot.name, bot.symbol).amount,
+        orders_on_their_way=sum(order.bot == bot.name for order in promised),
         symbol_value=totals.get(bot.base, ZERO) * bids[bot.symbol] + promised_here,
         open_symbols=frozenset(
             symbol
@@ -214,20 +231,17 @@ def _portfolio(
     )
 
 
-_DUST_SHARE = Decimal("0.0005")
-
-
-def _is_position(totals: dict[str, Decimal], symbol: str, bid: Decimal, equity: Decimal) -> bool:
-    """Whether a holding is more than the dust that lot sizes and base fees leave behind."""
-    return totals.get(symbol.split("/")[0], ZERO) * bid > _DUST_SHARE * equity
-
-
 def _promised_orders(books: Connection, venue: str) -> list[Order]:
-    """Orders whose end is not known: their cash and coins are spoken for."""
-    query = select(tables.orders).where(
-        tables.orders.c.venue == venue, tables.orders.c.status.in_(UNSETTLED)
-    )
+    """Orders whose end is not known or whose fills are not all booked: their cash and coins are
+    spoken for, whatever the books say."""
+    open_still = or_(tables.orders.c.status.in_(UNSETTLED), tables.orders.c.fills_complete == 0)
+    query = select(tables.orders).where(tables.orders.c.venue == venue, open_still)
     return rows(books, query, Order)
+
+
+def _value(order: Order) -> Decimal:
+    """What an order takes from the cash at most, in quote currency."""
+    return max(order.notional, order.cost)
 
 
 def _count_orders_of_day(books: Connection, venue: str, as_of: datetime) -> int:
@@ -241,7 +255,14 @@ def _count_orders_of_day(books: Connection, venue: str, as_of: datetime) -> int:
 
 
 def _send(ledger: Ledger, venue: Venue, order: Order) -> Order:
-    """Send a recorded order, once, and record the answer."""
+    """Send a recorded order, once, and record the answer.
+
+    A process that was held up since it recorded the order does not send it: by the time it woke,
+    somebody may have found the order absent and given it up.
+    """
+    if utc_now() - order.created_at > SEND_WITHIN:
+        reason = f"not sent: more than {SEND_WITHIN.seconds} s had passed since it was recorded"
+        return _record_status(ledger, order, OrderStatus.REJECTED, reason)
     try:
         answer = venue.submit_market_order(order.symbol, order.side, order.amount, order.client_id)
     except UnresolvedError as error:
@@ -266,23 +287,31 @@ def record_answer(ledger: Ledger, order: Order, answer: VenueOrder) -> Order:
 
 
 def apply_venue_order(books: Connection, order: Order, answer: VenueOrder) -> Order:
-    """The order as the venue tells it. A status that the venue leaves open changes nothing but
-    the id, and a final status in the ledger is never taken back."""
-    if OrderStatus(order.status).final:
+    """The order as the venue tells it.
+
+    A status that cannot follow the ledger's changes nothing: what a venue said once and for all
+    is not taken back by a later or a stale word. Only an order that was given up as never
+    received comes back to life.
+    """
+    given_up = order.status == OrderStatus.REJECTED and order.venue_order_id is None
+    if OrderStatus(order.status).final and not given_up:
         return order
     changes: dict[str, object] = {"venue_order_id": answer.venue_order_id}
+    before = OrderStatus.UNRESOLVED if given_up else OrderStatus(order.status)
     if answer.status is VenueStatus.UNKNOWN:
         # An acknowledgement without a status: the order exists, its state is still to be read.
-        changes["status"] = (
-            OrderStatus.UNRESOLVED if order.status == OrderStatus.SUBMITTED else order.status
-        )
+        after = OrderStatus.UNRESOLVED if before is OrderStatus.SUBMITTED else before
     else:
-        changes["status"] = OrderStatus(answer.status.value)
+        after = OrderStatus(answer.status.value)
         changes["reason"] = None
+        if after is not before and after not in LEGAL_CHANGES[before]:
+            return order
+    changes["status"] = after
     if answer.filled is not None and answer.filled >= order.filled:
         changes["filled"] = answer.filled
         changes["cost"] = answer.cost if answer.cost is not None else order.cost
-    return change_order(books, order, **changes)
+    record = revive_order if given_up else change_order
+    return record(books, order, **changes)
 
 
 def _book_own_fills(ledger: Ledger, venue: Venue, order: Order) -> Order:
@@ -311,16 +340,12 @@ def book_trades(books: Connection, venue: str, trades: Sequence[VenueTrade]) -> 
 
 
 def _fill(books: Connection, venue: str, trade: VenueTrade) -> Fill:
-    owner = select(tables.orders.c.client_id).where(
-        tables.orders.c.venue == venue,
-        tables.orders.c.symbol == trade.symbol,
-        tables.orders.c.venue_order_id == trade.venue_order_id,
-    )
+    owner = find_by_venue_id(books, venue, trade.symbol, trade.venue_order_id)
     return Fill(
         venue=venue,
         symbol=trade.symbol,
         trade_id=trade.trade_id,
-        client_id=books.execute(owner).scalar(),
+        client_id=owner.client_id if owner else None,
         venue_order_id=trade.venue_order_id,
         side=Side(trade.side),
         amount=trade.amount,

@@ -62,7 +62,10 @@ def close_incidents(
     return books.execute(query.values(closed_at=utc_now(), repair=repair)).rowcount
 
 
-def load_incidents(ledger: Ledger, *, open_only: bool = False, limit: int = 50) -> list[Incident]:
+def load_incidents(
+    ledger: Ledger, *, open_only: bool = False, limit: int | None = None
+) -> list[Incident]:
+    """Incidents, newest first."""
     query = select(tables.incidents).order_by(tables.incidents.c.opened_at.desc()).limit(limit)
     if open_only:
         query = query.where(tables.incidents.c.closed_at.is_(None))

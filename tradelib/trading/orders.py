@@ -179,6 +179,16 @@ def change_order(books: Connection, order: Order, **changes: object) -> Order:
     return changed
 
 
+def revive_order(books: Connection, order: Order, **changes: object) -> Order:
+    """Record that the venue has an order which the ledger had given up as never received.
+
+    The one way out of a final status, and only for a rejection that the venue never uttered.
+    """
+    if order.status != OrderStatus.REJECTED or order.venue_order_id is not None:
+        raise StorageFailed(f"Order {order.client_id} was not given up and cannot be revived.")
+    return change_order(books, replace(order, status=OrderStatus.UNRESOLVED), **changes)
+
+
 def _booked(books: Connection, order: Order) -> Decimal:
     """The sum of the order's fills; summed here, since databases would add text as floats."""
     query = select(tables.fills.c.amount).where(tables.fills.c.client_id == order.client_id)
@@ -215,6 +225,18 @@ def find_order(books: Connection, client_id: str) -> Order | None:
     return first(
         rows(books, select(tables.orders).where(tables.orders.c.client_id == client_id), Order)
     )
+
+
+def find_by_venue_id(
+    books: Connection, venue: str, symbol: str, venue_order_id: str
+) -> Order | None:
+    """The order that the venue knows by this id; ids are unique within a symbol."""
+    query = select(tables.orders).where(
+        tables.orders.c.venue == venue,
+        tables.orders.c.symbol == symbol,
+        tables.orders.c.venue_order_id == venue_order_id,
+    )
+    return first(rows(books, query, Order))
 
 
 def load_order(ledger: Ledger, client_id: str) -> Order:
@@ -281,14 +303,3 @@ def select_fills(
 def load_fills(ledger: Ledger, **which: Any) -> list[Fill]:
     """Fills in the order they happened, chosen as select_fills does; a limit keeps the newest."""
     return list(reversed(ledger.rows(select_fills(**which), Fill)))
-
-
-def last_trade_id(books: Connection, venue: str, symbol: str) -> str | None:
-    """The newest execution of a symbol that the ledger has."""
-    query = (
-        select(tables.fills.c.trade_id)
-        .where(tables.fills.c.venue == venue, tables.fills.c.symbol == symbol)
-        .order_by(*_NEWEST_TRADE)
-        .limit(1)
-    )
-    return books.execute(query).scalar()

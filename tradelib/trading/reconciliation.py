@@ -15,7 +15,7 @@ from decimal import Decimal
 from sqlalchemy import Connection, select
 
 from tradelib.clock import utc_now
-from tradelib.errors import OrderUnknown
+from tradelib.errors import OrderUnknown, VenueUnavailable
 from tradelib.trading import tables
 from tradelib.trading.accounts import (
     Account,
@@ -37,20 +37,21 @@ from tradelib.trading.orders import (
     Order,
     OrderStatus,
     change_order,
+    find_by_venue_id,
     find_order,
-    last_trade_id,
     load_orders,
 )
-from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
+from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueStatus, VenueTrade
 
-# How long a venue may hide an order that it has accepted. Only after it is absence proven.
-VISIBILITY_LAG = timedelta(seconds=10)
+_OPENING_ATTEMPTS = 5
 _QUIET_ATTEMPTS = 3
 
 ORDER_UNRESOLVED = "order unresolved"
 ORDER_VANISHED = "order vanished"
 FOREIGN_ORDER = "foreign order"
 BALANCE_DIFFERS = "balance differs"
+FILLS_MISSING = "fills missing"
+CONTRADICTION = "venue contradicts itself"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Discrepancy:
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """What one pass found. `agrees` when nothing is left open."""
+    """What one pass found. `agrees` when nothing is left open.
+
+    unpriced: assets held that the venue quotes no price for, and that equity leaves out.
+    """
 
     venue: str
     as_of: datetime
@@ -77,6 +81,7 @@ class Reconciliation:
     fills_booked: int
     equity: Decimal | None
     discrepancies: tuple[Discrepancy, ...] = ()
+    unpriced: tuple[str, ...] = ()
 
     @property
     def agrees(self) -> bool:
@@ -90,6 +95,7 @@ class Reconciliation:
             "fills_booked": self.fills_booked,
             "equity": None if self.equity is None else str(self.equity),
             "agrees": self.agrees,
+            "unpriced": list(self.unpriced),
             "discrepancies": [asdict(found) for found in self.discrepancies],
         }
 
@@ -114,7 +120,8 @@ def reconcile(
 
     symbols: those that bots trade; orders that others placed are looked for in them.
     """
-    work = _Pass(ledger, venue, sorted(set(symbols)), _open_account(ledger, venue))
+    watched = sorted(set(symbols))
+    work = _Pass(ledger, venue, watched, _open_account(ledger, venue, watched))
     for _ in range(_QUIET_ATTEMPTS):
         _settle_orders(work)
         _book_lacking_fills(work)
@@ -122,15 +129,18 @@ def reconcile(
         if not differing or not _walk_trades(work, differing):
             break
     _name_foreign_orders(work)
+    _name_missing_fills(work)
     _name_balances(work, differing)
     as_of = venue.fetch_time()
+    equity, unpriced = _record_worth(work, actual, as_of, run)
     return Reconciliation(
         venue=venue.name,
         as_of=as_of,
         orders_checked=work.orders_checked,
         fills_booked=work.fills_booked,
-        equity=_record_worth(work, actual, as_of, run),
+        equity=equity,
         discrepancies=tuple(work.found),
+        unpriced=unpriced,
     )
 
 
@@ -143,12 +153,12 @@ def compare_balances(
     return {asset: pair for asset, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _open_account(ledger: Ledger, venue: Venue) -> Account:
+def _open_account(ledger: Ledger, venue: Venue, symbols: Sequence[str]) -> Account:
     """The account's books; at first sight they open with what the venue holds."""
     known = load_account(ledger, venue.name)
     if known:
         return known
-    balances = venue.fetch_balances()
+    balances, cursors = _fetch_opening(venue, symbols)
     account = Account(venue.name, venue.quote, venue.fetch_time())
     with ledger.write() as books:
         query = select(tables.accounts).where(tables.accounts.c.venue == venue.name)
@@ -156,6 +166,8 @@ def _open_account(ledger: Ledger, venue: Venue) -> Account:
         if opened_meanwhile:
             return opened_meanwhile
         insert(books, tables.accounts, account)
+        for symbol, trade_id in cursors.items():
+            _save_cursor(books, venue.name, symbol, trade_id or "")
         for found in balances.values():
             total = found.free + found.used
             save_balance(
@@ -165,18 +177,35 @@ def _open_account(ledger: Ledger, venue: Venue) -> Account:
     return account
 
 
+def _fetch_opening(
+    venue: Venue, symbols: Sequence[str]
+) -> tuple[dict[str, VenueBalance], dict[str, str | None]]:
+    """Balances, and the last trade of each symbol that they contain: read again until no trade
+    came between."""
+    for _ in range(_OPENING_ATTEMPTS):
+        before = {symbol: venue.fetch_last_trade_id(symbol) for symbol in symbols}
+        balances = venue.fetch_balances()
+        if before == {symbol: venue.fetch_last_trade_id(symbol) for symbol in symbols}:
+            return balances, before
+    raise VenueUnavailable(
+        f"Venue {venue.name} trades too fast for its books to open; "
+        "stop other programs on the account for a moment."
+    )
+
+
 def _settle_orders(work: _Pass) -> None:
     """Ask the venue for every order whose end is unknown."""
     unsettled = load_orders(work.ledger, venue=work.venue.name, unsettled=True)
     work.orders_checked = max(work.orders_checked, len(unsettled))
     for order in unsettled:
-        if not _in_flight(order):
+        if not (order.status == OrderStatus.SUBMITTED and _is_young(work, order)):
             _settle_order(work, order)
 
 
-def _in_flight(order: Order) -> bool:
-    """Whether the process that submitted the order may be waiting for its answer right now."""
-    return order.status == OrderStatus.SUBMITTED and _waited(order) < VISIBILITY_LAG
+def _is_young(work: _Pass, order: Order) -> bool:
+    """Whether the process that sent the order may be waiting for its answer right now, and the
+    venue may not show yet what has happened."""
+    return _waited(order) < work.venue.visibility_lag
 
 
 def _waited(order: Order) -> timedelta:
@@ -194,6 +223,9 @@ def _settle_order(work: _Pass, order: Order) -> None:
         changed = apply_venue_order(books, current, answer)
         for kind in (ORDER_UNRESOLVED, ORDER_VANISHED):
             close_incidents(books, kind, work.venue.name, "the venue has it", order.client_id)
+    if _contradicts(changed, answer):
+        told = f"{answer.status}, filled {answer.filled or ZERO:f}"
+        _report_open(work, CONTRADICTION, order.client_id, str(changed.status), told)
     if (changed.status, changed.filled) != (order.status, order.filled):
         work.found.append(
             Discrepancy(
@@ -206,12 +238,19 @@ def _settle_order(work: _Pass, order: Order) -> None:
         )
 
 
+def _contradicts(order: Order, answer: VenueOrder) -> bool:
+    """Whether the venue tells a state that cannot be. An open order that is told as open after
+    it was told as partly filled is only a reply that lags."""
+    stale = answer.status is VenueStatus.OPEN and order.status == OrderStatus.PARTIALLY_FILLED
+    return answer.status not in (VenueStatus.UNKNOWN, order.status) and not stale
+
+
 def _settle_absent_order(work: _Pass, order: Order) -> None:
     """An order that the venue does not know: gone for certain only if it was never acknowledged
     and the venue has had time to show it."""
     if order.venue_order_id is not None:
         _report_open(work, ORDER_VANISHED, order.client_id, str(order.status), "absent")
-    elif _waited(order) < VISIBILITY_LAG:
+    elif _is_young(work, order):
         _report_open(work, ORDER_UNRESOLVED, order.client_id, str(order.status), "absent")
     else:
         _reject_absent_order(work, order)
@@ -271,43 +310,120 @@ def _walk_trades(work: _Pass, assets: Iterable[str]) -> int:
     new = 0
     for symbol in work.symbols:
         if set(symbol.split("/")) & set(assets):
-            with work.ledger.read() as books:
-                last = last_trade_id(books, work.venue.name, symbol)
-            trades = work.venue.fetch_trades_since(symbol, last)
-            new += _book(work, [t for t in trades if t.at > work.account.opened_at])
+            new += _walk_symbol(work, symbol)
     return new
+
+
+def _walk_symbol(work: _Pass, symbol: str) -> int:
+    """Book what follows the symbol's cursor. Own fills are booked with their order and do not
+    move it: a foreign trade may lie before them."""
+    opened_at = work.account.opened_at
+    with work.ledger.read() as books:
+        cursor = _load_cursor(books, work.venue.name, symbol)
+    trades = work.venue.fetch_trades_since(symbol, cursor or None, opened_at)
+    if cursor is None:
+        # The symbol was not watched when the books opened: time is all there is to go by.
+        trades = [trade for trade in trades if trade.at > opened_at]
+    for order_id in _unknown_orders(work, trades):
+        _adopt_order(work, symbol, order_id)
+    new = _book(work, trades)
+    if trades:
+        with work.ledger.write() as books:
+            _save_cursor(books, work.venue.name, symbol, trades[-1].trade_id)
+    return new
+
+
+def _unknown_orders(work: _Pass, trades: Sequence[VenueTrade]) -> list[str]:
+    """The venue's ids of orders behind trades that the ledger knows by no order."""
+    with work.ledger.read() as books:
+        unknown = {
+            trade.venue_order_id
+            for trade in trades
+            if not find_by_venue_id(books, work.venue.name, trade.symbol, trade.venue_order_id)
+        }
+    return sorted(unknown)
+
+
+def _adopt_order(work: _Pass, symbol: str, venue_order_id: str) -> None:
+    """Take back an order of ours that was given up as never received, if this is one."""
+    try:
+        answer = work.venue.fetch_order(symbol, "", venue_order_id)
+    except OrderUnknown:
+        return
+    with work.ledger.write() as books:
+        ours = find_order(books, answer.client_id) if answer.client_id else None
+        if ours is None:
+            return
+        changed = apply_venue_order(books, ours, answer)
+    work.found.append(
+        Discrepancy(
+            "late order",
+            ours.client_id,
+            f"{ours.status}: {ours.reason}",
+            f"{answer.status}, filled {answer.filled or ZERO:f}",
+            f"the ledger took it back as {changed.status}",
+        )
+    )
+
+
+def _load_cursor(books: Connection, venue: str, symbol: str) -> str | None:
+    """The trade up to which a symbol was walked; '' when it had none, None when never walked."""
+    query = select(tables.trade_cursors.c.trade_id).where(
+        tables.trade_cursors.c.venue == venue, tables.trade_cursors.c.symbol == symbol
+    )
+    return books.execute(query).scalar()
+
+
+def _save_cursor(books: Connection, venue: str, symbol: str, trade_id: str) -> None:
+    key = (tables.trade_cursors.c.venue == venue, tables.trade_cursors.c.symbol == symbol)
+    books.execute(tables.trade_cursors.delete().where(*key))
+    books.execute(
+        tables.trade_cursors.insert().values(venue=venue, symbol=symbol, trade_id=trade_id)
+    )
 
 
 def _name_foreign_orders(work: _Pass) -> None:
     """Orders at the venue that the ledger did not place: recorded, never touched."""
-    open_orders = work.venue.fetch_open_orders(work.symbols)
-    with work.ledger.read() as books:
-        foreign = [order for order in open_orders if not _is_ours(books, work.venue.name, order)]
+    foreign = []
+    for order in work.venue.fetch_open_orders(work.symbols):
+        with work.ledger.read() as books:
+            ours = find_order(books, order.client_id) if order.client_id else None
+            ours = ours or find_by_venue_id(
+                books, work.venue.name, order.symbol, order.venue_order_id
+            )
+        if ours is None:
+            foreign.append(order)
+        elif ours.venue_order_id is None:
+            _adopt_order(work, order.symbol, order.venue_order_id)
     for order in foreign:
         told = f"{order.side} {order.amount or ZERO:f} {order.symbol}, {order.status}"
         _report_open(work, FOREIGN_ORDER, order.venue_order_id, "absent", told)
     _close_others(work, FOREIGN_ORDER, {order.venue_order_id for order in foreign})
 
 
-def _is_ours(books: Connection, venue: str, order: VenueOrder) -> bool:
-    if order.client_id and find_order(books, order.client_id):
-        return True
-    query = select(tables.orders.c.client_id).where(
-        tables.orders.c.venue == venue,
-        tables.orders.c.symbol == order.symbol,
-        tables.orders.c.venue_order_id == order.venue_order_id,
-    )
-    return books.execute(query).first() is not None
+def _name_missing_fills(work: _Pass) -> None:
+    """Orders filled by the venue's word whose executions it still does not list."""
+    lacking = load_orders(work.ledger, venue=work.venue.name, lacking_fills=True)
+    overdue = [order for order in lacking if not _is_young(work, order)]
+    for order in overdue:
+        _report_open(work, FILLS_MISSING, order.client_id, "not booked", f"{order.filled:f}")
+    _close_others(work, FILLS_MISSING, {order.client_id for order in overdue})
 
 
 def _name_balances(work: _Pass, differing: Mapping[str, tuple[Decimal, Decimal]]) -> None:
-    """Open an incident for each asset that differs, unless an order on its way explains it."""
+    """Open an incident for each asset that differs, unless an order that is just on its way
+    explains it."""
     name = work.venue.name
     on_their_way = [
         *load_orders(work.ledger, venue=name, unsettled=True),
         *load_orders(work.ledger, venue=name, lacking_fills=True),
     ]
-    moving = {asset for order in on_their_way for asset in order.symbol.split("/")}
+    moving = {
+        asset
+        for order in on_their_way
+        if _is_young(work, order)
+        for asset in order.symbol.split("/")
+    }
     for asset, (booked, actual) in differing.items():
         if asset not in moving:
             _report_open(work, BALANCE_DIFFERS, asset, f"{booked:f}", f"{actual:f}")
@@ -331,8 +447,9 @@ def _close_others(work: _Pass, kind: str, still_open: set[str]) -> None:
 
 def _record_worth(
     work: _Pass, actual: Mapping[str, VenueBalance], as_of: datetime, run: str | None
-) -> Decimal:
-    """Store the venue's balances and the account's worth at the venue's bids."""
+) -> tuple[Decimal, tuple[str, ...]]:
+    """Store the venue's balances and the account's worth at the venue's bids; the worth, and the
+    assets that it leaves out for want of a price."""
     quote = work.account.quote
     known = work.venue.fetch_instruments()
     held = [f"{asset}/{quote}" for asset in actual if f"{asset}/{quote}" in known]
@@ -345,7 +462,8 @@ def _record_worth(
             _save_actual(books, work.venue.name, asset, actual.get(asset), as_of)
         told = {symbol: str(price) for symbol, price in prices.items()}
         record_equity(books, Equity(work.venue.name, as_of, quote, worth, cash, told, run))
-    return worth
+    unpriced = {a for a, t in totals.items() if t and a != quote and f"{a}/{quote}" not in prices}
+    return worth, tuple(sorted(unpriced))
 
 
 def _save_actual(

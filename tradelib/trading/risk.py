@@ -21,7 +21,7 @@ class Portfolio:
     equity: the account's worth; cash: free quote currency; held_amount: base currency the bot
     holds; symbol_value: worth of all that the account holds in the order's symbol;
     loss_today: positive when the day lost; candle_age: since the last closed candle; armed:
-    whether orders may go to the venue at all.
+    whether orders may go to the venue at all; orders_on_their_way: the bot's unsettled ones.
     """
 
     as_of: datetime
@@ -36,6 +36,7 @@ class Portfolio:
     timeframe: timedelta
     halt: Halt | None = None
     armed: bool = False
+    orders_on_their_way: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,15 @@ class Limit(Protocol):
 
 @dataclass(frozen=True)
 class OrderNotional:
-    """An order's value lies between two bounds; an exit may be smaller than the lower one, since
-    a small position must be able to leave (the venue's own minimum still holds)."""
+    """A purchase's value lies between two bounds. An exit is bound by what is held alone: a
+    position that shrank or grew must be able to leave (the venue's own minimum still holds)."""
 
     smallest: Decimal
     largest: Decimal
 
     def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
         value = order.notional
-        too_small = value < self.smallest and order.side is Side.BUY
-        if not too_small and value <= self.largest:
+        if order.side is Side.SELL or self.smallest <= value <= self.largest:
             return None
         return _refusal(
             self,
@@ -166,6 +166,23 @@ class CashReserve:
 
 
 @dataclass(frozen=True)
+class OneAtATime:
+    """A bot sends nothing while an order of its own is unsettled or its fills are not booked:
+    what it holds is not known then."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        count = portfolio.orders_on_their_way
+        if not count:
+            return None
+        return _refusal(
+            self,
+            str(count),
+            "0",
+            f"{count} order{'s' if count > 1 else ''} of this bot must be settled first",
+        )
+
+
+@dataclass(frozen=True)
 class SufficientBalance:
     """A buy has the cash, a sale has the coins."""
 
@@ -257,6 +274,7 @@ def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, 
     return (
         NotHalted(),
         Armed(),
+        OneAtATime(),
         VenueMinimum(instrument),
         FreshCandles(settings.max_candle_age),
         OrderNotional(notional.min, notional.max),

@@ -117,11 +117,15 @@ def load_runs(ledger: Ledger, *, limit: int = 50, cycle: str | None = None) -> l
     return ledger.rows(query, Run)
 
 
-def fail_abandoned_runs(ledger: Ledger, before: datetime) -> int:
-    """Close runs that were still open when the desk that ran them ended."""
+def fail_abandoned_runs(ledger: Ledger, before: datetime, *, host: str) -> int:
+    """Close this host's runs that were still open when the desk that ran them ended."""
     query = (
         tables.runs.update()
-        .where(tables.runs.c.outcome == Outcome.RUNNING, tables.runs.c.started_at < before)
+        .where(
+            tables.runs.c.outcome == Outcome.RUNNING,
+            tables.runs.c.started_at < before,
+            tables.runs.c.host == host,
+        )
         .values(outcome=Outcome.FAILED, reason="the desk ended while it ran", ended_at=utc_now())
     )
     with ledger.write() as books:

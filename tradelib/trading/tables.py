@@ -211,6 +211,14 @@ accounts = Table(
     Column("opened_at", UtcText, nullable=False),
 )
 
+trade_cursors = Table(
+    "trade_cursors",
+    metadata,
+    Column("venue", String(64), primary_key=True),
+    Column("symbol", String(32), primary_key=True),
+    Column("trade_id", String(64), nullable=False),
+)
+
 balances = Table(
     "balances",
     metadata,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,7 @@ import stamina
 from tradelib.clock import from_ms, timeframe_ms, to_ms
 from tradelib.errors import InvalidInput, ReadOnly, VenueUnavailable, unknown_name
 from tradelib.services.addresses import service_url
-from tradelib.settings import DeskSettings, VenueSettings
+from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
 from tradelib.venue.facts import (
     Instrument,
     Quote,
@@ -30,13 +30,15 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys
-from tradelib.venue.translate import redact, translated
+from tradelib.venue.translate import translated
 
-log = logging.getLogger(__name__)
 # Retries are told to whoever listens; without a listener Python would print them.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 READ_ATTEMPTS = 3
+# A venue refuses requests signed longer ago (Binance's recvWindow is 10 s), and a process sends
+# within a few seconds of recording; the rest is margin.
+_LATE_REQUESTS = timedelta(seconds=20)
 TRADE_PAGE = 500
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
@@ -45,15 +47,23 @@ class Venue:
     """One exchange account by name.
 
     trading: whether orders may be submitted and cancelled through this client.
-    is_local: whether its orders stay on this machine.
+    is_local: whether it is the desk's own exchange. visibility_lag: how long an order that was
+    sent may stay unseen; absence proves nothing before.
     """
 
     def __init__(
-        self, name: str, settings: VenueSettings, keys: Keys | None, *, trading: bool = False
+        self,
+        name: str,
+        settings: VenueSettings,
+        keys: Keys | None,
+        *,
+        trading: bool = False,
+        is_local: bool = False,
     ) -> None:
         self.name = name
         self.quote = settings.quote
-        self.is_local = settings.is_local
+        self.is_local = is_local
+        self.visibility_lag = _LATE_REQUESTS + 2 * timedelta(seconds=settings.timeout)
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
         self._exchange = make_exchange(name, settings, keys)
 
@@ -102,7 +112,8 @@ class Venue:
         return frame.rename_axis("open_time")
 
     def fetch_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
-        """Best bid and ask of several symbols, in one request."""
+        """Best bid and ask of several symbols, in one request; without those that have none, as
+        a delisted coin has."""
         if not symbols:
             return {}
         for symbol in symbols:
@@ -115,7 +126,8 @@ class Venue:
                 else self._exchange.fetch_tickers(list(symbols))
             ),
         )
-        return {symbol: _quote(self.name, symbol, tickers.get(symbol)) for symbol in symbols}
+        quotes = (_quote(symbol, tickers.get(symbol)) for symbol in symbols)
+        return {quote.symbol: quote for quote in quotes if quote}
 
     def fetch_balances(self) -> dict[str, VenueBalance]:
         """Every asset the account holds any of."""
@@ -153,26 +165,56 @@ class Venue:
             )
         return [_venue_order(answer) for answer in answers]
 
-    def fetch_trades_since(self, symbol: str, last_trade_id: str | None) -> list[VenueTrade]:
+    def fetch_trades_since(
+        self, symbol: str, last_trade_id: str | None, opened_at: datetime | None = None
+    ) -> list[VenueTrade]:
         """The account's executions after a trade id (all when None), oldest first.
 
-        Walks by id, page by page: paging by time loses trades of the same millisecond.
+        Walks by id where ids count up, since paging by time loses trades of the same millisecond;
+        elsewhere by time from `opened_at`, each page beginning where the last one ended.
         """
+        if self._exchange.id == "binance":
+            return self._walk_by_id(symbol, last_trade_id)
+        return self._walk_by_time(symbol, opened_at)
+
+    def _walk_by_id(self, symbol: str, last_trade_id: str | None) -> list[VenueTrade]:
         found: list[VenueTrade] = []
         next_id = int(last_trade_id) + 1 if last_trade_id else 0
         while True:
-            page = self._fetch_trade_page(symbol, next_id)
+            page = self._fetch_trade_page(symbol, None, {"fromId": next_id})
             found += page
             if len(page) < TRADE_PAGE:
                 return found
             next_id = int(found[-1].trade_id) + 1
 
-    def _fetch_trade_page(self, symbol: str, from_id: int) -> list[VenueTrade]:
-        page = self._read(
+    def _walk_by_time(self, symbol: str, since: datetime | None) -> list[VenueTrade]:
+        found: dict[str, VenueTrade] = {}
+        while True:
+            page = self._fetch_trade_page(symbol, since, {})
+            new = [trade for trade in page if trade.trade_id not in found]
+            found |= {trade.trade_id: trade for trade in new}
+            if not new or since is None:
+                return list(found.values())
+            since = new[-1].at
+
+    def _fetch_trade_page(
+        self, symbol: str, since: datetime | None, params: dict[str, Any]
+    ) -> list[VenueTrade]:
+        trades = self._read(
             f"list trades of {symbol}",
-            lambda: self._exchange.fetch_my_trades(symbol, None, TRADE_PAGE, {"fromId": from_id}),
+            lambda: self._exchange.fetch_my_trades(
+                symbol, to_ms(since) if since else None, TRADE_PAGE, params
+            ),
         )
-        return sorted((_venue_trade(trade) for trade in page), key=lambda t: int(t.trade_id))
+        return _in_order(trades)
+
+    def fetch_last_trade_id(self, symbol: str) -> str | None:
+        """The id of the account's newest execution of a symbol, None without one."""
+        newest = self._read(
+            f"tell the last trade of {symbol}",
+            lambda: self._exchange.fetch_my_trades(symbol, None, 1),
+        )
+        return _in_order(newest)[-1].trade_id if newest else None
 
     def fetch_order_trades(self, symbol: str, venue_order_id: str) -> list[VenueTrade]:
         """The executions of one order, oldest first."""
@@ -180,7 +222,7 @@ class Venue:
             f"list trades of order {venue_order_id}",
             lambda: self._exchange.fetch_order_trades(venue_order_id, symbol),
         )
-        return sorted((_venue_trade(trade) for trade in page), key=lambda t: int(t.trade_id))
+        return _in_order(page)
 
     # Effects
 
@@ -244,12 +286,13 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
             "ws_url": _resolve(settings, chosen.ws_url),
         }
     )
-    return Venue(name, resolved, load_keys(chosen.keys, settings.home, name), trading=trading)
+    keys = load_keys(chosen.keys, settings.home, name)
+    return Venue(name, resolved, keys, trading=trading, is_local=chosen.is_local)
 
 
 def _resolve(settings: DeskSettings, url: str | None) -> str | None:
-    if url and url.startswith("service:"):
-        return service_url(settings, url.removeprefix("service:"))
+    if url and url.startswith(SERVICE_PREFIX):
+        return service_url(settings, url.removeprefix(SERVICE_PREFIX))
     return url
 
 
@@ -284,15 +327,21 @@ def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt
 
 def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> None:
     """Point every section of the exchange's API at one base, so that nothing else is reached."""
-    for section, original in exchange.urls["api"].items():
-        if isinstance(original, str):
-            path = original.split("://", 1)[-1].partition("/")[2]
-            exchange.urls["api"][section] = f"{rest_url.rstrip('/')}/{path}".rstrip("/")
+    base = rest_url.rstrip("/")
+    exchange.urls["api"] = _moved(exchange.urls["api"], base, (ws_url or base).rstrip("/"))
     if exchange.id == "binance":
         # ccxt picks its table of spot errors by the URL's prefix, which is another now.
         tables = exchange.exceptions
         tables["exact"] = {**tables["exact"], **tables["spot"]["exact"]}
-    log.debug("venue at %s", redact(rest_url))
+
+
+def _moved(urls: Any, base: str, socket: str) -> Any:
+    """The same tree of URLs, each with its path under another base."""
+    if isinstance(urls, dict):
+        return {name: _moved(url, base, socket) for name, url in urls.items()}
+    scheme, _, rest = str(urls).partition("://")
+    path = rest.partition("/")[2]
+    return f"{socket if scheme.startswith('ws') else base}/{path}".rstrip("/")
 
 
 def _money(value: Any) -> Decimal:
@@ -318,11 +367,9 @@ def _instrument(market: dict[str, Any]) -> Instrument:
     )
 
 
-def _quote(venue: str, symbol: str, ticker: dict[str, Any] | None) -> Quote:
+def _quote(symbol: str, ticker: dict[str, Any] | None) -> Quote | None:
     bid, ask = (_maybe((ticker or {}).get(side)) for side in ("bid", "ask"))
-    if not bid or not ask:
-        raise VenueUnavailable(f"Venue {venue} has no bid and ask for {symbol}; try again later.")
-    return Quote(symbol, bid, ask)
+    return Quote(symbol, bid, ask) if bid and ask else None
 
 
 def _venue_order(answer: dict[str, Any]) -> VenueOrder:
@@ -349,6 +396,12 @@ def _status(said: str | None, filled: Decimal | None) -> VenueStatus:
         "expired": VenueStatus.EXPIRED,
         "rejected": VenueStatus.REJECTED,
     }.get(said or "", VenueStatus.UNKNOWN)
+
+
+def _in_order(trades: list[dict[str, Any]]) -> list[VenueTrade]:
+    """Oldest first; of one millisecond, ids that are numbers count up."""
+    found = [_venue_trade(trade) for trade in trades]
+    return sorted(found, key=lambda t: (t.at, len(t.trade_id), t.trade_id))
 
 
 def _venue_trade(trade: dict[str, Any]) -> VenueTrade:

@@ -110,6 +110,13 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_runs_started_at"), ["started_at"], unique=False)
 
     op.create_table(
+        "trade_cursors",
+        sa.Column("venue", sa.String(length=64), nullable=False),
+        sa.Column("symbol", sa.String(length=32), nullable=False),
+        sa.Column("trade_id", sa.String(length=64), nullable=False),
+        sa.PrimaryKeyConstraint("venue", "symbol", name=op.f("pk_trade_cursors")),
+    )
+    op.create_table(
         "decisions",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("bot", sa.String(length=64), nullable=False),
