@@ -14,6 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import ccxt
+from sqlalchemy import select
 
 from tradelib.candles.fetch import fetch_candles
 from tradelib.candles.store import CandleStore
@@ -31,6 +32,8 @@ from tradelib.notebooks.cycle import (
 from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
 from tradelib.paper.config import read_accounts
 from tradelib.settings import PROJECT, DeskSettings, load_settings
+from tradelib.trading import tables
+from tradelib.trading.accounts import Equity
 from tradelib.trading.arming import arm_venue
 from tradelib.trading.bots import Bot, load_bots
 from tradelib.trading.decisions import Action, Decision, record_decision
@@ -180,3 +183,9 @@ def desk_command(
         cwd=PROJECT, env={**kept, "DESK_HOME": str(home), "COLUMNS": "200", **env},
         capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
+
+
+def load_equity(ledger: Ledger, venue: str) -> list[Equity]:
+    """An account's worth over time, oldest first."""
+    query = select(tables.equity).where(tables.equity.c.venue == venue)
+    return ledger.rows(query.order_by(tables.equity.c.as_of), Equity)

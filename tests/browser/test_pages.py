@@ -17,9 +17,10 @@ import pytest
 
 from tests.browser.desk import IDLE_SECONDS, LookedAtDesk, open_looked_at_desk
 from tests.conftest import require
+from tests.desks import load_equity
 from tradelib.services.definitions import dashboard_path
 from tradelib.settings import PROJECT
-from tradelib.trading.accounts import load_balances, load_equity
+from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import load_bots
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders

@@ -131,6 +131,25 @@ def test_a_url_that_is_none_is_refused(home, monkeypatch):
         open_ledger(load_settings(home))
 
 
+def test_a_url_that_cannot_be_parsed_shows_no_password(home, monkeypatch):
+    monkeypatch.setenv("DESK_LEDGER_URL", "postgresql+psycopg://user:s3cr@t:hunter2@host/db")
+    with pytest.raises(InvalidInput, match="cannot be used") as caught:
+        open_ledger(load_settings(home), migrate=True)
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_a_home_stays_with_its_ledger(ledger, home, monkeypatch):
+    monkeypatch.setenv("DESK_LEDGER_URL", f"sqlite:///{home / 'other.sqlite'}")
+    with pytest.raises(InvalidInput, match="keeps its ledger in"):
+        open_ledger(load_settings(home), migrate=True)
+    assert not (home / "other.sqlite").exists()
+
+
+def test_the_ledger_is_its_owners_alone(ledger, home):
+    assert (home / "ledger.sqlite").stat().st_mode & 0o077 == 0
+
+
 def test_rows_come_back_as_the_dataclass_asked_for(ledger):
     @dataclass(frozen=True)
     class Reason:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.desks import PaperDesk, paper_desk
+from tests.desks import PaperDesk, load_equity, paper_desk
 from tradelib.clock import utc_now
 from tradelib.errors import UnresolvedError
 from tradelib.trading import tables
-from tradelib.trading.accounts import load_balances, load_equity
+from tradelib.trading.accounts import load_balances
 from tradelib.trading.decisions import Action
 from tradelib.trading.execution import book_trades
 from tradelib.trading.incidents import load_incidents, open_incident

@@ -10,7 +10,6 @@ from tradelib.clock import timeframe_ms
 
 MINUTE = 60_000
 DAY = 86_400_000
-WEEK = 7 * DAY
 # Weeks begin on Monday at the exchange; 1970 began on a Thursday.
 _FIRST_MONDAY = 4 * DAY
 

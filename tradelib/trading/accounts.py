@@ -127,12 +127,6 @@ def record_equity(books: Connection, value: Equity) -> None:
     insert(books, tables.equity, value)
 
 
-def load_equity(ledger: Ledger, venue: str) -> list[Equity]:
-    """The account's worth over time, oldest first."""
-    query = select(tables.equity).where(tables.equity.c.venue == venue)
-    return ledger.rows(query.order_by(tables.equity.c.as_of), Equity)
-
-
 def equity_at_day_start(books: Connection, venue: str, as_of: datetime) -> Decimal | None:
     """The last known worth before this UTC day began, else the first one of the day."""
     midnight = datetime.combine(as_of.date(), time(), tzinfo=as_of.tzinfo)

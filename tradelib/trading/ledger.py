@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from tradelib.settings import DeskSettings
 T = TypeVar("T")
 
 SCHEMA_REVISION = "0001"
+LEDGER_NOTE = "ledger.name"
 READ_ONLY_ENV = "DESK_READ_ONLY"
 _LOCK_WAIT_SECONDS = 30
 
@@ -117,6 +118,7 @@ def open_ledger(
     Raises StorageFailed when the database is missing, unreadable or of another version.
     """
     url = settings.database_url
+    _require_own_ledger(settings)
     if url.startswith("sqlite") and not migrate:
         _require_file(Path(make_url(url).database or ""))
     elif url.startswith("sqlite"):
@@ -124,8 +126,38 @@ def open_ledger(
     ledger = Ledger(url, read_only=read_only)
     if migrate and not ledger.read_only:
         ledger.migrate()
+        _keep_own_ledger(settings)
     ledger.check_schema()
     return ledger
+
+
+def _identity(settings: DeskSettings) -> str:
+    """Which ledger the settings name, without its password."""
+    if settings.ledger_url is None:
+        return "ledger.sqlite in this folder"
+    return make_url(settings.ledger_url).render_as_string(hide_password=True)
+
+
+def _require_own_ledger(settings: DeskSettings) -> None:
+    """A home stays with its ledger: a halt set in another one would stop nobody."""
+    note = settings.home / LEDGER_NOTE
+    with suppress(OSError, ArgumentError, ValueError):
+        known = note.read_text(encoding="utf-8").strip()
+        if known != _identity(settings):
+            raise InvalidInput(
+                f"The desk at {settings.home} keeps its ledger in {known}, but the settings name "
+                f"{_identity(settings)}; set DESK_LEDGER_URL as it was, "
+                f"or delete {note} to change over."
+            )
+
+
+def _keep_own_ledger(settings: DeskSettings) -> None:
+    note = settings.home / LEDGER_NOTE
+    if not note.exists():
+        _make_folder(settings.home)
+        note.write_text(_identity(settings) + "\n", encoding="utf-8")
+    if settings.ledger_url is None:
+        (settings.home / "ledger.sqlite").chmod(0o600)
 
 
 def insert(connection: Connection, table: Table, value: Any) -> None:
@@ -160,11 +192,13 @@ def _make_engine(url: str, read_only: bool) -> Engine:
         if make_url(url).get_backend_name() == "sqlite":
             return _sqlite_engine(url, read_only)
         engine = create_engine(url, pool_pre_ping=True)
-    except (ArgumentError, ModuleNotFoundError) as error:
+    except (ArgumentError, ModuleNotFoundError, ValueError) as error:
+        # What the parser says may quote a part of the password.
         raise InvalidInput(
-            f"The ledger's URL cannot be used ({error}); write it as sqlite:////path/ledger.sqlite "
-            "or postgresql+psycopg://user@host/database (needs the 'postgres' extra)."
-        ) from error
+            f"The ledger's URL cannot be used ({type(error).__name__}); write it as "
+            "sqlite:////path/ledger.sqlite or postgresql+psycopg://user@host/database, "
+            "with what is special in a password percent-encoded."
+        ) from None
     if read_only:
         engine = engine.execution_options(postgresql_readonly=True)
     return engine
