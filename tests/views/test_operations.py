@@ -18,7 +18,7 @@ from tradelib.services.addresses import Running, save_services
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import OrderStatus, Side
-from tradelib.trading.runs import Outcome
+from tradelib.trading.runs import Outcome, finish_run
 from tradelib.views.operations import OperationsPage, draw_operations, load_cycles
 
 TOKEN = "not for the page"
@@ -143,3 +143,19 @@ def test_a_page_notices_a_service_that_dies(settings: DeskSettings, ledger: Ledg
     settings.services_file.unlink()
     page.dashboard.look()
     assert "0 of 0" in page.dashboard.sections["headline"].value
+
+
+def test_venue_use_sums_what_the_pages_of_the_last_cycle_recorded(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    recorded = (
+        ("live/10_fetch_candles", {"lines": [{"requested": 2}, {"requested": 1}],
+                                   "used_weight": 30}),
+        ("live/20_generate_signals", {"candles": 740}),
+        ("live/20_generate_signals", {"candles": 260}),
+        ("live/40_reconcile_orders", {"used_weight": 86}),
+    )  # fmt: skip
+    for notebook, result in recorded:
+        finish_run(ledger, add_run(ledger, notebook), Outcome.SUCCEEDED, result=result)
+    (row,) = cells(draw(settings, ledger)["venues"])
+    assert row == ["paper", "3", "1,000", "99.7%", "86"]

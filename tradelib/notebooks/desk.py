@@ -47,12 +47,14 @@ class Recordable(Protocol):
 
 @dataclass(frozen=True)
 class Fetch:
-    """What a fetch page shows: one line per symbol, and where the candles are."""
+    """What a fetch page shows: one line per symbol, where the candles are, and what of the
+    venue's budget is used in the present minute."""
 
     venue: str
     timeframe: str
     as_of: datetime
     lines: tuple[dict[str, Any], ...]
+    used_weight: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -60,6 +62,7 @@ class Fetch:
             "timeframe": self.timeframe,
             "as_of": self.as_of.isoformat(),
             "lines": list(self.lines),
+            "used_weight": self.used_weight,
         }
 
 
@@ -119,7 +122,8 @@ class Desk:
         )
         if reports and all(report.error for report in reports):
             raise reports[0].error  # nothing was fetched, so no bot may decide on it
-        return Fetch(venue, timeframe, moment, tuple(_line(report) for report in reports))
+        lines = tuple(_line(report) for report in reports)
+        return Fetch(venue, timeframe, moment, lines, client.used_weight)
 
     def generate_signal(self, bot: str, as_of: str) -> Signal:
         """Score a bot's candles and record what it decides; again, show both once more."""
@@ -188,6 +192,7 @@ class Desk:
             timeframe or told["timeframe"],
             datetime.fromisoformat(told["as_of"]),
             tuple(told["lines"]),
+            told.get("used_weight"),
         )
 
     def _signal_before(self, bot: str) -> Signal:

@@ -63,6 +63,7 @@ class Signal:
             "reason": self.decision.reason,
             "score": None if score is None or math.isnan(score) else float(score),
             "candle_close": self.decision.candle_close.isoformat(),
+            "candles": len(self.candles),
             "candles_hash": candles_hash(self.candles) if len(self.candles) else None,
         }
 

@@ -73,6 +73,7 @@ class Reconciliation:
     """What one pass found. `agrees` when nothing is left open.
 
     unpriced: assets held that the venue quotes no price for, and that equity leaves out.
+    used_weight: of the venue's budget in the minute of the pass.
     """
 
     venue: str
@@ -82,6 +83,7 @@ class Reconciliation:
     equity: Decimal | None
     discrepancies: tuple[Discrepancy, ...] = ()
     unpriced: tuple[str, ...] = ()
+    used_weight: int | None = None
 
     @property
     def agrees(self) -> bool:
@@ -96,6 +98,7 @@ class Reconciliation:
             "equity": None if self.equity is None else str(self.equity),
             "agrees": self.agrees,
             "unpriced": list(self.unpriced),
+            "used_weight": self.used_weight,
             "discrepancies": [asdict(found) for found in self.discrepancies],
         }
 
@@ -141,6 +144,7 @@ def reconcile(
         equity=equity,
         discrepancies=tuple(work.found),
         unpriced=unpriced,
+        used_weight=venue.used_weight,
     )
 
 

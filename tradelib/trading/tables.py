@@ -104,8 +104,8 @@ runs = Table(
     Column("outcome", String(16), nullable=False),
     Column("reason", Text),
     Column("page", Text),
-    Column("timings", JSON),
-    Column("result", JSON),
+    Column("timings", JSON(none_as_null=True)),
+    Column("result", JSON(none_as_null=True)),
 )
 
 scores = Table(

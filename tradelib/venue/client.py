@@ -251,6 +251,15 @@ class Venue:
         with translated(self.name, f"cancel order {venue_order_id}", sends=True):
             self._exchange.cancel_order(venue_order_id, symbol)
 
+    @property
+    def used_weight(self) -> int | None:
+        """What this address has used of the venue's budget in the present minute, as its last
+        answer told; None where it tells nothing."""
+        headers = self._exchange.last_response_headers or {}
+        told = {name.upper(): value for name, value in headers.items()}
+        weight = told.get("X-MBX-USED-WEIGHT-1M")
+        return int(weight) if weight else None
+
     def close(self) -> None:
         self._exchange.session.close()
 

@@ -130,6 +130,50 @@ def _last_day(ledger: Ledger) -> datetime:
     return (newest[0].started_at if newest else utc_now()) - timedelta(days=1)
 
 
+@dataclass(frozen=True)
+class VenueUse:
+    """What one trading cycle took from a venue, and what the store answered in its place.
+
+    asked, stored: candles. used_weight: of the venue's budget in the minute of its last step.
+    """
+
+    venue: str
+    asked: int
+    stored: int
+    used_weight: int | None
+
+    @property
+    def served(self) -> float | None:
+        """The share of candles that came from the store; None when none was wanted."""
+        wanted = self.stored
+        return max(0.0, 1 - self.asked / wanted) if wanted else None
+
+
+def load_venue_use(ledger: Ledger, cycle: str) -> list[VenueUse]:
+    """Each venue's part in a cycle, from what its pages recorded."""
+    runs = tables.runs
+    query = (
+        select(runs.c.venue, runs.c.result)
+        .where(runs.c.cycle == cycle, runs.c.result.is_not(None), runs.c.venue.is_not(None))
+        .order_by(runs.c.ended_at)
+    )
+    results: dict[str, list[dict[str, Any]]] = {}
+    for row in ledger.mappings(query):
+        results.setdefault(row["venue"], []).append(row["result"])
+    return [_venue_use(venue, told) for venue, told in sorted(results.items())]
+
+
+def _venue_use(venue: str, results: Sequence[Mapping[str, Any]]) -> VenueUse:
+    lines = [line for told in results for line in told.get("lines", [])]
+    weights = [told["used_weight"] for told in results if told.get("used_weight") is not None]
+    return VenueUse(
+        venue=venue,
+        asked=sum(line["requested"] for line in lines),
+        stored=sum(told.get("candles", 0) for told in results),
+        used_weight=weights[-1] if weights else None,
+    )
+
+
 class OperationsPage:
     """Operations on a page that keeps itself current."""
 
@@ -143,7 +187,7 @@ class OperationsPage:
             self.version,
             self.draw,
             layout=("halt", "headline", "services", "attention", "runs", "cycles", self.chart,
-                    "candles", "refusals", "disk"),
+                    "candles", "venues", "refusals", "disk"),
             seconds=seconds,
         )  # fmt: skip
 
@@ -188,6 +232,7 @@ def draw_operations(
         "runs": heading("Runs", f"the newest {SHOWN_RUNS}") + _runs_table(ledger),
         "cycles": _cycles_heading(cycles),
         "candles": _candles_section(settings, ledger, store),
+        "venues": _venue_section(ledger, cycles),
         "refusals": heading("Refused orders", "by limit") + _refusals_table(ledger),
         "disk": _disk_section(settings),
     }
@@ -323,6 +368,30 @@ def _series_row(
         moment(close),
         span(behind),
         word("yes", "gain") if fresh else word("no", "loss"),
+    ]
+
+
+def _venue_section(ledger: Ledger, cycles: Sequence[CycleLine]) -> Html:
+    """How much the last cycle asked of each venue, and how much the candle store spared it."""
+    uses = load_venue_use(ledger, cycles[-1].cycle) if cycles else []
+    columns = (
+        "venue", "candles asked for", "candles read from the store", "served by the store",
+        "request weight used in its minute",
+    )  # fmt: skip
+    title = heading("Venue use and cache", "in the last cycle")
+    soon = "What a cycle asks of each venue shows here once one has ended."
+    return title + table("venue-use", columns, map(_use_row, uses), empty=soon)
+
+
+def _use_row(use: VenueUse) -> list[Cell]:
+    served = "–" if use.served is None else f"{use.served:.1%}"
+    weight = "–" if use.used_weight is None else str(use.used_weight)
+    return [
+        word(use.venue),
+        count(use.asked),
+        count(use.stored),
+        Cell(served, number=True),
+        Cell(weight, number=True),
     ]
 
 

@@ -1,0 +1,84 @@
+"""The desk command on a desk that has traded."""
+
+import json
+from decimal import Decimal
+
+import pytest
+
+from tests.desks import PaperDesk, desk_command, paper_desk
+from tradelib.trading.bots import BotStatus, load_bot, load_bots
+from tradelib.trading.decisions import Action
+from tradelib.trading.halts import active_halt
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    with paper_desk(tmp_path_factory.mktemp("desk")) as opened:
+        opened.reconcile()
+        opened.trade(Action.BUY)
+        yield opened
+
+
+def run(desk: PaperDesk, *arguments: object):
+    done = desk_command(*arguments, home=desk.settings.home)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def told(desk: PaperDesk, *arguments: object):
+    return json.loads(run(desk, *arguments, "--json"))
+
+
+def test_a_bot_is_added_stopped_changed_started_and_stopped(desk):
+    run(desk, "bots", "add", "calm", "--symbol", "ETH/USDT", "--param", "rsi_window=21")
+    bot = load_bot(desk.ledger, "calm")
+    assert (bot.status, bot.parameters["rsi_window"]) == (BotStatus.STOPPED, 21)
+    run(desk, "bots", "edit", "calm", "--decision", "stop_loss=0.05", "--timeframe", "5m")
+    bot = load_bot(desk.ledger, "calm")
+    assert (bot.decision["stop_loss"], bot.timeframe) == (0.05, "5m")
+    assert bot.parameters["rsi_window"] == 21
+    run(desk, "bots", "start", "calm")
+    assert load_bot(desk.ledger, "calm").status == BotStatus.RUNNING
+    run(desk, "bots", "stop", "calm")
+    assert load_bot(desk.ledger, "calm").status == BotStatus.STOPPED
+    assert {bot["name"] for bot in told(desk, "bots", "list")} == {
+        bot.name for bot in load_bots(desk.ledger)
+    }
+
+
+def test_orders_fills_and_positions_tell_the_same_trade(desk):
+    (order,) = told(desk, "orders")
+    fills = [fill for fill in told(desk, "fills") if fill["client_id"] == order["client_id"]]
+    amount = sum(Decimal(fill["amount"]) for fill in fills)
+    fees = sum(Decimal(fill["fee"]) for fill in fills)
+    assert Decimal(order["filled"]) == amount > 0
+    held = {row["bot"]: row for row in told(desk, "positions")}[order["bot"]]
+    assert Decimal(held["amount"]) == amount - fees
+    for command in ("orders", "fills", "positions", "runs", "logs", "status"):
+        run(desk, command)
+    assert order["client_id"] in run(desk, "orders")
+
+
+def test_show_leads_from_any_record_to_the_same_decision(desk):
+    (order,) = told(desk, "orders")
+    fill = told(desk, "fills")[0]
+    ids = [
+        order["client_id"],
+        order["decision"],
+        f"{fill['venue']}/{fill['symbol']}/{fill['trade_id']}",
+    ]
+    assert {told(desk, "show", record)["decision"]["id"] for record in ids} == {order["decision"]}
+    assert order["decision"] in run(desk, "show", order["client_id"])
+
+
+def test_a_halt_is_shown_until_it_is_lifted(desk):
+    run(desk, "halt", "spread looks [odd]")
+    assert active_halt(desk.ledger).reason == "spread looks [odd]"
+    assert told(desk, "status")["halt"] == "spread looks [odd]"
+    assert "spread looks [odd]" in run(desk, "status")
+    assert "goes on" in run(desk, "resume")
+    assert "no halt" in run(desk, "resume")
+
+
+def test_no_token_is_shown_with_a_run(desk):
+    assert {run["token_hash"] for run in told(desk, "runs")} == {None}
