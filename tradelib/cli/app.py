@@ -80,7 +80,9 @@ def up(
     speed: Annotated[
         float | None, typer.Option("--speed", min=0.01, help="Market seconds per second.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the seeded market.")] = 1,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of the seeded market; else 1.")
+    ] = None,
     follow: Annotated[
         str | None, typer.Option("--follow", help="Paper-trade on a real exchange's prices.")
     ] = None,

@@ -9,7 +9,7 @@ from tradelib.cli.markets import DEFAULT_STRATEGY, LocalMarket
 from tradelib.errors import StorageFailed
 from tradelib.paper.config import ACCOUNTS_FILE, make_accounts_file, read_accounts
 from tradelib.settings import SETTINGS_FILE, DeskSettings, load_settings
-from tradelib.trading.bots import BotStatus, add_bot, load_bots, new_bot
+from tradelib.trading.bots import Bot, BotStatus, add_bot, load_bots, new_bot
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.venue.keys import save_keys
 
@@ -38,6 +38,7 @@ class PreparedHome:
 def prepare_home(home: Path | None, market: LocalMarket) -> PreparedHome:
     """Make or complete a desk's folder for a market; what is there stays as it is."""
     settings = load_settings(home)
+    bots = _default_bots(market)
     paper_home = settings.home / "paper" / market.venue
     try:
         _make_folders(settings)
@@ -50,13 +51,14 @@ def prepare_home(home: Path | None, market: LocalMarket) -> PreparedHome:
         ) from error
     settings = load_settings(settings.home)
     ledger = open_ledger(settings, migrate=True)
-    _add_bots(ledger, market)
+    _add_bots(ledger, bots)
     return PreparedHome(settings, ledger, paper_home, new)
 
 
 def _make_folders(settings: DeskSettings) -> None:
     settings.home.mkdir(parents=True, exist_ok=True)
-    for folder in (settings.logs, settings.candles, settings.reports, settings.home / "run"):
+    settings.services_file.parent.mkdir(mode=0o700, exist_ok=True)
+    for folder in (settings.logs, settings.candles, settings.reports):
         folder.mkdir(parents=True, exist_ok=True)
 
 
@@ -84,20 +86,24 @@ def _make_account(settings: DeskSettings, market: LocalMarket, paper_home: Path)
     return new
 
 
-def _add_bots(ledger: Ledger, market: LocalMarket) -> None:
-    """A running bot with default parameters for each symbol, unless the venue has bots."""
-    known = load_bots(ledger)
-    if any(bot.venue == market.venue for bot in known):
-        return
-    for symbol, name in market.bot_names.items():
-        add_bot(
-            ledger,
-            new_bot(
-                name,
-                market.venue,
-                symbol,
-                market.timeframe,
-                DEFAULT_STRATEGY,
-                status=BotStatus.RUNNING,
-            ),
+def _default_bots(market: LocalMarket) -> list[Bot]:
+    """A running bot with default parameters for each symbol."""
+    return [
+        new_bot(
+            name,
+            market.venue,
+            symbol,
+            market.timeframe,
+            DEFAULT_STRATEGY,
+            status=BotStatus.RUNNING,
         )
+        for symbol, name in market.bot_names.items()
+    ]
+
+
+def _add_bots(ledger: Ledger, bots: list[Bot]) -> None:
+    """Add a venue's default bots, unless it has any."""
+    venues = {bot.venue for bot in load_bots(ledger)}
+    for bot in bots:
+        if bot.venue not in venues:
+            add_bot(ledger, bot)

@@ -12,11 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from tradelib.candles.files import CandleFile, read_candle_file
-from tradelib.clock import floor_time, timeframe_ms
+from tradelib.clock import floor_time, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput
+from tradelib.paper.filed import FileMarket
+from tradelib.paper.seeded import SeededMarket
 from tradelib.research.backtest import fold_inputs, fold_plainly
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.registry import strategy
+from tradelib.venue.source import PublicCandles
 
 DEFAULT_STRATEGY = "weighted"
 SEEDED_SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -83,8 +86,8 @@ def seeded_market(seed: int) -> LocalMarket:
 
 def followed_market(exchange: str, symbols: tuple[str, ...]) -> LocalMarket:
     """Paper trading on the prices of a real exchange."""
-    quotes = sorted({symbol.partition("/")[2] for symbol in symbols})
-    if len(quotes) != 1 or not quotes[0]:
+    pairs = [symbol.partition("/") for symbol in symbols]
+    if len({quote for _, _, quote in pairs}) != 1 or not all(b and q for b, _, q in pairs):
         raise InvalidInput(
             f"Symbols to follow must share a quote currency, as BTC/USDT and ETH/USDT do; "
             f"these are {', '.join(symbols)}."
@@ -108,6 +111,25 @@ def file_market(paths: tuple[Path, ...]) -> LocalMarket:
     content = "|".join(sorted(f"{path.name} {path.stat().st_size}" for path in paths))
     name = f"replay-{files[0].timeframe}-{hashlib.sha256(content.encode()).hexdigest()[:4]}"
     return LocalMarket(name, symbols, files[0].timeframe, DEFAULT_SEED, files)
+
+
+def check_playable(market: LocalMarket, start: datetime | None) -> None:
+    """Refuse what the market's own process would refuse, before anything is written."""
+    if market.follow:
+        PublicCandles(market.follow)
+    elif market.files:
+        _check_start(start, FileMarket([file.path for file in market.files]).span)
+    elif start:
+        _check_start(start, SeededMarket(market.seed).span)
+
+
+def _check_start(start: datetime | None, span: tuple[int, int]) -> None:
+    first, end = (from_ms(edge) for edge in span)
+    if start and not first <= start <= end:
+        raise InvalidInput(
+            f"--start {start:%F %T}Z lies outside of the market's candles, "
+            f"{first:%F %T}Z to {end:%F %T}Z."
+        )
 
 
 def _quote(file: CandleFile) -> str:
@@ -143,8 +165,6 @@ def _first_entry(candles: pd.DataFrame, timeframe: str) -> datetime | None:
 
 def seeded_candles(seed: int, end: datetime, hours: int) -> dict[str, pd.DataFrame]:
     """The seeded market's last hours before a time, by symbol, for find_start."""
-    from tradelib.paper.seeded import SeededMarket
-
     market, until = SeededMarket(seed), floor_time(end, SEEDED_TIMEFRAME)
     since = until - timedelta(hours=hours)
     found = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import threading
 import urllib.error
 import urllib.request
@@ -23,6 +24,7 @@ from tradelib.cli.markets import (
     DEFAULT_SEED,
     SEEDED_SYMBOLS,
     LocalMarket,
+    check_playable,
     file_market,
     find_start,
     followed_market,
@@ -33,17 +35,20 @@ from tradelib.clock import floor_time, format_time, parse_time, timeframe_ms, ut
 from tradelib.errors import DeskError, InvalidInput, RunFailed, StorageFailed
 from tradelib.logs import configure_logging
 from tradelib.services.addresses import Running, find_service
+from tradelib.services.claim import claim_home
 from tradelib.services.definitions import (
     dashboard_path,
     desk_services,
     prefect_environment,
 )
 from tradelib.services.supervisor import State, Supervisor
+from tradelib.settings import load_settings
 from tradelib.trading.bots import load_bots
 from tradelib.trading.runs import Outcome, fail_abandoned_runs, load_runs
 from tradelib.venue import open_venue
 
 MIN_CYCLE_SECONDS = 30.0
+MAX_SPEED = 1e6  # which the paper exchange can play
 # Wall seconds after a candle's close at which a cycle starts, so that the venue has it.
 SETTLE_SECONDS = 2.0
 _SEEDED_SEARCH_HOURS = 24
@@ -58,19 +63,31 @@ class UpOptions:
     files: tuple[Path, ...] = ()
     start: str | None = None
     speed: float | None = None
-    seed: int = DEFAULT_SEED
+    seed: int | None = None
     follow: str | None = None
     symbols: tuple[str, ...] = ()
 
 
 def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
     """Start the desk and trade; returns the exit status once everything has ended."""
-    market = _choose_market(options)
     start = parse_time(options.start, "start") if options.start else None
-    prepared = prepare_home(home, market)
+    market = _choose_market(options)
+    check_playable(market, start)
+    settings = load_settings(home)
+    with claim_home(settings):
+        return _run_claimed(prepare_home(settings.home, market), market, options, start, console)
+
+
+def _run_claimed(
+    prepared: PreparedHome,
+    market: LocalMarket,
+    options: UpOptions,
+    start: datetime | None,
+    console: Console,
+) -> int:
     settings = prepared.settings
     configure_logging(settings)
-    fail_abandoned_runs(prepared.ledger, utc_now())
+    fail_abandoned_runs(prepared.ledger, utc_now(), host=socket.gethostname())
     speed = options.speed or market.default_speed()
     arguments = _paper_arguments(market, prepared, options, start, speed, console)
     seconds = _cycle_seconds(prepared, speed)
@@ -82,8 +99,10 @@ def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
         flow_environment=_schedule(seconds, speed, market),
         without=("flows",) if options.cycles else (),
     )
+    show = _StartDisplay(console)
+    desk = Supervisor(settings, services, show, claimed=True)
     try:
-        with _StartDisplay(console) as show, Supervisor(settings, services, show) as desk:
+        with show, desk:
             show.close()
             _join_prefect(prepared)
             _print_links(desk.running, console)
@@ -100,16 +119,36 @@ def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
 
 
 def _choose_market(options: UpOptions) -> LocalMarket:
-    if options.follow and (options.files or options.cycles or options.speed):
-        raise InvalidInput(
-            "--follow trades on the present prices of an exchange; "
-            "leave --market, --cycles and --speed away."
-        )
-    if options.symbols and not options.follow:
-        raise InvalidInput("--symbol says what to --follow; name an exchange too.")
+    _refuse_what_contradicts(options)
     if options.follow:
         return followed_market(options.follow, options.symbols or SEEDED_SYMBOLS[:2])
-    return file_market(options.files) if options.files else seeded_market(options.seed)
+    if options.files:
+        return file_market(options.files)
+    return seeded_market(DEFAULT_SEED if options.seed is None else options.seed)
+
+
+def _refuse_what_contradicts(options: UpOptions) -> None:
+    chosen = {
+        "--market": options.files,
+        "--cycles": options.cycles,
+        "--speed": options.speed,
+        "--start": options.start,
+        "--seed": options.seed is not None,
+    }
+    extra = [name for name, given in chosen.items() if given]
+    if options.follow and extra:
+        raise InvalidInput(
+            "--follow trades on the present prices of an exchange; "
+            f"leave {' and '.join(extra)} away."
+        )
+    if options.files and "--seed" in extra:
+        raise InvalidInput("--seed is of the seeded market, --market replays candles; leave one.")
+    if options.symbols and not options.follow:
+        raise InvalidInput("--symbol says what to --follow; name an exchange too.")
+    if options.speed is not None and not 0 < options.speed <= MAX_SPEED:
+        raise InvalidInput(
+            f"--speed {options.speed:g} must be more than 0 and at most {MAX_SPEED:g}."
+        )
 
 
 def _paper_arguments(

@@ -9,6 +9,7 @@ from importlib import import_module
 _HOMES = {
     "State": "supervisor",
     "Supervisor": "supervisor",
+    "claim_home": "claim",
     "dashboard_path": "definitions",
     "desk_services": "definitions",
     "find_service": "addresses",

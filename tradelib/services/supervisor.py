@@ -13,12 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
 
 from tradelib.clock import format_time, utc_now
-from tradelib.errors import DeskError, InvalidInput, RefusedError, StorageFailed
+from tradelib.errors import DeskError, InvalidInput
 from tradelib.services import processes
 from tradelib.services.addresses import Running, save_services
+from tradelib.services.claim import claim_home
 from tradelib.services.environment import environment_for_child
 from tradelib.services.logs import last_line, open_log
 from tradelib.services.ports import choose_port, is_free, listens
@@ -84,6 +84,7 @@ class Supervisor:
 
     Entering returns when all are ready, or raises DeskError with everything stopped again.
     SIGTERM and SIGHUP end the block as Ctrl-C does. `progress(name, state)` hears each change.
+    claimed: whether the caller holds the home already, by `claim_home`.
 
         with Supervisor(settings, desk_services(settings, …), progress=print) as desk:
             desk.watch()
@@ -95,10 +96,11 @@ class Supervisor:
         services: Sequence[Service],
         progress: Progress | None = None,
         *,
+        claimed: bool = False,
         restart_delays: Sequence[float] = (1, 2, 5, 10, 30),
         grace: float = 10.0,
     ) -> None:
-        self._settings = settings
+        self._settings, self._claimed = settings, claimed
         self._progress = progress or (lambda name, state: None)
         self._delays = restart_delays
         self._grace = grace
@@ -124,7 +126,8 @@ class Supervisor:
 
     def __enter__(self) -> Supervisor:
         with ExitStack() as stack:
-            stack.enter_context(_home_of_one_desk(self._settings))
+            if not self._claimed:
+                stack.enter_context(claim_home(self._settings))
             stack.enter_context(_signals_end_the_block())
             stack.callback(self._settings.services_file.unlink, missing_ok=True)
             stack.enter_context(processes.Guard(self._mark))
@@ -280,32 +283,6 @@ def _check_needs(services: Sequence[Service]) -> None:
                 f"which must be listed before it."
             )
         known.add(service.name)
-
-
-@contextmanager
-def _home_of_one_desk(settings: DeskSettings) -> Iterator[None]:
-    """Hold the home's lock, so that two desks never share a home."""
-    folder = settings.services_file.parent
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        settings.logs.mkdir(exist_ok=True)
-        lock = FileLock(folder / "desk.lock", timeout=0)
-        lock.acquire()
-    except Timeout:
-        raise RefusedError(
-            f"A desk is already running on {settings.home}; "
-            f"stop it first, or choose another home with --home."
-        ) from None
-    except OSError as error:
-        raise StorageFailed(
-            f"The desk's home {settings.home} cannot be written ({error.strerror}); "
-            f"mend its permissions, or choose another home with --home."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager
