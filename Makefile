@@ -3,10 +3,10 @@
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-# What pytest shall run: by default everything that needs no browser and no PostgreSQL.
+# More for pytest, such as PYTEST_ARGS='tests/trading -x'.
 PYTEST_ARGS ?=
 
-.PHONY: help setup run test lint notebooks unit bench lock environment clean
+.PHONY: help setup run test lint notebooks unit optional bench lock environment clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## /\1	/p' Makefile | expand -t 14
@@ -30,8 +30,11 @@ notebooks: setup ## run every notebook in a prepared home
 	@echo "== notebooks"
 	@bash .ci/notebooks
 
-unit: setup ## pytest, in random order; PYTEST_ARGS='-m ""' adds the browser and PostgreSQL
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+unit: setup ## pytest, in random order, on two cores
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+optional: setup ## the checks that need Chromium and PostgreSQL
+	$(BIN)/python -m pytest -m "browser or postgres"
 
 bench: setup ## run every measurement in benchmarks/
 	@set -e; for file in benchmarks/*.py; do \
