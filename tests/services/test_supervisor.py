@@ -20,6 +20,7 @@ import psutil
 import pytest
 
 from tradelib.errors import DeskError, InvalidInput, RefusedError, RetryableError, StorageFailed
+from tradelib.services import logs
 from tradelib.services.addresses import find_service, load_services, service_url
 from tradelib.services.service import FileProbe, HttpProbe, Service
 from tradelib.services.supervisor import State, Supervisor
@@ -264,6 +265,42 @@ def test_a_dead_service_is_restarted_with_growing_delays(settings: DeskSettings)
         assert pauses[1] >= 0.6
         assert "web stopped by signal 9" in desk.failure("web")
     assert states.count(State.DIED) == 2
+
+
+def test_a_log_that_grows_large_is_moved_aside_while_its_service_writes(
+    settings: DeskSettings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "MAX_BYTES", 1000)
+    full, more = home / "full", home / "more"
+    code = (
+        "import pathlib, time\n"
+        "print('x' * 2000, flush=True)\n"
+        f"pathlib.Path({str(full)!r}).touch()\n"
+        f"while not pathlib.Path({str(more)!r}).exists(): time.sleep(0.01)\n"
+        "print('the last words', flush=True)"
+    )
+    talker = program("talker", code, FileProbe(full))
+    with Supervisor(settings, [talker], restart_delays=(60,)) as desk:
+        log = settings.logs / "talker.log"
+        desk.check()
+        assert log.read_bytes() == b""
+        assert log.with_name("talker.log.1").read_text() == "x" * 2000 + "\n"
+        assert stat.S_IMODE(log.with_name("talker.log.1").stat().st_mode) == 0o600
+        more.touch()
+        wait_until(lambda: desk.check() or desk.failure("talker"))
+        assert log.read_bytes() == b"the last words\n"
+        assert 'its last line: "the last words"' in desk.failure("talker")
+
+
+def test_the_guard_holds_no_keys(settings: DeskSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BINANCE_SECRET", "not for the guard")
+    with Supervisor(settings, []):
+        (guard,) = (
+            child
+            for child in psutil.Process().children()
+            if "tradelib.services.guard" in child.cmdline()
+        )
+        assert "BINANCE_SECRET" not in guard.environ()
 
 
 def test_watch_returns_when_asked(settings: DeskSettings) -> None:

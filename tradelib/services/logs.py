@@ -1,9 +1,11 @@
-"""A service's log file: rotated by size at its start, read back for its last words."""
+"""A service's log file: moved aside when it grew large, read back for its last words."""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,14 +21,41 @@ def open_log(file: Path) -> IO[bytes]:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.exists() and file.stat().st_size > MAX_BYTES:
         _rotate(file)
-    return os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "wb")
+    return _open_private(file)
+
+
+def trim_log(file: Path) -> bool:
+    """Copy a large `file` to `file`.1 and empty it, for a service that holds it open; tells
+    whether it did.
+
+    What is written between the two is lost. Since the file is open for appending, the service's
+    next line is the first of the emptied one.
+    """
+    with suppress(OSError):  # a full disk or a file that someone removed must not end the desk
+        if file.stat().st_size > MAX_BYTES:
+            _shift(file)
+            with file.open("rb") as full, _open_private(file.with_name(f"{file.name}.1")) as copy:
+                shutil.copyfileobj(full, copy)
+            os.truncate(file, 0)
+            return True
+    return False
 
 
 def _rotate(file: Path) -> None:
-    numbered = [file, *(file.with_name(f"{file.name}.{number}") for number in range(1, KEPT + 1))]
+    _shift(file)
+    file.replace(file.with_name(f"{file.name}.1"))
+
+
+def _shift(file: Path) -> None:
+    """Make room for a new `file`.1; the oldest is dropped."""
+    numbered = [file.with_name(f"{file.name}.{number}") for number in range(1, KEPT + 1)]
     for older, newer in zip(numbered[:0:-1], numbered[-2::-1], strict=True):
         if newer.exists():
             newer.replace(older)
+
+
+def _open_private(file: Path) -> IO[bytes]:
+    return os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "wb")
 
 
 def last_line(file: Path, since: int = 0) -> str:

@@ -18,6 +18,8 @@ from typing import IO
 
 import psutil
 
+from tradelib.services.environment import environment_for_child
+
 MARK = "NOTEDESK_SERVICE"
 _LAUNCH = Path(__file__).with_name("launch.py")
 _GUARD = "tradelib.services.guard"
@@ -111,7 +113,7 @@ class Guard:
         self._process = subprocess.Popen(
             [sys.executable, "-m", _GUARD, self._mark],
             # Without the mark of a desk that this one may run in, whose end it must outlive.
-            env={name: value for name, value in os.environ.items() if name != MARK},
+            env={name: value for name, value in environment_for_child().items() if name != MARK},
             cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

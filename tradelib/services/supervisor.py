@@ -20,7 +20,7 @@ from tradelib.services import processes
 from tradelib.services.addresses import Running, save_services
 from tradelib.services.claim import claim_home
 from tradelib.services.environment import environment_for_child
-from tradelib.services.logs import last_line, open_log
+from tradelib.services.logs import last_line, open_log, trim_log
 from tradelib.services.ports import choose_port, is_free, listens
 from tradelib.services.service import FileProbe, Service, fill, url_of
 from tradelib.settings import DeskSettings
@@ -148,8 +148,10 @@ class Supervisor:
             stop.wait(POLL if busy else min(WATCH, *self._delays))
 
     def check(self) -> None:
-        """One look at every service; `watch` repeats it."""
+        """One look at every service and its log; `watch` repeats it."""
         for child in self._children.values():
+            if trim_log(child.log):
+                child.log_start = 0
             try:
                 self._advance(child)
             except DeskError as error:
