@@ -41,6 +41,9 @@ def traded(tmp_path_factory):
         (["--symbol", "BTC/USDT", "--param", "rsi_windw=9"], "did you mean 'rsi_window'"),
         (["--symbol", "BTC/USDT", "--param", "rsi_window=-1"], "rsi_window = -1"),
         (["--symbol", "BTC/USDT", "--param", "rsi_window"], "not of the form name=value"),
+        (["--symbol", "BTC/USDT", "--param", "rsi_window=" + "[" * 99_999], "rsi_window"),
+        (["--symbol", "BTC/USDT", "--param", "rsi_window=" + "[" * 900 + "]" * 900], "rsi_window"),
+        (["--symbol", "BTC/USDT", "--decision", 'stop_loss={"a": 1}'], "stop_loss"),
         (["--symbol", "BTC/USDT", "--param", "rsi_weight=0.1"], "0.9"),
         (["--symbol", "BTC/USDT", "--decision", "stop_los=0.1"], "did you mean 'stop_loss'"),
         (["--symbol", "BTC/USDT", "--timeframe", "7x"], "Unknown timeframe '7x'"),
@@ -119,7 +122,7 @@ def test_a_home_that_cannot_be_made_is_named(home):
     blocked = home / "file"
     blocked.write_text("")
     assert_refused(desk_command("up", "--cycles", 1, home=blocked / "desk"), str(blocked), "--home")
-    assert_refused(desk_command("halt", "x", home=blocked / "desk"), str(blocked), "--home")
+    assert_refused(desk_command("bots", "list", home=blocked / "desk"), str(blocked), "--home")
 
 
 def test_a_read_only_home_is_named(home):
@@ -128,6 +131,7 @@ def test_a_read_only_home_is_named(home):
 
 
 def test_a_full_disk_is_told_and_leaves_the_ledger_whole(home):
+    assert desk_command("bots", "list", home=home).returncode == 0
     assert desk_command("halt", "before", home=home).returncode == 0
     size = (home / "ledger.sqlite").stat().st_size
 
@@ -159,8 +163,23 @@ def test_a_venue_that_answers_nothing_is_told_in_time(home):
 
 
 def test_the_desk_without_a_home_says_how_to_start(home):
-    for command in ("status", "orders", "runs", "positions", "resume"):
-        assert_refused(desk_command(command, home=home), "desk up")
+    for command in ("status", "orders", "runs", "positions", "resume", "halt why", "disarm x"):
+        assert_refused(desk_command(*command.split(), home=home), "desk up")
+    assert list(home.iterdir()) == []
+
+
+def test_a_venue_that_is_not_there_is_not_disarmed(traded: PaperDesk):
+    done = desk_command("disarm", "papr", home=traded.settings.home)
+    assert_refused(done, "did you mean 'paper'")
+
+
+def test_arming_needs_a_person_at_a_terminal(home):
+    (home / "desk.toml").write_text('[venues.real]\nexchange = "binance"\n')
+    done = subprocess.run(
+        [sys.executable, "-m", "tradelib.cli", "arm", "real", "--home", str(home)],
+        cwd=PROJECT, input="real\n", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert_refused(done, "terminal")
 
 
 def test_a_ledger_that_is_damaged_is_told(home):
@@ -182,3 +201,9 @@ def test_an_unknown_option_is_told_without_a_traceback(home):
     done = desk_command("orders", "--limt", "3", home=home)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_a_number_beyond_all_measure_is_told(home):
+    done = desk_command("orders", "--limit", 10**23, home=home)
+    assert done.returncode == 2
+    assert "--limit" in done.stderr

@@ -9,6 +9,7 @@ from tests.desks import PaperDesk, desk_command, paper_desk
 from tradelib.trading.bots import BotStatus, load_bot, load_bots
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import active_halt
+from tradelib.trading.runs import Outcome, finish_run
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,13 @@ def test_a_halt_is_shown_until_it_is_lifted(desk):
     assert "spread looks [odd]" in run(desk, "status")
     assert "goes on" in run(desk, "resume")
     assert "no halt" in run(desk, "resume")
+
+
+def test_a_reason_is_shown_as_it_was_written(desk):
+    failed = desk.decide(Action.HOLD).run
+    finish_run(desk.ledger, failed, Outcome.FAILED, reason="no room in [/home/x] :warning:")
+    assert "no room in [/home/x] :warning:" in run(desk, "runs")
+    assert failed in run(desk, "show", failed)
 
 
 def test_no_token_is_shown_with_a_run(desk):

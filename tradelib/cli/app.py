@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -16,7 +17,7 @@ from typer.exceptions import TyperException
 from tradelib.cli.bots import bots_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.records import records_app
-from tradelib.errors import DeskError, InvalidInput
+from tradelib.errors import DeskError, InvalidInput, unknown_name
 from tradelib.settings import load_settings
 
 app = typer.Typer(
@@ -33,33 +34,50 @@ def main() -> None:
     """Run the command; a DeskError is told in its own words, a bug is told as one."""
     try:
         code = app(standalone_mode=False)
-    except DeskError as error:
-        fail(str(error), error.exit_code)
     except typer.Abort:
         fail("stopped", 130)
-    except TyperException as error:  # a wrong option or argument
-        error.show()
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(141)
-    except Exception as error:
-        fail(f"A fault in the desk itself: {error!r}; {_keep_traceback()}", 70)
+    except (Exception, KeyboardInterrupt) as error:
+        if any(isinstance(one, KeyboardInterrupt) for one in _chain(error)):
+            sys.exit(130)
+        _tell(error)
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def fail(sentence: str, code: int) -> None:
-    err.print(f"desk: {sentence}", markup=False)
+def _tell(error: BaseException) -> NoReturn:
+    match error:
+        case DeskError():
+            fail(str(error), error.exit_code)
+        case TyperException():  # a wrong option or argument
+            error.show()
+            sys.exit(error.exit_code)
+        case BrokenPipeError():
+            sys.exit(141)
+    fail(f"A fault in the desk itself: {error!r}; {_keep_traceback(error)}", 70)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and all that led to it: a library may wrap the Ctrl-C that ended its work."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            yield one
+            waiting += [one.__cause__, one.__context__, *getattr(one, "exceptions", ())]
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    err.print(f"desk: {sentence}")
     sys.exit(code)
 
 
-def _keep_traceback() -> str:
-    """Where the traceback of a fault went."""
+def _keep_traceback(error: BaseException) -> str:
+    """Where the traceback of a fault went; a home that is not there yet is not made for it."""
     try:
         path = load_settings().home / "logs" / "fault.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(traceback.format_exc())
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)))
     except (OSError, DeskError):
         return "its traceback could not be kept"
     return f"its traceback is in {path}"
@@ -147,7 +165,7 @@ def logs(
         return
     for entry in entries:
         line = f"{entry['time'][:19]} {entry['level']:7} {entry['cycle'] or '-':22} "
-        out.print(line + entry["message"], markup=False, soft_wrap=True)
+        out.print(line + entry["message"], soft_wrap=True)
 
 
 @app.command()
@@ -156,8 +174,8 @@ def halt(reason: Annotated[str, typer.Argument(help="Why.")], home: Home = None)
     from tradelib.trading.halts import halt_trading
     from tradelib.trading.ledger import open_ledger
 
-    found = halt_trading(open_ledger(settings_for(home), migrate=True), reason)
-    out.print(f"Trading is halted since {found.at:%F %T}Z: {found.reason}", markup=False)
+    found = halt_trading(open_ledger(settings_for(home)), reason)
+    out.print(f"Trading is halted since {found.at:%F %T}Z: {found.reason}")
 
 
 @app.command()
@@ -183,10 +201,13 @@ def arm(
     from tradelib.trading.ledger import open_ledger
     from tradelib.venue import open_venue
 
+    if not sys.stdin.isatty():
+        raise InvalidInput("Arming asks a person to type the venue's name; run it in a terminal.")
     settings = settings_for(home)
+    ledger = open_ledger(settings)
     account = open_venue(settings, venue)
     if account.is_local:
-        raise InvalidInput(f"Venue {venue} is on this machine and needs no arming.")
+        raise InvalidInput(f"Venue {venue} is the desk's own exchange and needs no arming.")
     out.print(f"Venue {venue} is {settings.venues[venue].exchange}, with real money.")
     for balance in account.fetch_balances().values():
         out.print(f"  {balance.asset:8} free {balance.free:f}, in orders {balance.used:f}")
@@ -199,7 +220,7 @@ def arm(
     )
     if typer.prompt(f"Type the venue's name to arm it for {hours:g} h") != venue:
         raise InvalidInput("The name typed is not the venue's; nothing is armed.")
-    until = arm_venue(open_ledger(settings, migrate=True), venue, timedelta(hours=hours)).until
+    until = arm_venue(ledger, venue, timedelta(hours=hours)).until
     out.print(f"Armed until {until:%F %T}Z; `desk disarm {venue}` ends it.")
 
 
@@ -211,5 +232,9 @@ def disarm(
     from tradelib.trading.arming import disarm_venue
     from tradelib.trading.ledger import open_ledger
 
-    disarm_venue(open_ledger(settings_for(home)), venue)
+    settings = settings_for(home)
+    ledger = open_ledger(settings)
+    if venue not in settings.venues:
+        raise unknown_name("venue", venue, settings.venues, "desk.toml")
+    disarm_venue(ledger, venue)
     out.print(f"Venue {venue} is not armed.")

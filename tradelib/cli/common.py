@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -17,15 +18,28 @@ from rich.table import Table
 from tradelib.errors import InvalidInput
 from tradelib.settings import DeskSettings, load_settings
 
+# What is shown may hold brackets and colons of its own: it is never markup.
+_PLAIN: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
 # Into a pipe or a file, lines are as long as they are.
-out = Console(highlight=False, width=None if sys.stdout.isatty() else 240)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(width=None if sys.stdout.isatty() else 240, **_PLAIN)
+err = Console(stderr=True, soft_wrap=True, **_PLAIN)
+
+
+def _use_home(home: Path | None) -> Path | None:
+    """Make --home the home of this whole process, also of what is told once a command failed."""
+    if home:
+        os.environ["DESK_HOME"] = str(home)
+    return home
+
 
 Home = Annotated[
-    Path | None, typer.Option("--home", help="The desk's folder; else DESK_HOME, else .desk.")
+    Path | None,
+    typer.Option(
+        "--home", callback=_use_home, help="The desk's folder; else DESK_HOME, else .desk."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="How many, newest first.")]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=100_000, help="How many, newest first.")]
 
 
 def settings_for(home: Path | None) -> DeskSettings:
@@ -56,14 +70,24 @@ def _plain(value: Any) -> Any:
 
 
 def parse_pairs(pairs: list[str], what: str) -> dict[str, Any]:
-    """`name=value` arguments as a dictionary; values are JSON where they can be."""
+    """`name=value` arguments as a dictionary; a value is a number or true or false where it can
+    be, else text."""
     values: dict[str, Any] = {}
     for pair in pairs:
         name, sign, text = pair.partition("=")
         if not sign:
             raise InvalidInput(f"{what} {pair!r} is not of the form name=value.")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
+        values[name] = _parse_value(text, f"{what} {name}")
     return values
+
+
+def _parse_value(text: str, what: str) -> Any:
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        value = []
+    except ValueError:
+        return text
+    if isinstance(value, list | dict):
+        raise InvalidInput(f"{what} is a list or a table; give it one number or word.")
+    return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 from rich.tree import Tree
 
 from tradelib.cli.common import AsJson, Home, Limit, make_table, out, print_json, settings_for
@@ -131,7 +132,7 @@ def show(
         run = {**vars(chain.run), "token_hash": None} if chain.run else None
         print_json({**vars(chain), "run": run, "page": str(page) if page else None})
         return
-    tree = Tree(f"[bold]{record}[/bold]")
+    tree = Tree(Text(record, style="bold"))
     node = tree
     for f in chain.fills:
         node.add(f"fill {f.venue}/{f.symbol}/{f.trade_id}: {f.side} {f.amount:f} at {f.price:f}, "
@@ -158,12 +159,12 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(told)
         return
-    out.print(f"Home {told['home']}", markup=False)
+    out.print(f"Home {told['home']}")
     out.print("Desk " + ("runs" if told["running"] else "does not run; start it with `desk up`"))
     for name, service in told["services"].items():
         out.print(f"  {name:8} {'up  ' if service['alive'] else 'DOWN'} {service['url']}")
     if told["halt"]:
-        out.print(f"HALTED: {told['halt']}", markup=False)
+        out.print(f"HALTED: {told['halt']}")
     out.print(
         f"Bots {told['bots_running']} running of {told['bots']}; orders {told['orders']}, "
         f"unsettled {told['orders_unsettled']}; open incidents {told['incidents']}; "

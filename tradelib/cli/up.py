@@ -241,7 +241,7 @@ def _print_links(running: dict[str, Running], console: Console) -> None:
             links[f"  {name}"] = voila.address(dashboard_path(name))
     for name, link in links.items():
         if link:
-            console.print(f"{name:24}{link}", soft_wrap=True, markup=False, highlight=False)
+            console.print(f"{name:24}{link}", soft_wrap=True)
 
 
 def _join_prefect(prepared: PreparedHome) -> None:
@@ -259,7 +259,7 @@ def _first_cycle(prepared: PreparedHome, console: Console) -> None:
         _reconcile_at_start(prepared)
         _run_cycle(prepared, "First cycle", console)
     except DeskError as error:
-        console.print(f"The first cycle failed: {error}", markup=False)
+        console.print(f"The first cycle failed: {error}")
 
 
 def _run_counted(prepared: PreparedHome, market: LocalMarket, cycles: int, console: Console) -> int:
@@ -300,8 +300,8 @@ def _cycle_display(
 ) -> Iterator[None]:
     """A bar that follows the cycle's notebooks as the ledger sees them."""
     done, columns = threading.Event(), (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[at]}"),
+        SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
+        MofNCompleteColumn(), TextColumn("{task.fields[at]}", markup=False),
     )  # fmt: skip
     with Progress(*columns, console=console, transient=console.is_terminal) as progress:
         bar = progress.add_task(title, total=expected, at="")
@@ -357,7 +357,7 @@ def _print_summary(prepared: PreparedHome, console: Console) -> None:
     orders, fills = load_orders(prepared.ledger), load_fills(prepared.ledger)
     console.print(f"Orders {len(orders)}, fills {len(fills)}; pages in {prepared.settings.reports}")
     for fill in fills[-3:]:
-        console.print(f"  desk show {fill.venue}/{fill.symbol}/{fill.trade_id}", markup=False)
+        console.print(f"  desk show {fill.venue}/{fill.symbol}/{fill.trade_id}")
     open_now = load_incidents(prepared.ledger, open_only=True)
     if open_now:
         raise StorageFailed(

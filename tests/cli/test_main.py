@@ -1,0 +1,62 @@
+"""What the desk command says when something other than the user is at fault, and to whom."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.desks import desk_command
+from tradelib.cli import app
+
+
+def exit_status() -> int:
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    return ended.value.code
+
+
+def wrapped_ctrl_c() -> None:
+    """As a library does that meets Ctrl-C in the middle of its own work."""
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as pressed:
+            raise ValueError("could not be serialised") from pressed
+    except ValueError:
+        raise RuntimeError("the flow run crashed")  # noqa: B904
+
+
+def test_ctrl_c_is_no_fault_whatever_it_was_wrapped_in(monkeypatch, capsys):
+    monkeypatch.setattr(app, "app", lambda standalone_mode: wrapped_ctrl_c())
+    assert exit_status() == 130
+    assert capsys.readouterr().err == ""
+
+
+def break_logs(monkeypatch, *arguments: object) -> None:
+    """Have `desk logs` fail as no one foresaw."""
+    monkeypatch.setattr("tradelib.logs.read_log", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["desk", "logs", *map(str, arguments)])
+
+
+def test_a_faults_traceback_is_kept_in_the_home_in_use(home: Path, monkeypatch, capsys):
+    other = home.parent / "other"
+    other.mkdir()
+    break_logs(monkeypatch, "--home", other)
+    assert exit_status() == 70
+    assert str(other / "logs" / "fault.txt") in capsys.readouterr().err
+    assert "ZeroDivisionError" in (other / "logs" / "fault.txt").read_text()
+    assert list(home.iterdir()) == []
+
+
+def test_a_fault_makes_no_home(home: Path, monkeypatch, capsys):
+    break_logs(monkeypatch, "--home", home / "absent")
+    assert exit_status() == 70
+    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert list(home.iterdir()) == []
+
+
+def test_brackets_are_no_markup(home: Path):
+    done = desk_command("orders", "[/home/x]", home=home)
+    assert done.returncode == 2
+    assert "[/home/x]" in done.stderr
+    assert "Traceback" not in done.stderr
