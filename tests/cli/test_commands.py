@@ -1,11 +1,17 @@
 """The desk command on a desk that has traded."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from decimal import Decimal
 
 import pytest
 
 from tests.desks import PaperDesk, desk_command, paper_desk
+from tradelib.settings import PROJECT
+from tradelib.trading.arming import read_arming
 from tradelib.trading.bots import BotStatus, load_bot, load_bots
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import active_halt
@@ -90,3 +96,34 @@ def test_a_reason_is_shown_as_it_was_written(desk):
 
 def test_no_token_is_shown_with_a_run(desk):
     assert {run["token_hash"] for run in told(desk, "runs")} == {None}
+
+
+def test_a_person_at_a_terminal_arms_a_venue_elsewhere_and_disarms_it(desk):
+    file = desk.settings.home / "desk.toml"
+    file.write_text(file.read_text() + _ELSEWHERE.format(url=desk.paper.url))
+    person, terminal = pty.openpty()
+    os.write(person, b"elsewhere\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "tradelib.cli", "arm", "elsewhere", "--hours", "1"],
+        cwd=PROJECT, env={**os.environ, "DESK_HOME": str(desk.settings.home)},
+        stdin=terminal, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    os.close(person)
+    os.close(terminal)
+    assert "Armed until" in done.stdout, done.stderr
+    assert armed(desk)
+    run(desk, "disarm", "elsewhere")
+    assert not armed(desk)
+
+
+_ELSEWHERE = """
+[venues.elsewhere]
+exchange = "binance"
+rest_url = "{url}"
+keys = "keys/paper.toml"
+"""
+
+
+def armed(desk: PaperDesk) -> bool:
+    with desk.ledger.read() as books:
+        return read_arming(books, "elsewhere") is not None

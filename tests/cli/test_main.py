@@ -26,7 +26,7 @@ def wrapped_ctrl_c() -> None:
         raise RuntimeError("the flow run crashed")  # noqa: B904
 
 
-def test_ctrl_c_is_no_fault_whatever_it_was_wrapped_in(monkeypatch, capsys):
+def test_ctrl_c_is_no_fault_whatever_it_was_wrapped_in(home: Path, monkeypatch, capsys):
     monkeypatch.setattr(app, "app", lambda standalone_mode: wrapped_ctrl_c())
     assert exit_status() == 130
     assert capsys.readouterr().err == ""
