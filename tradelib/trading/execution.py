@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -54,6 +55,8 @@ from tradelib.trading.positions import bot_position, is_dust
 from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
 from tradelib.trading.runs import Outcome
 from tradelib.venue import Instrument, Quote, Venue, VenueOrder, VenueStatus, VenueTrade
+
+log = logging.getLogger(__name__)
 
 # Longest time from recording an order to sending it. A venue's visibility lag is longer.
 SEND_WITHIN = timedelta(seconds=5)
@@ -126,6 +129,7 @@ def _record_order(
             reason = "; ".join(refusal.reason for refusal in refusals)
             order = replace(order, status=OrderStatus.DENIED, reason=reason)
         insert_order(books, order)
+        _tell(order)
         for refusal in refusals:
             books.execute(
                 tables.refusals.insert().values(
@@ -269,8 +273,9 @@ def _send(ledger: Ledger, venue: Venue, order: Order) -> Order:
         return _record_status(ledger, order, OrderStatus.UNRESOLVED, str(error))
     except (RefusedError, RateLimited, AuthenticationFailed) as error:
         return _record_status(ledger, order, OrderStatus.REJECTED, str(error))
-    order = record_answer(ledger, order, answer)
-    return _book_own_fills(ledger, venue, order)
+    order = _book_own_fills(ledger, venue, record_answer(ledger, order, answer))
+    _tell(order)
+    return order
 
 
 def _record_status(ledger: Ledger, order: Order, status: OrderStatus, reason: str) -> Order:
@@ -278,7 +283,23 @@ def _record_status(ledger: Ledger, order: Order, status: OrderStatus, reason: st
         current = find_order(books, order.client_id) or order
         if current.status != OrderStatus.SUBMITTED:
             return current  # reconciliation was quicker and knows more
-        return change_order(books, current, status=status, reason=reason)
+        changed = change_order(books, current, status=status, reason=reason)
+    _tell(changed)
+    return changed
+
+
+def _tell(order: Order) -> None:
+    """A line in the desk's log."""
+    log.info(
+        "order %s: %s %s %s is %s%s",
+        order.client_id,
+        order.side,
+        format(order.amount, "f"),
+        order.symbol,
+        order.status,
+        f", {order.reason}" if order.reason else "",
+        extra={"fields": {"order": order.client_id, "run": order.run}},
+    )
 
 
 def record_answer(ledger: Ledger, order: Order, answer: VenueOrder) -> Order:

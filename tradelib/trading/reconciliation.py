@@ -7,6 +7,7 @@ its cost follows the open orders and not the history. It never guesses a termina
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
@@ -42,6 +43,8 @@ from tradelib.trading.orders import (
     load_orders,
 )
 from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueStatus, VenueTrade
+
+log = logging.getLogger(__name__)
 
 _OPENING_ATTEMPTS = 5
 _QUIET_ATTEMPTS = 3
@@ -136,6 +139,13 @@ def reconcile(
     _name_balances(work, differing)
     as_of = venue.fetch_time()
     equity, unpriced = _record_worth(work, actual, as_of, run)
+    for found in work.found:
+        log.log(
+            logging.INFO if found.repair else logging.WARNING,
+            "%s %s: ledger %s, venue %s; %s",
+            found.kind, found.subject, found.ledger, found.venue, found.repair or "open",
+            extra={"fields": {"venue": venue.name, "run": run}},
+        )  # fmt: skip
     return Reconciliation(
         venue=venue.name,
         as_of=as_of,
