@@ -89,8 +89,8 @@ def test_a_halt_is_shown_until_it_is_lifted(desk):
 
 def test_a_reason_is_shown_as_it_was_written(desk):
     failed = desk.decide(Action.HOLD).run
-    finish_run(desk.ledger, failed, Outcome.FAILED, reason="no room in [/home/x] :warning:")
-    assert "no room in [/home/x] :warning:" in run(desk, "runs")
+    finish_run(desk.ledger, failed, Outcome.FAILED, reason="no room in [/srv/desk] :warning:")
+    assert "no room in [/srv/desk] :warning:" in run(desk, "runs")
     assert failed in run(desk, "show", failed)
 
 

@@ -56,7 +56,7 @@ def test_a_fault_makes_no_home(home: Path, monkeypatch, capsys):
 
 
 def test_brackets_are_no_markup(home: Path):
-    done = desk_command("orders", "[/home/x]", home=home)
+    done = desk_command("orders", "[/srv/desk]", home=home)
     assert done.returncode == 2
-    assert "[/home/x]" in done.stderr
+    assert "[/srv/desk]" in done.stderr
     assert "Traceback" not in done.stderr
