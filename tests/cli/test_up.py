@@ -38,6 +38,16 @@ def test_a_second_desk_is_refused_and_touches_nothing_of_the_first(home):
     assert load_bots(first.ledger) == bots
 
 
+def test_a_start_for_a_market_that_has_begun_is_refused(home):
+    prepare_home(home, seeded_market(1))
+    done = desk_command("up", "--cycles", 1, "--start", "2026-01-01", home=home)
+    assert_refused(done, "has begun already", "--home")
+
+
+def test_a_file_that_follows_no_option_is_refused(home):
+    assert_refused(desk_command("up", "candles.csv", home=home), "candles.csv", "--market")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

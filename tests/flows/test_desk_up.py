@@ -84,7 +84,7 @@ def test_a_few_cycles_trade_agree_with_the_exchange_and_leave_nothing_running(ho
             seeded_file(home, symbol) for symbol in ("BTC/USDT", "ETH/USDT", "SOL/USDT")
         ]  # fmt: skip
     cycles = 3 if market == "seeded" else 2
-    flags = [part for file in files for part in ("--market", file)]
+    flags = ["--market", *files] if files else []
     done = desk_command("up", "--cycles", cycles, *flags, home=home, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "token=" in done.stdout

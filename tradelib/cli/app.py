@@ -85,6 +85,9 @@ def _keep_traceback(error: BaseException) -> str:
 
 @app.command()
 def up(
+    files: Annotated[
+        list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files for --market.")
+    ] = None,
     home: Home = None,
     cycles: Annotated[
         int | None, typer.Option("--cycles", min=1, help="Run so many cycles, then stop all.")
@@ -111,9 +114,10 @@ def up(
     """Start the desk: paper exchange, Prefect, Voilà, JupyterLab and the trading cycle."""
     from tradelib.cli.up import UpOptions, run_desk
 
-    options = UpOptions(
-        cycles, tuple(market or ()), start, speed, seed, follow, tuple(symbol or ())
-    )
+    if files and not market:
+        raise InvalidInput(f"{files[0]} is no option; candle files to replay follow --market.")
+    replayed = (*(market or ()), *(files or ()))
+    options = UpOptions(cycles, replayed, start, speed, seed, follow, tuple(symbol or ()))
     raise typer.Exit(run_desk(home, options, out))
 
 

@@ -160,6 +160,11 @@ def _paper_arguments(
     console: Console,
 ) -> list[str]:
     """What the paper exchange is told beside its home and port."""
+    if start is not None and not prepared.new:
+        raise InvalidInput(
+            f"Market {market.venue} of this home has begun already and goes on where it stands; "
+            "--start chooses where a new one begins: use another --home."
+        )
     arguments = ["--seed", str(market.seed)]
     for file in market.files:
         arguments += ["--market", str(file.path.resolve())]
