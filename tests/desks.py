@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from unittest import mock
 
 import ccxt
 from sqlalchemy import select
 
 from tradelib.candles.fetch import fetch_candles
 from tradelib.candles.store import CandleStore
+from tradelib.cli import main
 from tradelib.cli.home import prepare_home
 from tradelib.cli.markets import LocalMarket, file_market, find_start, seeded_market
 from tradelib.clock import utc_now
@@ -174,15 +178,38 @@ def point_venue(home: Path, venue: str, url: str) -> None:
 
 
 def desk_command(
-    *arguments: object, home: Path, timeout: float = 120, **env: str
+    *arguments: object, home: Path, fresh: bool = False, timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
-    """Run the desk command as a user would, in a process of its own."""
+    """Run the desk command; `fresh` in a process of its own, as a user does, else in this one,
+    which spares the imports."""
+    words = [str(argument) for argument in arguments]
     kept = {name: text for name, text in os.environ.items() if not name.startswith("DESK_")}
-    return subprocess.run(
-        [sys.executable, "-m", "tradelib.cli", *map(str, arguments)],
-        cwd=PROJECT, env={**kept, "DESK_HOME": str(home), "COLUMNS": "200", **env},
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    env = {**kept, "DESK_HOME": str(home), "COLUMNS": "200"}
+    if fresh:
+        return subprocess.run(
+            [sys.executable, "-m", "tradelib.cli", *words], cwd=PROJECT, env=env,
+            capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+    return _command_here(words, env)
+
+
+def _command_here(words: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    out, err = io.StringIO(), io.StringIO()
+    loggers = [logging.getLogger(name) for name in ("tradelib", "flows", "stamina")]
+    before = [(list(one.handlers), one.propagate) for one in loggers]
+    with (
+        mock.patch.dict(os.environ, env, clear=True),
+        mock.patch.object(sys, "argv", ["desk", *words]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+    for one, (handlers, propagate) in zip(loggers, before, strict=True):
+        one.handlers, one.propagate = handlers, propagate
+    return subprocess.CompletedProcess(words, int(code or 0), out.getvalue(), err.getvalue())
 
 
 def load_equity(ledger: Ledger, venue: str) -> list[Equity]:

@@ -85,7 +85,7 @@ def test_a_few_cycles_trade_agree_with_the_exchange_and_leave_nothing_running(ho
         ]  # fmt: skip
     cycles = 3 if market == "seeded" else 2
     flags = ["--market", *files] if files else []
-    done = desk_command("up", "--cycles", cycles, *flags, home=home, timeout=240)
+    done = desk_command("up", "--cycles", cycles, *flags, home=home, fresh=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "token=" in done.stdout
     ledger = open_ledger(load_settings(home))
@@ -98,7 +98,8 @@ def test_a_few_cycles_trade_agree_with_the_exchange_and_leave_nothing_running(ho
     if files:
         assert fills
     for fill in fills[:1]:
-        shown = desk_command("show", f"{fill.venue}/{fill.symbol}/{fill.trade_id}", home=home)
+        record = f"{fill.venue}/{fill.symbol}/{fill.trade_id}"
+        shown = desk_command("show", record, home=home, fresh=True)
         page = shown.stdout.rsplit("page ", 1)[-1].strip()
         assert Path(page).is_file()
         chain = json.loads(desk_command("show", fill.client_id, "--json", home=home).stdout)

@@ -81,8 +81,9 @@ def _after_sale(position: Position, fill: Fill, sold: Decimal, proceeds: Decimal
     held = min(sold, position.amount)
     if held <= 0:
         return position
-    # Multiplying before dividing leaves a full sale's cost exact.
-    cost_sold = position.cost * held / position.amount
+    # A full sale takes all the cost, so that no rounding of a quotient is left behind.
+    is_all = held == position.amount
+    cost_sold = position.cost if is_all else position.cost * held / position.amount
     return replace(
         position,
         amount=position.amount - held,
