@@ -114,6 +114,38 @@ def test_a_port_taken_between_choice_and_start_is_replaced(
         assert desk.running["web"].url != f"http://127.0.0.1:{service.port}"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "OSError: [Errno 98] Address already in use",
+        "[Voila] CRITICAL | ERROR: the server could not be started because no available port "
+        "could be found.",
+    ],
+)
+def test_a_port_that_was_taken_for_a_moment_is_tried_again(
+    settings: DeskSettings, home: Path, said: str
+) -> None:
+    server = home / "server.py"
+    server.write_text(
+        "import os, pathlib, sys\n"
+        "mark = pathlib.Path(sys.argv[1])\n"
+        "if not mark.exists():\n"
+        "    mark.touch()\n"
+        f"    sys.exit({said!r})\n"
+        "os.execv(sys.executable, [sys.executable, '-m', 'http.server',"
+        " '--bind', '127.0.0.1', sys.argv[2]])\n"
+    )
+    service = Service(
+        name="web",
+        command=(sys.executable, str(server), str(home / "tried"), "{port}"),
+        port=free_port(),
+        ready=HttpProbe("/"),
+    )
+    with Supervisor(settings, [service]) as desk:
+        assert (home / "tried").exists()
+        assert desk.running["web"].alive
+
+
 def test_a_child_that_exits_early_is_told_in_one_sentence(settings: DeskSettings) -> None:
     code = "import sys; print('reading its settings'); sys.exit('no such table: runs')"
     with (

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Collection
 
 import psutil
 
 from tradelib.services.service import LOOPBACK
+
+# Below what Linux, macOS and Windows give to outgoing connections, above the usual servers.
+_FIRST_OTHER = 20_000
+_OTHERS = 10_000
 
 
 def is_free(port: int) -> bool:
@@ -23,15 +28,15 @@ def is_free(port: int) -> bool:
 
 
 def choose_port(preferred: int, taken: Collection[int] = ()) -> int:
-    """`preferred` if it is free and not in `taken`, else any other free port."""
-    if preferred not in taken and is_free(preferred):
-        return preferred
-    while True:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            port = probe.getsockname()[1]
-        if port not in taken:
-            return port
+    """`preferred` if it is free and not in `taken`, else another free port, by chance.
+
+    Not one that the system would give: those it hands to outgoing connections as well, and one
+    of them could take the port before the server does.
+    """
+    port = preferred
+    while port in taken or not is_free(port):
+        port = _FIRST_OTHER + secrets.randbelow(_OTHERS)
+    return port
 
 
 def listens(pid: int, port: int) -> bool:

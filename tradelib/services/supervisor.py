@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import signal
 import subprocess
@@ -29,6 +30,10 @@ POLL = 0.05  # seconds between two looks at the children while they start
 WATCH = 0.5  # seconds between two looks once they are up
 STEADY = 60.0  # seconds up, after which earlier deaths are forgiven
 PORT_ATTEMPTS = 3
+# What servers say of a port that they cannot have.
+_PORT_TAKEN = re.compile(
+    r"(?i)address already in use|no available port|port \d+ .*(in use|be used)"
+)
 
 
 class State(StrEnum):
@@ -70,7 +75,12 @@ class _Child:
         return probe.answers(self.port) and listens(self.process.pid, self.port)
 
     def lost_its_port(self) -> bool:
-        return self.port is not None and not is_free(self.port)
+        """Whether the child ended because somebody else had its port, perhaps for a moment."""
+        if self.port is None:
+            return False
+        return not is_free(self.port) or bool(
+            _PORT_TAKEN.search(last_line(self.log, self.log_start))
+        )
 
     def explain(self, what: str) -> str:
         """One sentence on a failure: the service, what happened, its log and its last line."""
