@@ -235,7 +235,7 @@ def _settle_order(work: _Pass, order: Order) -> None:
     with work.ledger.write() as books:
         current = find_order(books, order.client_id) or order
         changed = apply_venue_order(books, current, answer)
-        for kind in (ORDER_UNRESOLVED, ORDER_VANISHED):
+        for kind in (ORDER_UNRESOLVED, ORDER_VANISHED, CONTRADICTION):
             close_incidents(books, kind, work.venue.name, "the venue has it", order.client_id)
     if _contradicts(changed, answer):
         told = f"{answer.status}, filled {answer.filled or ZERO:f}"
@@ -445,7 +445,9 @@ def _name_balances(work: _Pass, differing: Mapping[str, tuple[Decimal, Decimal]]
 
 
 def _report_open(work: _Pass, kind: str, subject: str, ledger: str, venue: str) -> None:
-    work.found.append(Discrepancy(kind, subject, ledger, venue, None))
+    told = Discrepancy(kind, subject, ledger, venue, None)
+    if told not in work.found:  # a second look within the pass says the same again
+        work.found.append(told)
     with work.ledger.write() as books:
         open_incident(books, kind, work.venue.name, subject, {"ledger": ledger, "venue": venue})
 
