@@ -167,10 +167,15 @@ def test_a_state_that_cannot_be_is_an_incident_and_not_the_end_of_the_pass(desk,
     told = replace(
         fetch(order.symbol, order.client_id, order.venue_order_id), status=VenueStatus.REJECTED
     )
-    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_: told)
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_: told)  # the newest
     report = desk.reconcile()
     assert ("venue contradicts itself", False) in kinds(report)
     assert load_orders(desk.ledger)[0].status == OrderStatus.PARTIALLY_FILLED
+    desk.reconcile()
+    assert len(load_incidents(desk.ledger)) == 1  # the same one, still open
+    told = replace(told, status=VenueStatus.PARTIALLY_FILLED)
+    desk.reconcile()
+    assert load_incidents(desk.ledger, open_only=True) == []
 
 
 def test_a_reply_that_lags_changes_nothing(desk, monkeypatch):

@@ -235,9 +235,11 @@ def _settle_order(work: _Pass, order: Order) -> None:
     with work.ledger.write() as books:
         current = find_order(books, order.client_id) or order
         changed = apply_venue_order(books, current, answer)
-        for kind in (ORDER_UNRESOLVED, ORDER_VANISHED, CONTRADICTION):
+        contradicts = _contradicts(changed, answer)
+        ended = (ORDER_UNRESOLVED, ORDER_VANISHED, *(() if contradicts else (CONTRADICTION,)))
+        for kind in ended:
             close_incidents(books, kind, work.venue.name, "the venue has it", order.client_id)
-    if _contradicts(changed, answer):
+    if contradicts:
         told = f"{answer.status}, filled {answer.filled or ZERO:f}"
         _report_open(work, CONTRADICTION, order.client_id, str(changed.status), told)
     if (changed.status, changed.filled) != (order.status, order.filled):
