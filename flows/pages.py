@@ -20,7 +20,8 @@ from tradelib.settings import load_settings
 from tradelib.trading.ledger import open_ledger
 from tradelib.trading.runs import Run, load_run
 
-log = logging.getLogger(__name__)
+# By name: Prefect loads this file as a module of another one.
+log = logging.getLogger("flows.pages")
 
 
 def _task_name() -> str:

@@ -32,7 +32,8 @@ from tradelib.trading.halts import halt_trading as set_halt
 from tradelib.trading.ledger import open_ledger
 from tradelib.trading.runs import Run
 
-log = logging.getLogger(__name__)
+# By name: Prefect loads this file as a module of another one.
+log = logging.getLogger("flows.trading")
 
 MAX_LATENESS_SECONDS = 20.0
 

@@ -47,6 +47,7 @@ def traded(tmp_path_factory):
         (["--symbol", "BTC/USDT", "--param", "rsi_weight=0.1"], "0.9"),
         (["--symbol", "BTC/USDT", "--decision", "stop_los=0.1"], "did you mean 'stop_loss'"),
         (["--symbol", "BTC/USDT", "--timeframe", "7x"], "Unknown timeframe '7x'"),
+        (["--symbol", "BTC/USDT", "--timeframe", "7m"], "did you mean '5m'"),
         (["--symbol", "BTC/USDT", "--venue", "papr"], "did you mean 'paper'"),
     ],
 )
@@ -116,6 +117,9 @@ def test_a_wrong_key_fails_the_cycle_with_one_sentence(home):
             run_step(desk.settings, desk.ledger, reconcile_step("paper"), None)
         (run,) = load_runs(desk.ledger)
         assert "AuthenticationFailed" in run.reason
+        shown = desk_command("status", home=home).stdout
+        assert f"FAILED in the last hour: {run.id}" in shown
+        assert "check the venue's keys" in shown
 
 
 def test_a_home_that_cannot_be_made_is_named(home):

@@ -7,6 +7,7 @@ import pytest
 from filelock import FileLock
 
 from tests.desks import PaperDesk, paper_desk
+from tradelib.logs import read_log
 from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS
 from tradelib.trading import tables
 from tradelib.trading.bots import load_bots
@@ -79,5 +80,7 @@ def test_one_bots_failure_is_told_and_stops_no_other_bot(desk: PaperDesk, prefec
     assert outcomes.pop((SIGNALS, broken)) == Outcome.FAILED
     assert set(outcomes) == {(FETCH, None), (RECONCILE, None), *((SIGNALS, n) for n in others)}
     assert set(outcomes.values()) == {Outcome.SUCCEEDED}
+    errors = [e["message"] for e in read_log(desk.settings) if e["level"] == "ERROR"]
+    assert any(broken in message and "rsi_windw" in message for message in errors)
     # A wrong parameter is not tried again.
     assert len(runs) == len(outcomes) + 1

@@ -63,7 +63,7 @@ def add(
         parse_pairs(param or [], "Parameter"),
         parse_pairs(decision or [], "Decision parameter"),
     )
-    check_market(settings, venue, symbol)
+    check_market(settings, venue, symbol, timeframe)
     add_bot(open_ledger(settings, migrate=True), bot)
     out.print(f"Added {name}, stopped; start it with: desk bots start {name}")
 
@@ -117,13 +117,13 @@ def _set_status(name: str, home: Home, status: str) -> None:
     ledger = open_ledger(settings)
     bot = load_bot(ledger, name)
     if status == BotStatus.RUNNING:
-        check_market(settings, bot.venue, bot.symbol)
+        check_market(settings, bot.venue, bot.symbol, bot.timeframe)
     update_bot(ledger, replace(bot, status=BotStatus(status)))
 
 
-def check_market(settings: DeskSettings, venue: str, symbol: str) -> None:
-    """Refuse a venue that desk.toml lacks, a symbol that the venue lacks, and one that is not
-    quoted in the currency the venue's limits and worth are told in."""
+def check_market(settings: DeskSettings, venue: str, symbol: str, timeframe: str) -> None:
+    """Refuse a venue that desk.toml lacks, a symbol or timeframe that the venue lacks, and a
+    symbol not quoted in the currency the venue's limits and worth are told in."""
     if venue not in settings.venues:
         raise unknown_name("venue", venue, settings.venues, "desk.toml")
     quote = settings.venues[venue].quote
@@ -134,4 +134,6 @@ def check_market(settings: DeskSettings, venue: str, symbol: str) -> None:
         )
     from tradelib.venue import open_venue
 
-    open_venue(settings, venue).fetch_instrument(symbol)
+    account = open_venue(settings, venue)
+    account.fetch_instrument(symbol)
+    account.require_timeframe(timeframe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from tradelib.cli.common import AsJson, Home, Limit, make_table, out, print_json, settings_for
+from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import Ledger, open_ledger
@@ -162,7 +164,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     out.print(f"Home {told['home']}")
     out.print("Desk " + ("runs" if told["running"] else "does not run; start it with `desk up`"))
     for name, service in told["services"].items():
-        out.print(f"  {name:8} {'up  ' if service['alive'] else 'DOWN'} {service['url']}")
+        out.print(f"  {name:16} {'up  ' if service['alive'] else 'DOWN'} {service['url']}")
     if told["halt"]:
         out.print(f"HALTED: {told['halt']}")
     out.print(
@@ -170,6 +172,11 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         f"unsettled {told['orders_unsettled']}; open incidents {told['incidents']}; "
         f"last cycle {told['last_cycle'] or 'none yet'}"
     )
+    for run in told["failed_runs"]:
+        out.print(f"FAILED in the last hour: {run['id']}: {run['reason']}")
+
+
+FETCH = "live/10_fetch_candles"  # what tells a trading cycle from a pass between two
 
 
 def _status(settings: DeskSettings) -> dict[str, Any]:
@@ -178,7 +185,7 @@ def _status(settings: DeskSettings) -> dict[str, Any]:
     from tradelib.trading.halts import active_halt
     from tradelib.trading.incidents import load_incidents
     from tradelib.trading.orders import load_orders
-    from tradelib.trading.runs import load_runs
+    from tradelib.trading.runs import Outcome, load_runs
 
     ledger = open_ledger(settings)
     try:
@@ -187,7 +194,7 @@ def _status(settings: DeskSettings) -> dict[str, Any]:
         services = {}
     bots = load_bots(ledger)
     halt = active_halt(ledger)
-    last = load_runs(ledger, limit=1)
+    recent = load_runs(ledger, limit=500)
     return {
         "home": str(settings.home),
         "running": bool(services),
@@ -200,7 +207,12 @@ def _status(settings: DeskSettings) -> dict[str, Any]:
         "orders": len(load_orders(ledger)),
         "orders_unsettled": len(load_orders(ledger, unsettled=True)),
         "incidents": len(load_incidents(ledger, open_only=True)),
-        "last_cycle": last[0].cycle if last else None,
+        "last_cycle": next((run.cycle for run in recent if run.notebook == FETCH), None),
+        "failed_runs": [
+            {"id": run.id, "reason": run.reason}
+            for run in recent
+            if run.outcome == Outcome.FAILED and utc_now() - run.started_at < timedelta(hours=1)
+        ],
     }
 
 

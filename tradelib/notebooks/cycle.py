@@ -19,7 +19,7 @@ from tradelib.settings import SERVICE_PREFIX, DeskSettings
 from tradelib.trading.bots import Bot, load_bots, symbols_of
 from tradelib.trading.decisions import Action
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.runs import Run
+from tradelib.trading.runs import Outcome, Run
 from tradelib.venue import open_venue
 
 FETCH = "live/10_fetch_candles"
@@ -126,15 +126,20 @@ def reconcile_step(venue: str) -> Step:
 
 def run_step(settings: DeskSettings, ledger: Ledger, step: Step, cycle: str | None) -> Run:
     """Run one step's notebook; raises what run_notebook raises."""
-    run = run_notebook(
-        settings,
-        ledger,
-        step.notebook,
-        step.parameters,
-        bot=step.bot,
-        venue=step.venue,
-        cycle=cycle,
-        as_of=step.as_of,
-    )
+    try:
+        run = run_notebook(
+            settings,
+            ledger,
+            step.notebook,
+            step.parameters,
+            bot=step.bot,
+            venue=step.venue,
+            cycle=cycle,
+            as_of=step.as_of,
+        )
+    except DeskError as error:
+        failed = {"run": getattr(error, "run", None), "outcome": Outcome.FAILED}
+        log.error("%s failed: %s", step.name, error, extra={"fields": failed})
+        raise
     log.info("ran %s", step.name, extra={"fields": {"run": run.id, "outcome": run.outcome}})
     return run

@@ -95,10 +95,7 @@ class Venue:
         Index open_time (UTC, ms), float columns open, high, low, close, volume.
         """
         self.fetch_instrument(symbol)
-        timeframe_ms(timeframe)
-        known = self._exchange.timeframes or {}
-        if timeframe not in known:
-            raise unknown_name("timeframe", timeframe, known, f"venue {self.name}")
+        self.require_timeframe(timeframe)
         rows = self._read(
             f"give {timeframe} candles of {symbol}",
             lambda: self._exchange.fetch_ohlcv(symbol, timeframe, to_ms(since), limit),
@@ -110,6 +107,13 @@ class Venue:
             dtype="float64",
         )
         return frame.rename_axis("open_time")
+
+    def require_timeframe(self, timeframe: str) -> None:
+        """Refuse a timeframe in which the venue has no candles."""
+        timeframe_ms(timeframe)
+        known = self._exchange.timeframes or {}
+        if timeframe not in known:
+            raise unknown_name("timeframe", timeframe, known, f"venue {self.name}")
 
     def fetch_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
         """Best bid and ask of several symbols, in one request; without those that have none, as
