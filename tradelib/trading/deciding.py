@@ -13,7 +13,7 @@ from decimal import Decimal
 
 import pandas as pd
 
-from tradelib.candles.schema import candles_hash
+from tradelib.candles.schema import candles_hash, open_ms
 from tradelib.candles.store import CandleStore
 from tradelib.clock import from_ms, timeframe_ms, to_ms, utc_now
 from tradelib.settings import LimitSettings
@@ -91,7 +91,7 @@ def decide_bot(
     A bot that has nothing to sell and not the cash for the smallest order says so and loads no
     candles. The first decision for a candle stands; deciding again gives it back.
     """
-    close = _last_close(store, bot, as_of)
+    close = store.last_close(bot.venue, bot.symbol, bot.timeframe, as_of=as_of)
     if close is None:
         return _idle(ledger, bot, as_of, as_of, run, NO_CANDLES)
     purse = load_purse(ledger, store, bot, close)
@@ -140,10 +140,11 @@ def compute_decision(
     since the previous decision (the desk was down) only carry the state forward."""
     closes = _close_times(candles, bot.timeframe)
     params = bot.decision_params.step()
-    state = _state_before(ledger, bot, closes, purse)
+    before = latest_decision(ledger, bot.name, before=from_ms(closes[-1]))
+    state = _state_before(before, purse)
     equity, cash = float(purse.equity), float(purse.cash)
     choice = None
-    for score, price, time in _steps(ledger, bot, candles, scores, closes):
+    for score, price, time in _steps(before, bot, candles, scores, closes):
         state, choice = step.decide(state, score, price, time, equity, cash, params)
     assert choice is not None  # the last candle is always a step
     close = from_ms(closes[-1])
@@ -176,13 +177,16 @@ def compute_decision(
 
 
 def _steps(
-    ledger: Ledger, bot: Bot, candles: pd.DataFrame, scores: pd.DataFrame, closes: list[int]
+    before: Decision | None,
+    bot: Bot,
+    candles: pd.DataFrame,
+    scores: pd.DataFrame,
+    closes: list[int],
 ) -> list[tuple[float, float, int]]:
     """Score, price and close of each candle since the previous decision, the last one included.
 
     A bot without one looks back as far as its confirmation reaches.
     """
-    before = latest_decision(ledger, bot.name, before=from_ms(closes[-1]))
     reach = timedelta(minutes=bot.decision_params.confirmation_minutes)
     since = to_ms(before.candle_close) if before else to_ms(from_ms(closes[-1]) - reach) - 1
     first = min(sum(close <= since for close in closes), len(closes) - 1)
@@ -190,9 +194,8 @@ def _steps(
     return list(values)[first:]
 
 
-def _state_before(ledger: Ledger, bot: Bot, closes: list[int], purse: Purse) -> DecisionState:
+def _state_before(before: Decision | None, purse: Purse) -> DecisionState:
     """The previous decision's signal, with the position and last trade that the fills tell."""
-    before = latest_decision(ledger, bot.name, before=from_ms(closes[-1]))
     signal = DecisionState(**before.state) if before else DecisionState()
     position = purse.position
     return signal._replace(
@@ -204,11 +207,7 @@ def _state_before(ledger: Ledger, bot: Bot, closes: list[int], purse: Purse) -> 
 
 def _close_times(candles: pd.DataFrame, timeframe: str) -> list[int]:
     length = timeframe_ms(timeframe)
-    return [int(ms) + length for ms in candles.index.as_unit("ms").asi8]
-
-
-def _last_close(store: CandleStore, bot: Bot, as_of: datetime) -> datetime | None:
-    return store.last_close(bot.venue, bot.symbol, bot.timeframe, as_of=as_of)
+    return [int(ms) + length for ms in open_ms(candles)]
 
 
 def _idle(
