@@ -3,7 +3,8 @@
     DeskError
     ├── RetryableError         nothing changed; ask again later
     │   ├── RateLimited            the venue wants fewer requests
-    │   └── VenueUnavailable       no usable answer to a read
+    │   ├── VenueUnavailable       no usable answer to a read
+    │   └── LeaseHeld              another process trades this bot right now
     ├── RefusedError           the answer is no; asking again changes nothing
     │   ├── InvalidInput           bad parameter, file, symbol or setting
     │   ├── OrderRejected          the venue will not take this order
@@ -14,6 +15,7 @@
     └── StopError              the desk must not go on
         ├── AuthenticationFailed   the venue refuses the keys
         ├── ReadOnly               this page may look, and never touch
+        ├── LeaseLost              another process has taken over; this one must not write
         └── StorageFailed          the ledger, candles or pages cannot be read or written
 
 A message is one sentence or two: what is wrong, where, and what to do.
@@ -48,6 +50,10 @@ class RateLimited(RetryableError):
 
 class VenueUnavailable(RetryableError):
     """A read got no usable answer from the venue."""
+
+
+class LeaseHeld(RetryableError):
+    """Another process trades this bot; it will have ended soon."""
 
 
 class RefusedError(DeskError):
@@ -99,6 +105,10 @@ class AuthenticationFailed(StopError):
 
 class ReadOnly(StopError):
     """Something outside a scheduled run tried to write the ledger or reach a venue's orders."""
+
+
+class LeaseLost(StopError):
+    """A process that lost its lease tried to place an order."""
 
 
 class StorageFailed(StopError):

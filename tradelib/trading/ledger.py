@@ -33,7 +33,7 @@ from tradelib.settings import DeskSettings
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 LEDGER_NOTE = "ledger.name"
 READ_ONLY_ENV = "DESK_READ_ONLY"
 _LOCK_WAIT_SECONDS = 30

@@ -30,10 +30,26 @@ class Side(StrEnum):
         return 1 if self is Side.BUY else -1
 
 
-class OrderStatus(StrEnum):
-    """Where an order stands. SUBMITTED: recorded, its request may be on the wire.
-    UNRESOLVED: no definite answer came; the venue must be asked."""
+class Role(StrEnum):
+    """What an order is for: to open or enlarge a position, to close it by choice, to close it at
+    a loss or at a profit that was set beforehand."""
 
+    ENTRY = "ENTRY"
+    EXIT = "EXIT"
+    STOP = "STOP"
+    TARGET = "TARGET"
+
+    @property
+    def protects(self) -> bool:
+        return self in (Role.STOP, Role.TARGET)
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands. PLANNED: recorded, certainly not sent. DENIED: the desk itself will
+    not send it. SUBMITTED: its request may be on the wire. UNRESOLVED: no definite answer came;
+    the venue must be asked."""
+
+    PLANNED = "PLANNED"
     DENIED = "DENIED"
     SUBMITTED = "SUBMITTED"
     UNRESOLVED = "UNRESOLVED"
@@ -53,6 +69,7 @@ _S = OrderStatus
 _VENUE_STATES = {_S.OPEN, _S.PARTIALLY_FILLED, _S.FILLED, _S.CANCELED, _S.EXPIRED, _S.REJECTED}
 
 LEGAL_CHANGES: dict[OrderStatus, frozenset[OrderStatus]] = {
+    _S.PLANNED: frozenset({_S.SUBMITTED, _S.DENIED}),
     _S.DENIED: frozenset(),
     _S.SUBMITTED: frozenset(_VENUE_STATES | {_S.UNRESOLVED}),
     _S.UNRESOLVED: frozenset(_VENUE_STATES),
@@ -70,8 +87,12 @@ UNSETTLED = tuple(status for status in OrderStatus if not status.final)
 class Order:
     """An intention with a client id.
 
-    amount, filled: base currency, never negative; limit_price, expected_price, cost: quote
-    currency. expected_price is the price the decision was sized at. as_of: market time.
+    amount, filled: base currency, never negative; limit_price, stop_price, expected_price, cost:
+    quote currency. expected_price is the price the order was sized at. trailing_bips: distance of
+    a trailing stop in hundredths of a percent. leg: which order of its decision; attempt: how
+    often this leg was sent before and proven absent. bracket: shared by two orders of which only
+    one may fill. as_of: market time; sent_at: wall time committed before the request was made.
+    proven_absent: given up because the venue, asked late enough, does not have it.
     fills_complete: whether the fills in the ledger add up to `filled`.
     """
 
@@ -95,6 +116,22 @@ class Order:
     filled: Decimal = ZERO
     cost: Decimal = ZERO
     fills_complete: bool = True
+    leg: int = 0
+    attempt: int = 0
+    role: Role = Role.ENTRY
+    stop_price: Decimal | None = None
+    trailing_bips: int | None = None
+    time_in_force: str | None = None
+    bracket: str | None = None
+    venue_list_id: str | None = None
+    sent_at: datetime | None = None
+    lease_token: int | None = None
+    proven_absent: bool = False
+
+    @property
+    def left(self) -> Decimal:
+        """Base currency not filled yet."""
+        return self.amount - self.filled
 
     @property
     def notional(self) -> Decimal:
@@ -184,9 +221,10 @@ def revive_order(books: Connection, order: Order, **changes: object) -> Order:
 
     The one way out of a final status, and only for a rejection that the venue never uttered.
     """
-    if order.status != OrderStatus.REJECTED or order.venue_order_id is not None:
+    if not order.proven_absent:
         raise StorageFailed(f"Order {order.client_id} was not given up and cannot be revived.")
-    return change_order(books, replace(order, status=OrderStatus.UNRESOLVED), **changes)
+    revived = replace(order, status=OrderStatus.UNRESOLVED)
+    return change_order(books, revived, proven_absent=False, **changes)
 
 
 def _booked(books: Connection, order: Order) -> Decimal:

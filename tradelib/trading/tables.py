@@ -146,14 +146,25 @@ orders = Table(
     Column("bot", String(64), index=True),
     Column("venue", String(64), nullable=False),
     Column("symbol", String(32), nullable=False),
+    Column("leg", Integer, nullable=False, server_default="0"),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("role", String(8), nullable=False, server_default="ENTRY"),
     Column("side", String(4), nullable=False),
     Column("type", String(16), nullable=False),
     Column("amount", MoneyText, nullable=False),
     Column("limit_price", MoneyText),
+    Column("stop_price", MoneyText),
+    Column("trailing_bips", Integer),
+    Column("time_in_force", String(4)),
+    Column("bracket", String(64), index=True),
     Column("expected_price", MoneyText, nullable=False),
     Column("status", String(20), nullable=False),
     Column("reason", Text),
     Column("venue_order_id", String(64)),
+    Column("venue_list_id", String(64)),
+    Column("sent_at", UtcText),
+    Column("lease_token", Integer),
+    Column("proven_absent", Integer, nullable=False, server_default="0"),
     Column("filled", MoneyText, nullable=False),
     Column("cost", MoneyText, nullable=False),
     Column("fills_complete", Integer, nullable=False),
@@ -209,6 +220,8 @@ accounts = Table(
     _key("venue"),
     Column("quote", String(16), nullable=False),
     Column("opened_at", UtcText, nullable=False),
+    Column("identity", Text),
+    Column("account_id", Text),
 )
 
 trade_cursors = Table(
@@ -263,10 +276,21 @@ armings = Table(
     Column("until", UtcText, nullable=False),
 )
 
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(96), primary_key=True),
+    Column("holder", String(160), nullable=False),
+    Column("token", Integer, nullable=False),
+    Column("taken_at", UtcText, nullable=False),
+    Column("expires_at", UtcText, nullable=False),
+)
+
 halts = Table(
     "halts",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("state", String(16), nullable=False, server_default="HALTED"),
     Column("reason", Text, nullable=False),
     Column("at", UtcText, nullable=False),
     Column("resumed_at", UtcText),

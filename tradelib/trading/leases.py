@@ -1,0 +1,114 @@
+"""Leases: a bot is traded by one process at a time, and a process that was replaced finds out.
+
+A lease is a name, a holder and a fencing token that grows with every change of hands. Whoever
+writes an order shows its token in the same transaction; one that is not the newest is refused, so
+that a process that slept through its lease can do no harm when it wakes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, select
+
+from tradelib.clock import utc_now
+from tradelib.errors import LeaseHeld, LeaseLost, StorageFailed
+from tradelib.trading import tables
+from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
+from tradelib.trading.runs import Outcome
+
+# Longer than one order takes, with its look-ups; after it anyone may take over.
+LEASE_DURATION = timedelta(seconds=90)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """holder: a run's id, or the process of a person's command."""
+
+    name: str
+    holder: str
+    token: int
+    taken_at: datetime
+    expires_at: datetime
+
+
+def bot_lease(bot: str) -> str:
+    return f"bot {bot}"
+
+
+def process_holder() -> str:
+    """The name under which a command, which is no run, holds a lease."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+@contextmanager
+def lease(ledger: Ledger, name: str, holder: str) -> Iterator[Lease]:
+    """Hold a lease for as long as the block lasts. Raises LeaseHeld while another one has it."""
+    held = take_lease(ledger, name, holder)
+    try:
+        yield held
+    finally:
+        # Where the ledger fails, time gives the lease back.
+        with suppress(StorageFailed):
+            release_lease(ledger, held)
+
+
+def take_lease(ledger: Ledger, name: str, holder: str) -> Lease:
+    """Take a lease that is free, expired, or held by a run that has ended."""
+    now = utc_now()
+    with ledger.write() as books:
+        known = read_lease(books, name)
+        if known and known.expires_at > now and not _has_ended(books, known.holder):
+            raise LeaseHeld(
+                f"The {name} is being traded by {known.holder}; "
+                f"try again after {known.expires_at:%T}Z."
+            )
+        token = known.token + 1 if known else 1
+        taken = Lease(name, holder, token, now, now + LEASE_DURATION)
+        if known is None:
+            insert(books, tables.leases, taken)
+        else:
+            _update(books, taken)
+    return taken
+
+
+def require_lease(books: Connection, held: Lease) -> None:
+    """Refuse a holder that was replaced, in the transaction of what it wants to write; one that
+    was not has its lease prolonged."""
+    known = read_lease(books, held.name)
+    if known is None or known.token != held.token:
+        now_held = known.holder if known else "nobody"
+        raise LeaseLost(
+            f"{held.holder} has lost the {held.name} to {now_held} and can place no order."
+        )
+    _update(books, replace(known, expires_at=utc_now() + LEASE_DURATION))
+
+
+def release_lease(ledger: Ledger, held: Lease) -> None:
+    """Give a lease back; nothing happens when another one has it by now."""
+    with ledger.write() as books:
+        known = read_lease(books, held.name)
+        if known and known.token == held.token:
+            _update(books, replace(known, expires_at=utc_now()))
+
+
+def read_lease(books: Connection, name: str) -> Lease | None:
+    return first(rows(books, select(tables.leases).where(tables.leases.c.name == name), Lease))
+
+
+def _has_ended(books: Connection, holder: str) -> bool:
+    """Whether the holder is a run that is over: it cannot act any more, however it ended."""
+    query = select(tables.runs.c.outcome).where(tables.runs.c.id == holder)
+    outcome = books.execute(query).scalar()
+    return outcome is not None and outcome != Outcome.RUNNING
+
+
+def _update(books: Connection, held: Lease) -> None:
+    books.execute(
+        tables.leases.update().where(tables.leases.c.name == held.name).values(**as_row(held))
+    )
