@@ -98,9 +98,9 @@ def test_an_order_can_be_found_again_by_its_client_id(desk: PaperDesk):
         venue.fetch_order("BTC/USDT", "nd-test-2")
 
 
-def test_trades_are_walked_by_id_and_none_is_lost_at_a_page_edge(desk: PaperDesk, monkeypatch):
-    monkeypatch.setattr("tradelib.venue.client.TRADE_PAGE", 3)
+def test_trades_are_walked_by_id_and_none_is_lost_at_a_page_edge(desk: PaperDesk):
     venue = desk.venue()
+    venue.trade_page = 3
     for number in range(7):
         venue.submit_market_order("BTC/USDT", "buy", Decimal("0.001"), f"nd-walk-{number}")
     ids = [trade.trade_id for trade in venue.fetch_trades_since("BTC/USDT", None)]
@@ -118,14 +118,6 @@ def test_no_address_of_an_exchange_is_left_where_it_was():
     for name in ("binance", "coinbase", "kraken", "gate", "mexc", "whitebit", "okx", "bybit"):
         exchange = make_exchange(name, VenueSettings(exchange=name, rest_url=base), None)
         assert {leaf[: len(base)] for leaf in leaves(exchange.urls["api"])} == {base}
-
-
-def test_trades_without_numbers_for_ids_are_walked_by_time(desk: PaperDesk):
-    venue = desk.venue()
-    for number in range(3):
-        venue.submit_market_order("BTC/USDT", "buy", Decimal("0.001"), f"nd-time-{number}")
-    by_id = venue.fetch_trades_since("BTC/USDT", None)
-    assert venue._walk_by_time("BTC/USDT", by_id[0].at) == by_id
 
 
 def test_refusals_of_the_venue_are_definite(desk: PaperDesk):

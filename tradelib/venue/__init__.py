@@ -2,8 +2,12 @@
 
 from tradelib.venue.client import Venue, open_venue
 from tradelib.venue.facts import (
+    BracketRequest,
     Instrument,
+    OrderRequest,
+    OrderType,
     Quote,
+    TimeInForce,
     VenueBalance,
     VenueOrder,
     VenueStatus,
@@ -12,9 +16,13 @@ from tradelib.venue.facts import (
 from tradelib.venue.keys import Keys, load_keys, save_keys
 
 __all__ = [
+    "BracketRequest",
     "Instrument",
     "Keys",
+    "OrderRequest",
+    "OrderType",
     "Quote",
+    "TimeInForce",
     "Venue",
     "VenueBalance",
     "VenueOrder",

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any
+from urllib.parse import urlsplit
 
 import ccxt
 import pandas as pd
@@ -21,8 +24,12 @@ from tradelib.clock import from_ms, timeframe_ms, to_ms
 from tradelib.errors import InvalidInput, ReadOnly, VenueUnavailable, unknown_name
 from tradelib.services.addresses import service_url
 from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
+from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
 from tradelib.venue.facts import (
+    BracketRequest,
     Instrument,
+    OrderRequest,
+    OrderType,
     Quote,
     VenueBalance,
     VenueOrder,
@@ -36,10 +43,12 @@ from tradelib.venue.translate import translated
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 READ_ATTEMPTS = 3
-# A venue refuses requests signed longer ago (Binance's recvWindow is 10 s), and a process sends
-# within a few seconds of recording; the rest is margin.
-_LATE_REQUESTS = timedelta(seconds=20)
 TRADE_PAGE = 500
+# How long a request may be under way where the venue does not bound it.
+_UNBOUND_REQUESTS = timedelta(seconds=60)
+# Before the moment an order was sent, for clocks that differ, when looking for it in a list.
+_SINCE_MARGIN = timedelta(minutes=5)
+_UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
@@ -47,8 +56,12 @@ class Venue:
     """One exchange account by name.
 
     trading: whether orders may be submitted and cancelled through this client.
-    is_local: whether it is the desk's own exchange. visibility_lag: how long an order that was
-    sent may stay unseen; absence proves nothing before.
+    is_local: whether it is the desk's own exchange. identity: the exchange and where it points,
+        without any key. request_lifetime: a request signed longer ago is refused by the venue
+        itself; None where it cannot be bound. visibility_lag: an order that was sent and cannot
+        be seen after so long was never accepted. dedupes_client_ids: whether a second request
+        with a client id used before never makes a second order.
+    trade_page: rows asked for at a time in histories.
     """
 
     def __init__(
@@ -59,16 +72,30 @@ class Venue:
         *,
         trading: bool = False,
         is_local: bool = False,
+        identity: str | None = None,
     ) -> None:
         self.name = name
         self.quote = settings.quote
         self.is_local = is_local
-        self.visibility_lag = _LATE_REQUESTS + 2 * timedelta(seconds=settings.timeout)
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
+        self.trade_page = TRADE_PAGE
         self._exchange = make_exchange(name, settings, keys)
+        self._dialect = dialect_of(self._exchange)
+        self.identity = identity or venue_identity(settings)
+        self.request_lifetime = self._dialect.request_lifetime
+        self.dedupes_client_ids = self._dialect.dedupes_client_ids
+        self.supports_brackets = self._dialect.has_brackets
+        self.visibility_lag = (
+            (self.request_lifetime or _UNBOUND_REQUESTS)
+            + timedelta(seconds=settings.timeout)
+            + self._dialect.read_lag
+        )
 
     def __repr__(self) -> str:
         return f"Venue({self.name!r}, {self._exchange.id!r}, trading={self.trading})"
+
+    def supports(self, order_type: OrderType) -> bool:
+        return order_type in self._dialect.order_types
 
     # Reads
 
@@ -135,12 +162,9 @@ class Venue:
 
     def fetch_balances(self) -> dict[str, VenueBalance]:
         """Every asset the account holds any of."""
-        # Coinbase answers whole accounts only when asked for its third version.
         answer = self._read(
             "tell its balances",
-            lambda: self._exchange.fetch_balance(
-                {"v3": True} if self._exchange.id == "coinbase" else {}
-            ),
+            lambda: self._exchange.fetch_balance(self._dialect.balance_params),
         )
         found = {}
         for asset, total in answer["total"].items():
@@ -149,111 +173,180 @@ class Venue:
                 found[asset] = VenueBalance(asset, free, used)
         return found
 
+    def fetch_account_id(self) -> str | None:
+        """The venue's own lasting name of the account; None where it tells none."""
+        return self._read("name the account", self._dialect.fetch_account_id)
+
     def fetch_order(
-        self, symbol: str, client_id: str, venue_order_id: str | None = None
+        self,
+        symbol: str,
+        client_id: str,
+        venue_order_id: str | None = None,
+        since: datetime | None = None,
     ) -> VenueOrder:
-        """One order, by the venue's id if known, else by ours; OrderUnknown if there is none."""
-        params = {} if venue_order_id else {"clientOrderId": client_id}
-        answer = self._read(
-            f"find order {client_id}",
-            lambda: self._exchange.fetch_order(venue_order_id or "", symbol, params),
+        """One order, by the venue's id if known, else by ours.
+
+        since: when it was sent at the earliest; spares venues without a search by client id a
+            walk through their whole history. Raises OrderUnknown when the venue has none.
+        """
+        self.fetch_instrument(symbol)
+        start = since - _SINCE_MARGIN if since else None
+        return self._read(
+            f"find order {venue_order_id or client_id}",
+            lambda: self._order(
+                self._dialect.fetch_order(symbol, client_id, venue_order_id, start)
+            ),
         )
-        return _venue_order(answer)
 
     def fetch_open_orders(self, symbols: Sequence[str]) -> list[VenueOrder]:
-        answers: list[dict[str, Any]] = []
+        found: list[VenueOrder] = []
         for symbol in symbols:
-            answers += self._read(
+            found += self._read(
                 f"list open orders of {symbol}",
-                lambda symbol=symbol: self._exchange.fetch_open_orders(symbol),
+                lambda symbol=symbol: list(
+                    map(self._order, self._dialect.fetch_open_orders(symbol))
+                ),
             )
-        return [_venue_order(answer) for answer in answers]
+        return found
+
+    def iterate_orders(self, symbol: str, since: datetime | None) -> Iterator[list[VenueOrder]]:
+        """The account's orders of a symbol, open and ended, in pages, oldest first."""
+        pages = self._walk(
+            f"list orders of {symbol}",
+            lambda cursor: self._dialect.fetch_order_page(symbol, since, cursor, self.trade_page),
+        )
+        for page in self._oldest_first(pages):
+            orders = [self._order(row) for row in page]
+            kept = [order for order in orders if not (since and order.at and order.at < since)]
+            if kept:
+                yield kept
+
+    def iterate_trades(
+        self, symbol: str, last_trade_id: str | None, since: datetime | None
+    ) -> Iterator[list[VenueTrade]]:
+        """The account's executions after a trade id, in pages, oldest first.
+
+        Those from `since` on when the id is None, all when both are. Where ids do not count up,
+        executions of the known one's own millisecond come once more.
+        """
+        pages = self._walk(
+            f"list trades of {symbol}",
+            lambda cursor: self._dialect.fetch_trade_page(
+                symbol, since, last_trade_id, cursor, self.trade_page
+            ),
+        )
+        for page in self._oldest_first(pages, last_trade_id):
+            trades = [trade for trade in _in_order(page) if trade.trade_id != last_trade_id]
+            kept = [t for t in trades if last_trade_id or not (since and t.at < since)]
+            if kept:
+                yield kept
 
     def fetch_trades_since(
         self, symbol: str, last_trade_id: str | None, opened_at: datetime | None = None
     ) -> list[VenueTrade]:
-        """The account's executions after a trade id (all when None), oldest first.
+        """The account's executions after a trade id, else from `opened_at`, oldest first."""
+        return list(chain.from_iterable(self.iterate_trades(symbol, last_trade_id, opened_at)))
 
-        Walks by id where ids count up, since paging by time loses trades of the same millisecond;
-        elsewhere by time from `opened_at`, each page beginning where the last one ended.
-        """
-        if self._exchange.id == "binance":
-            return self._walk_by_id(symbol, last_trade_id)
-        return self._walk_by_time(symbol, opened_at)
-
-    def _walk_by_id(self, symbol: str, last_trade_id: str | None) -> list[VenueTrade]:
-        found: list[VenueTrade] = []
-        next_id = int(last_trade_id) + 1 if last_trade_id else 0
+    def _walk(self, action: str, fetch: Callable[[Any], Page]) -> Iterator[list[Row]]:
+        page = Page([], next=None)
+        self.fetch_instruments()
         while True:
-            page = self._fetch_trade_page(symbol, None, {"fromId": next_id})
-            found += page
-            if len(page) < TRADE_PAGE:
-                return found
-            next_id = int(found[-1].trade_id) + 1
+            page = self._read(action, lambda cursor=page.next: fetch(cursor))
+            yield page.rows
+            if page.next is None:
+                return
 
-    def _walk_by_time(self, symbol: str, since: datetime | None) -> list[VenueTrade]:
-        found: dict[str, VenueTrade] = {}
-        while True:
-            page = self._fetch_trade_page(symbol, since, {})
-            new = [trade for trade in page if trade.trade_id not in found]
-            found |= {trade.trade_id: trade for trade in new}
-            if not new or since is None:
-                return list(found.values())
-            since = new[-1].at
-
-    def _fetch_trade_page(
-        self, symbol: str, since: datetime | None, params: dict[str, Any]
-    ) -> list[VenueTrade]:
-        trades = self._read(
-            f"list trades of {symbol}",
-            lambda: self._exchange.fetch_my_trades(
-                symbol, to_ms(since) if since else None, TRADE_PAGE, params
-            ),
-        )
-        return _in_order(trades)
+    def _oldest_first(
+        self, pages: Iterator[list[Row]], known: str | None = None
+    ) -> Iterator[list[Row]]:
+        """Pages as they come, or turned round where a venue begins with the newest; those older
+        than the known row are not asked for then."""
+        if not self._dialect.newest_first:
+            yield from pages
+            return
+        found = _gather(pages, known)
+        for start in range(0, len(found), self.trade_page):
+            yield found[start : start + self.trade_page]
 
     def fetch_last_trade_id(self, symbol: str) -> str | None:
         """The id of the account's newest execution of a symbol, None without one."""
+        self.fetch_instrument(symbol)
         newest = self._read(
-            f"tell the last trade of {symbol}",
-            lambda: self._exchange.fetch_my_trades(symbol, None, 1),
+            f"tell the last trade of {symbol}", lambda: self._dialect.fetch_last_trades(symbol)
         )
         return _in_order(newest)[-1].trade_id if newest else None
 
     def fetch_order_trades(self, symbol: str, venue_order_id: str) -> list[VenueTrade]:
         """The executions of one order, oldest first."""
+        self.fetch_instrument(symbol)
         page = self._read(
             f"list trades of order {venue_order_id}",
-            lambda: self._exchange.fetch_order_trades(venue_order_id, symbol),
+            lambda: self._dialect.fetch_order_trades(symbol, venue_order_id),
         )
         return _in_order(page)
 
     # Effects
 
-    def submit_market_order(
-        self, symbol: str, side: str, amount: Decimal, client_id: str
-    ) -> VenueOrder:
-        """Send one market order, once, and give the venue's answer.
+    def submit_order(self, request: OrderRequest) -> VenueOrder:
+        """Send one order, once, and give the venue's answer.
 
         Raises OrderRejected or another RefusedError for a definite no, RateLimited and
         AuthenticationFailed likewise (the order does not exist), UnresolvedError otherwise.
         """
         self._require_trading()
-        # Instruments are a read: ask for them before anything is on the wire.
-        self.fetch_instrument(symbol)
-        # Coinbase drops the unified name and wants its own.
-        name = "client_order_id" if self._exchange.id == "coinbase" else "clientOrderId"
-        with translated(self.name, f"{side} {amount:f} {symbol}", sends=True):
-            answer = self._exchange.create_order(
-                symbol, "market", side, format(amount, "f"), None, {name: client_id}
-            )
-        return _venue_order(answer)
+        self._require_order(request)
+        with self._sending(str(request)):
+            return self._order(self._dialect.create_order(request))
 
-    def cancel_order(self, symbol: str, venue_order_id: str) -> None:
-        """Cancel one order; OrderUnknown when it is not open (any more)."""
+    def submit_bracket(self, request: BracketRequest) -> tuple[VenueOrder, VenueOrder]:
+        """Send a target and a stop as one list, once; the answers in that order. Raises as
+        submit_order does, and InvalidInput where the venue takes no such list."""
         self._require_trading()
-        with translated(self.name, f"cancel order {venue_order_id}", sends=True):
-            self._exchange.cancel_order(venue_order_id, symbol)
+        for leg in (request.target, request.stop):
+            self._require_order(leg)
+        with self._sending(f"bracket {request.target}, {request.stop}"):
+            rows = map(self._order, self._dialect.create_bracket(request))
+            legs = {order.client_id: order for order in rows}
+            return legs[request.target.client_id], legs[request.stop.client_id]
+
+    def submit_market_order(
+        self, symbol: str, side: str, amount: Decimal, client_id: str
+    ) -> VenueOrder:
+        """A market order through submit_order."""
+        return self.submit_order(OrderRequest(symbol, side, OrderType.MARKET, amount, client_id))
+
+    def cancel_order(
+        self, symbol: str, venue_order_id: str | None, client_id: str | None = None
+    ) -> None:
+        """Cancel one order, by the venue's id if known, else by ours; a leg of a bracket takes
+        the other with it. Raises OrderUnknown when it is not open (any more)."""
+        self._require_trading()
+        self.fetch_instrument(symbol)
+        with self._sending(f"cancel order {venue_order_id or client_id}"):
+            self._dialect.cancel_order(symbol, venue_order_id, client_id)
+
+    def _sending(self, action: str) -> AbstractContextManager[None]:
+        return translated(self.name, action, sends=True, clearer=self._dialect.clearer)
+
+    def _require_order(self, request: OrderRequest) -> None:
+        """Refuse, before anything is on the wire, what the venue would take for something else:
+        ccxt rounds amounts and prices without a word."""
+        instrument = self.fetch_instrument(request.symbol)
+        if not self.supports(request.type):
+            raise InvalidInput(f"Venue {self.name} has no {request.type} orders.")
+        for what, given, step in (
+            ("amount", request.amount, instrument.lot),
+            ("limit_price", request.limit_price, instrument.tick),
+            ("stop_price", request.stop_price, instrument.tick),
+        ):
+            if given is not None and given % step:
+                raise InvalidInput(
+                    f"The {what} {given:f} of {request.symbol} at venue {self.name} "
+                    f"is no multiple of {step:f}; round it first."
+                )
+
+    def _order(self, row: Row) -> VenueOrder:
+        return _venue_order(row, self._dialect)
 
     @property
     def used_weight(self) -> int | None:
@@ -283,7 +376,7 @@ class Venue:
             wait_max=2.0,
             timeout=None,
         ):
-            with attempt, translated(self.name, action):
+            with attempt, translated(self.name, action, clearer=self._dialect.clearer):
                 return call()
         raise AssertionError("unreachable")
 
@@ -300,7 +393,31 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
         }
     )
     keys = load_keys(chosen.keys, settings.home, name)
-    return Venue(name, resolved, keys, trading=trading, is_local=chosen.is_local)
+    return Venue(
+        name, resolved, keys, trading=trading, is_local=chosen.is_local,
+        identity=venue_identity(chosen),
+    )  # fmt: skip
+
+
+def venue_identity(settings: VenueSettings) -> str:
+    """The exchange and where its requests go: 'binance service:paper', 'binance api.binance.com'.
+
+    An address without its path, its query and whatever else may hold a key.
+    """
+    url = settings.rest_url
+    if url and url.startswith(SERVICE_PREFIX):
+        return f"{settings.exchange} {url}"
+    if url is None:
+        exchange = getattr(ccxt, settings.exchange)()
+        url = exchange.implode_hostname(_first_url(exchange.urls["api"]))
+    return f"{settings.exchange} {urlsplit(url).netloc.rpartition('@')[2]}"
+
+
+def _first_url(urls: Any) -> str:
+    """The address of private requests in ccxt's tree of them, or of what it has."""
+    while isinstance(urls, dict):
+        urls = urls.get("private") or urls.get("rest") or next(iter(urls.values()))
+    return str(urls)
 
 
 def _resolve(settings: DeskSettings, url: str | None) -> str | None:
@@ -325,6 +442,8 @@ def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt
             "fetchMargins": False,
             "fetchOpenOrders": {"warnWithoutSymbol": False},
             "warnOnFetchOpenOrdersWithoutSymbol": False,
+            # A market that is played may have a time of its own, which moves in steps.
+            "adjustForTimeDifference": settings.rest_url is None,
         },
     }
     if keys:
@@ -385,30 +504,52 @@ def _quote(symbol: str, ticker: dict[str, Any] | None) -> Quote | None:
     return Quote(symbol, bid, ask) if bid and ask else None
 
 
-def _venue_order(answer: dict[str, Any]) -> VenueOrder:
-    amount, filled = _maybe(answer.get("amount")), _maybe(answer.get("filled"))
+def _venue_order(row: Row, dialect: Dialect) -> VenueOrder:
+    if not row.get("id"):
+        raise ccxt.BadResponse("an order came without an id")
+    filled, created = _maybe(row.get("filled")), dialect.created_ms(row)
+    kind = str(dialect.order_type(row))
     return VenueOrder(
-        venue_order_id=str(answer["id"]),
-        client_id=answer.get("clientOrderId"),
-        symbol=answer.get("symbol") or "",
-        side=answer.get("side") or "",
-        type=answer.get("type") or "",
-        status=_status(answer.get("status"), filled),
-        amount=amount,
+        venue_order_id=str(row["id"]),
+        client_id=dialect.client_id(row),
+        symbol=row.get("symbol") or "",
+        side=row.get("side") or "",
+        type=kind,
+        status=_status(dialect.status(row), filled),
+        amount=_maybe(row.get("amount")),
         filled=filled,
-        cost=_maybe(answer.get("cost")),
+        cost=_maybe(row.get("cost")),
+        # ccxt writes the average price where an order has no limit.
+        limit_price=None if kind in _UNPRICED else _maybe(row.get("price")) or None,
+        stop_price=_stop_price(row),
+        list_id=dialect.list_id(row),
+        at=from_ms(created) if created else None,
     )
 
 
-def _status(said: str | None, filled: Decimal | None) -> VenueStatus:
-    if said == "open":
-        return VenueStatus.PARTIALLY_FILLED if filled else VenueStatus.OPEN
-    return {
-        "closed": VenueStatus.FILLED,
-        "canceled": VenueStatus.CANCELED,
-        "expired": VenueStatus.EXPIRED,
-        "rejected": VenueStatus.REJECTED,
-    }.get(said or "", VenueStatus.UNKNOWN)
+def _status(said: VenueStatus, filled: Decimal | None) -> VenueStatus:
+    return VenueStatus.PARTIALLY_FILLED if said is VenueStatus.OPEN and filled else said
+
+
+def _stop_price(row: Row) -> Decimal | None:
+    told = (row.get(name) for name in ("stopLossPrice", "takeProfitPrice", "triggerPrice"))
+    return next((price for price in map(_maybe, told) if price), None)
+
+
+def _gather(pages: Iterator[list[Row]], known: str | None) -> list[Row]:
+    """Rows of pages that go back in time, each once, oldest first.
+
+    Rows that come meanwhile push others to the next page: those are told twice, and the later
+    word holds.
+    """
+    found: dict[str, Row] = {}
+    for page in pages:
+        found |= {row["id"]: row for row in page}
+        if known in found and any(row["timestamp"] < found[known]["timestamp"] for row in page):
+            break
+    rows = sorted(found.values(), key=lambda row: row["timestamp"] or 0)
+    since = found[known]["timestamp"] if known in found else 0
+    return [row for row in rows if (row["timestamp"] or 0) >= since]
 
 
 def _in_order(trades: list[dict[str, Any]]) -> list[VenueTrade]:

@@ -7,6 +7,124 @@ from datetime import datetime
 from decimal import ROUND_DOWN, ROUND_HALF_EVEN, Decimal
 from enum import StrEnum
 
+from tradelib.errors import InvalidInput
+
+
+class OrderType(StrEnum):
+    """What an order waits for, and what it does then.
+
+    A stop loss sells below the market or buys above it, a take profit the other way round; with
+    _LIMIT it becomes a limit order when its stop price is met, else a market order. A trailing
+    stop follows the best price at a distance. POST_ONLY is refused rather than taking.
+    """
+
+    MARKET = "market"
+    LIMIT = "limit"
+    POST_ONLY = "post_only"
+    STOP_LOSS = "stop_loss"
+    STOP_LOSS_LIMIT = "stop_loss_limit"
+    TAKE_PROFIT = "take_profit"
+    TAKE_PROFIT_LIMIT = "take_profit_limit"
+    TRAILING_STOP = "trailing_stop"
+
+    @property
+    def has_limit(self) -> bool:
+        return self in _PRICED
+
+    @property
+    def has_stop(self) -> bool:
+        """Whether it must name the price that wakes it; a trailing stop may."""
+        return self in _STOPS
+
+
+_PRICED = frozenset({
+    OrderType.LIMIT, OrderType.POST_ONLY, OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT_LIMIT,
+})  # fmt: skip
+_STOPS = frozenset({
+    OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT,
+    OrderType.TAKE_PROFIT_LIMIT,
+})  # fmt: skip
+_TIMED = frozenset({OrderType.LIMIT, OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT_LIMIT})
+
+
+class TimeInForce(StrEnum):
+    """How long a limit order lives: until cancelled, or for what it meets at once, or for all of
+    it at once."""
+
+    GTC = "GTC"
+    IOC = "IOC"
+    FOK = "FOK"
+
+
+@dataclass(frozen=True)
+class OrderRequest:
+    """One order as it will be sent.
+
+    side: 'buy' or 'sell'. amount: base units. limit_price, stop_price: quote per base; a trailing
+    stop's stop_price is where it begins to trail. trailing_bips: its distance from the best
+    price, in hundredths of a percent. signed_at: when the desk committed that it will send; a
+    venue that can refuses the request once it is older than the venue's request lifetime.
+
+    Raises InvalidInput when its type and its prices do not go together.
+    """
+
+    symbol: str
+    side: str
+    type: OrderType
+    amount: Decimal
+    client_id: str
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    trailing_bips: int | None = None
+    time_in_force: TimeInForce | None = None
+    signed_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        trails = self.type is OrderType.TRAILING_STOP
+        self._demand("side", self.side in ("buy", "sell"))
+        self._demand("amount", self.amount > 0)
+        self._demand("limit_price", (self.limit_price is not None) == self.type.has_limit)
+        self._demand("stop_price", trails or (self.stop_price is not None) == self.type.has_stop)
+        self._demand("trailing_bips", (self.trailing_bips is not None) == trails)
+        self._demand("time_in_force", self.time_in_force is None or self.type in _TIMED)
+
+    def _demand(self, field: str, holds: bool) -> None:
+        if not holds:
+            given = getattr(self, field)
+            raise InvalidInput(
+                f"A {self.type} order of {self.symbol} cannot have {field} {given}; "
+                "give each type its own prices and no other."
+            )
+
+    def __str__(self) -> str:
+        price = self.limit_price or self.stop_price
+        at = f" at {price:f}" if price else ""
+        return f"{self.side} {self.amount:f} {self.symbol} ({self.type}{at})"
+
+
+@dataclass(frozen=True)
+class BracketRequest:
+    """Two orders of which the first that trades cancels the other: a target and a stop.
+
+    side, amount and symbol are those of both legs. amount: base units.
+    """
+
+    symbol: str
+    side: str
+    amount: Decimal
+    list_client_id: str
+    target: OrderRequest
+    stop: OrderRequest
+    signed_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        for leg in (self.target, self.stop):
+            if (leg.symbol, leg.side, leg.amount) != (self.symbol, self.side, self.amount):
+                raise InvalidInput(
+                    f"Leg {leg} of bracket {self.list_client_id} is not for "
+                    f"{self.side} {self.amount:f} {self.symbol}."
+                )
+
 
 @dataclass(frozen=True)
 class Instrument:
@@ -67,7 +185,13 @@ class VenueStatus(StrEnum):
 
 @dataclass(frozen=True)
 class VenueOrder:
-    """An order as the venue has it. amount, filled: base; cost: quote."""
+    """An order as the venue has it.
+
+    type: an OrderType's value, or the venue's own word for a type that the desk lacks.
+    amount, filled: base; cost: quote; limit_price, stop_price: quote per base. Some venues answer
+    a new order with its id alone: the rest is None and the status UNKNOWN then.
+    list_id: the venue's id of the bracket it belongs to. at: its creation, in the venue's time.
+    """
 
     venue_order_id: str
     client_id: str | None
@@ -78,6 +202,10 @@ class VenueOrder:
     amount: Decimal | None
     filled: Decimal | None
     cost: Decimal | None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    list_id: str | None = None
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,12 @@ _SECRET = re.compile(
     r"(['\"]?\s*[=:]\s*['\"]?)[^\s&,'\"}]+"
 )
 
+# What ccxt's parsers raise for an answer of another shape than they know.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+# The venue's no: the request reached it and did nothing.
+_DEFINITE = (ccxt.InvalidOrder, ccxt.BadRequest, ccxt.NotSupported, ccxt.OperationRejected)
+Clearer = tuple[tuple[re.Pattern[str], type[ccxt.BaseError]], ...]
+
 
 def redact(text: str) -> str:
     """The text without query strings and without values that look like credentials."""
@@ -33,17 +39,29 @@ def redact(text: str) -> str:
 
 
 @contextmanager
-def translated(venue: str, action: str, *, sends: bool = False) -> Iterator[None]:
+def translated(
+    venue: str, action: str, *, sends: bool = False, clearer: Clearer = ()
+) -> Iterator[None]:
     """Run a ccxt call; its exceptions come out as the desk's.
 
     sends: the call may create or cancel an order, so that any answer that is not a definite
         yes or no is an UnresolvedError and not something to try again.
+    clearer: patterns of what a venue says, each with the class of error that ccxt should have
+        raised for it.
     """
     try:
         yield
     except ccxt.BaseError as error:
         # `from None`: the original's text and frames carry the signed URL.
-        raise _translate(error, venue, action, sends) from None
+        raise _translate(_clear(error, clearer), venue, action, sends) from None
+    except _UNREADABLE as error:
+        shown = ccxt.BadResponse(f"an answer that cannot be read ({type(error).__name__})")
+        raise _translate(shown, venue, action, sends) from None
+
+
+def _clear(error: ccxt.BaseError, clearer: Clearer) -> ccxt.BaseError:
+    said = str(error)
+    return next((kind(said) for pattern, kind in clearer if pattern.search(said)), error)
 
 
 def _translate(error: ccxt.BaseError, venue: str, action: str, sends: bool) -> DeskError:
@@ -57,12 +75,14 @@ def _translate(error: ccxt.BaseError, venue: str, action: str, sends: bool) -> D
     if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
         return RateLimited(f"{text}; it wants fewer requests, wait a minute.")
     if isinstance(error, ccxt.InvalidNonce):
-        return OrderRejected(f"{text}; set this machine's clock.")
+        # A read that another process overtook, or that was held up, may be asked again.
+        kind = OrderRejected if sends else VenueUnavailable
+        return kind(f"{text}; it came too late or too early, set this machine's clock.")
     if isinstance(error, ccxt.AuthenticationError):
         return AuthenticationFailed(f"{text}; check the venue's keys and what they may do.")
     if isinstance(error, ccxt.BadSymbol):
         return InvalidInput(f"{text}; check the symbol.")
-    if isinstance(error, ccxt.InvalidOrder | ccxt.BadRequest | ccxt.NotSupported):
+    if isinstance(error, _DEFINITE):
         return OrderRejected(text)
     if sends:
         # Refused and dropped connections are the same class, and a bare exchange error may hide

@@ -1,0 +1,325 @@
+"""Where exchanges differ, one class each: how an order is written, found again and listed.
+
+A dialect answers in ccxt's rows and raises ccxt's errors; the client translates both. What ccxt
+unifies well stays in the base class, which is the way of most exchanges.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar
+
+import ccxt
+
+from tradelib.clock import to_ms
+from tradelib.errors import InvalidInput
+from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType, VenueStatus
+from tradelib.venue.translate import Clearer
+
+Row = dict[str, Any]
+
+_PLAIN = frozenset({OrderType.MARKET, OrderType.LIMIT, OrderType.POST_ONLY})
+_STOP_LOSSES = (OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT)
+_TAKE_PROFITS = (OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
+_STATUSES = {
+    "open": VenueStatus.OPEN,
+    "canceling": VenueStatus.OPEN,
+    "closed": VenueStatus.FILLED,
+    "canceled": VenueStatus.CANCELED,
+    "expired": VenueStatus.EXPIRED,
+    "rejected": VenueStatus.REJECTED,
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Rows of one answer, in the venue's order, and where the next begins; None at the end."""
+
+    rows: list[Row]
+    next: Any = None
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The way of most exchanges.
+
+    request_lifetime: a request signed longer ago is refused by the venue itself; None where it
+        cannot be bound. read_lag: how long a read may lag behind what was accepted.
+    newest_first: pages go back in time. clearer: texts of the venue that say more than the class
+        of ccxt's error.
+    """
+
+    exchange: ccxt.Exchange
+
+    order_types: ClassVar[frozenset[OrderType]] = _PLAIN
+    has_brackets: ClassVar[bool] = False
+    dedupes_client_ids: ClassVar[bool] = False
+    request_lifetime: ClassVar[timedelta | None] = None
+    read_lag: ClassVar[timedelta] = timedelta(seconds=10)
+    newest_first: ClassVar[bool] = False
+    client_id_name: ClassVar[str] = "clientOrderId"
+    balance_params: ClassVar[dict[str, Any]] = {}
+    clearer: ClassVar[Clearer] = ()
+
+    # Sending
+
+    def create_order(self, request: OrderRequest) -> Row:
+        kind = "limit" if request.type.has_limit else "market"
+        return self.exchange.create_order(
+            request.symbol,
+            kind,
+            request.side,
+            format(request.amount, "f"),
+            _text(request.limit_price),  # none for a market order: some would read it as a cost
+            self.order_params(request),
+        )
+
+    def order_params(self, request: OrderRequest) -> dict[str, Any]:
+        params = {
+            self.client_id_name: request.client_id,
+            **_stop_params(request),
+            **self.lifetime_params(request.signed_at),
+        }
+        if request.time_in_force:
+            params["timeInForce"] = request.time_in_force.value
+        if request.type is OrderType.POST_ONLY:
+            params["postOnly"] = True
+        return params
+
+    def lifetime_params(self, signed_at: datetime | None) -> dict[str, Any]:
+        """What makes the venue refuse a request that was held up on its way."""
+        return {}
+
+    def create_bracket(self, request: BracketRequest) -> list[Row]:
+        raise InvalidInput(
+            f"Exchange {self.exchange.id} takes no brackets from the desk; "
+            "send the stop alone, or trade where orders can cancel one another."
+        )
+
+    def cancel_order(self, symbol: str, venue_order_id: str | None, client_id: str | None) -> None:
+        named = {} if venue_order_id else {self.client_id_name: client_id}
+        self.exchange.cancel_order(venue_order_id or "", symbol, named)
+
+    # Reading orders
+
+    def fetch_order(
+        self, symbol: str, client_id: str, venue_order_id: str | None, since: datetime | None
+    ) -> Row:
+        named = {} if venue_order_id else {self.client_id_name: client_id}
+        return self.exchange.fetch_order(venue_order_id or "", symbol, named)
+
+    def fetch_open_orders(self, symbol: str) -> list[Row]:
+        return self.exchange.fetch_open_orders(symbol)
+
+    def fetch_order_page(
+        self, symbol: str, since: datetime | None, cursor: Any, limit: int
+    ) -> Page:
+        return _page_by_time(
+            lambda start: self.exchange.fetch_orders(symbol, start, limit), since, cursor, limit
+        )
+
+    def order_type(self, row: Row) -> str:
+        """The desk's name of an order's type, else the venue's."""
+        if row.get("postOnly"):
+            return OrderType.POST_ONLY
+        kind = row.get("type") or ""
+        suffix = "_limit" if kind == "limit" else ""
+        if row.get("takeProfitPrice"):
+            return f"take_profit{suffix}"
+        if row.get("stopLossPrice") or row.get("triggerPrice"):
+            return f"stop_loss{suffix}"
+        return kind
+
+    def status(self, row: Row) -> VenueStatus:
+        return _STATUSES.get(row.get("status") or "", VenueStatus.UNKNOWN)
+
+    def client_id(self, row: Row) -> str | None:
+        return row.get("clientOrderId")
+
+    def list_id(self, row: Row) -> str | None:
+        return None
+
+    def created_ms(self, row: Row) -> int | None:
+        return row.get("timestamp")
+
+    # Reading trades
+
+    def fetch_trade_page(
+        self, symbol: str, since: datetime | None, last_id: str | None, cursor: Any, limit: int
+    ) -> Page:
+        """Trades after `last_id` or from `since`, whichever the venue can begin with."""
+        return _page_by_time(
+            lambda start: self.exchange.fetch_my_trades(symbol, start, limit), since, cursor, limit
+        )
+
+    def fetch_last_trades(self, symbol: str) -> list[Row]:
+        """At least the newest trade, if there is one."""
+        return self.exchange.fetch_my_trades(symbol, None, 1)
+
+    def fetch_order_trades(self, symbol: str, venue_order_id: str) -> list[Row]:
+        return self.exchange.fetch_order_trades(venue_order_id, symbol)
+
+    def fetch_account_id(self) -> str | None:
+        return None
+
+
+class Binance(Dialect):
+    """Binance spot. A request lives for its recvWindow; ids of orders and trades count up."""
+
+    order_types = frozenset(OrderType)
+    has_brackets = True
+    request_lifetime = timedelta(seconds=10)
+    # A 503 leaves an order's fate open, unless it says that nothing was done.
+    clearer = ((re.compile(r'"msg"\s*:\s*"Service Unavailable\."'), ccxt.OperationRejected),)
+
+    def lifetime_params(self, signed_at: datetime | None) -> dict[str, Any]:
+        if signed_at is None:
+            return {}
+        # ccxt's own timestamp gives way to this one, and is corrected by the same difference.
+        difference = self.exchange.options.get("timeDifference") or 0
+        return {
+            "timestamp": to_ms(signed_at) - difference,
+            "recvWindow": self.request_lifetime // timedelta(milliseconds=1),
+        }
+
+    def create_bracket(self, request: BracketRequest) -> list[Row]:
+        market = self.exchange.market(request.symbol)
+        selling = request.side == "sell"
+        above, below = (request.target, request.stop) if selling else (request.stop, request.target)
+        answer = self.exchange.private_post_orderlist_oco({
+            "symbol": market["id"],
+            "side": request.side.upper(),
+            "quantity": format(request.amount, "f"),
+            "listClientOrderId": request.list_client_id,
+            "newOrderRespType": "FULL",
+            **_oco_leg("above", above),
+            **_oco_leg("below", below),
+            **self.lifetime_params(request.signed_at),
+        })  # fmt: skip
+        return self.exchange.parse_orders(answer["orderReports"], market)
+
+    def fetch_order_page(
+        self, symbol: str, since: datetime | None, cursor: Any, limit: int
+    ) -> Page:
+        if cursor is None and since is not None:
+            return self._first_orders_since(symbol, since, limit)
+        rows = self.exchange.fetch_orders(symbol, None, limit, {"orderId": cursor or 0})
+        return Page(rows, _after(rows) if len(rows) == limit else None)
+
+    def _first_orders_since(self, symbol: str, since: datetime, limit: int) -> Page:
+        rows = self.exchange.fetch_orders(symbol, to_ms(since), limit)
+        if rows:
+            return Page(rows, _after(rows))
+        # An empty answer may cover a day only: the newest order tells whether to look further.
+        newest = self.exchange.fetch_orders(symbol, None, 1)
+        if newest and newest[-1]["timestamp"] >= to_ms(since):
+            return self.fetch_order_page(symbol, None, None, limit)
+        return Page([])
+
+    def fetch_trade_page(
+        self, symbol: str, since: datetime | None, last_id: str | None, cursor: Any, limit: int
+    ) -> Page:
+        # By id and never by time, which loses trades of the same millisecond at a page's edge.
+        start = cursor if cursor is not None else int(last_id) + 1 if last_id else 0
+        rows = self.exchange.fetch_my_trades(symbol, None, limit, {"fromId": start})
+        return Page(rows, _after(rows) if len(rows) == limit else None)
+
+    def order_type(self, row: Row) -> str:
+        said = row.get("info") or {}
+        if said.get("trailingDelta"):
+            return OrderType.TRAILING_STOP
+        kind = str(said.get("type") or "").lower()
+        return OrderType.POST_ONLY if kind == "limit_maker" else kind or row.get("type") or ""
+
+    def list_id(self, row: Row) -> str | None:
+        told = str((row.get("info") or {}).get("orderListId", "-1"))
+        return None if told == "-1" else told
+
+    def created_ms(self, row: Row) -> int | None:
+        # ccxt reads the time since which a new stop order works: -1 until it is woken.
+        told = row["timestamp"]
+        return (
+            told if told and told > 0 else self.exchange.safe_integer(row["info"], "transactTime")
+        )
+
+    def fetch_account_id(self) -> str | None:
+        return _text(self.exchange.fetch_balance()["info"].get("uid"))
+
+
+DIALECTS: dict[str, type[Dialect]] = {"binance": Binance}
+
+
+def dialect_of(exchange: ccxt.Exchange) -> Dialect:
+    return DIALECTS.get(exchange.id, Dialect)(exchange)
+
+
+def _text(value: Any) -> str | None:
+    """A number as venues read it: never with an exponent."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    return None if value is None else str(value)
+
+
+def _after(rows: list[Row]) -> int:
+    """The id that follows the last of these, where ids count up."""
+    return max(int(row["id"]) for row in rows) + 1
+
+
+def _stop_params(request: OrderRequest) -> dict[str, Any]:
+    """ccxt's common words for what wakes an order."""
+    if request.type in _STOP_LOSSES:
+        return {"stopLossPrice": _text(request.stop_price)}
+    if request.type in _TAKE_PROFITS:
+        return {"takeProfitPrice": _text(request.stop_price)}
+    if request.type is OrderType.TRAILING_STOP:
+        return _trailing_params(request)
+    return {}
+
+
+def _trailing_params(request: OrderRequest) -> dict[str, Any]:
+    percent = format(request.trailing_bips / 100, "g")
+    params = {"trailingPercent": percent, "stopLossOrTakeProfit": "stopLoss"}
+    if request.stop_price is not None:
+        params["trailingTriggerPrice"] = _text(request.stop_price)
+    return params
+
+
+def _oco_leg(place: str, leg: OrderRequest) -> dict[str, Any]:
+    """One leg of a Binance list: a limit order is a maker there, a trailing stop a stop loss."""
+    kinds = {
+        OrderType.LIMIT: "LIMIT_MAKER",
+        OrderType.POST_ONLY: "LIMIT_MAKER",
+        OrderType.TRAILING_STOP: "STOP_LOSS",
+    }
+    kind = kinds.get(leg.type) or leg.type.value.upper()
+    waits = leg.type in (OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT_LIMIT)
+    fields = {
+        "Type": kind,
+        "ClientOrderId": leg.client_id,
+        "Price": _text(leg.limit_price),
+        "StopPrice": _text(leg.stop_price),
+        "TrailingDelta": leg.trailing_bips,
+        "TimeInForce": (leg.time_in_force or "GTC") if waits else None,
+    }
+    return {f"{place}{name}": value for name, value in fields.items() if value is not None}
+
+
+def _page_by_time(
+    fetch: Callable[[int | None], list[Row]], since: datetime | None, cursor: Any, limit: int
+) -> Page:
+    """Pages forward in time: each begins at the millisecond in which the last one ended, and
+    leaves out what that one had of it."""
+    start, seen = cursor or (to_ms(since) if since else None, frozenset())
+    rows = fetch(start)
+    new = [row for row in rows if row["id"] not in seen]
+    if not new and len(rows) >= limit:
+        raise ccxt.ExchangeError(f"a page of {limit} rows does not get past one millisecond")
+    if not new or start is None:
+        return Page(new)
+    end = max(row["timestamp"] for row in rows)
+    at_end = frozenset(row["id"] for row in rows if row["timestamp"] == end)
+    return Page(new, (end, at_end | seen if end == start else at_end))
