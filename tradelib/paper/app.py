@@ -34,7 +34,7 @@ from tradelib.paper.liquidity import EXACT_SHAPE
 from tradelib.paper.live import LiveMarket, LiveTape
 from tradelib.paper.market import Market, Tape
 from tradelib.paper.seeded import USUAL_SHAPE, SeededMarket
-from tradelib.paper.server import TOKEN_HEADER, make_app
+from tradelib.paper.server import TOKEN_HEADER, Lines, make_app
 from tradelib.paper.store import Store
 
 HOST = "127.0.0.1"
@@ -138,7 +138,7 @@ def _app(config: PaperConfig, wall: Wall = wall_ms) -> tuple[Starlette, Exchange
     market = exchange.tape.market
     if isinstance(market, LiveMarket):
         market.start()
-    return make_app(exchange, gate, config.control_token), exchange
+    return make_app(exchange, gate, config.control_token, config.faults), exchange
 
 
 def listen(port: int) -> socket.socket:
@@ -167,6 +167,8 @@ class _Server(uvicorn.Server):
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._told = asyncio.Event()
+        self._lines: Lines = app.state.lines
+        self._lines.connections = self.server_state.connections
 
     async def main_loop(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -177,6 +179,7 @@ class _Server(uvicorn.Server):
         """Answers what was asked, and closes; a client that never finishes asking is left."""
         for opened in [*self.servers, *(sockets or [])]:
             opened.close()
+        self._lines.release()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         with suppress(TimeoutError):
@@ -210,6 +213,9 @@ def run_paper(config: PaperConfig, announce: Any = None) -> None:
         opened.close()
 
 
+_ASKED = ("status", "faults")  # what is answered without being told anything
+
+
 @dataclass(frozen=True)
 class PaperHandle:
     """A running paper exchange. url: its address; exchange: for a look inside, in tests."""
@@ -220,11 +226,14 @@ class PaperHandle:
     exchange: Exchange = field(repr=False)
 
     def control(self, command: str, **asked: Any) -> dict[str, Any]:
-        """One command of the control API: status, step, halt or unhalt.
+        """One command of the control API: status, step, halt, unhalt, faults or record.
 
         handle.control("step", candles=3, timeframe="1h")
+        handle.control("faults", seed=7, rates={"late": 0.1})  # an empty plan: rates={}
+        handle.control("faults")  # what was played
+        handle.control("record", account="paper")
         """
-        body = None if command == "status" else json.dumps(asked).encode()
+        body = json.dumps(asked).encode() if asked or command not in _ASKED else None
         headers = {TOKEN_HEADER: self.config.control_token, "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.url}/paper/{command}", body, headers)
         try:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tradelib.errors import InvalidInput
 from tradelib.paper.engine import USUAL_FEES, Fees
+from tradelib.paper.faults import NO_FAULTS, FaultPlan
 from tradelib.paper.liquidity import Shape
 
 ACCOUNTS_FILE = "accounts.toml"
@@ -72,6 +73,7 @@ class PaperConfig:
     present, 0 for files.
     start: where the market's clock begins, when the state holds no time yet.
     shape: how the market's book looks; None: the usual one of the kind of market.
+    faults: what goes wrong from the first request on.
     """
 
     home: Path
@@ -87,6 +89,7 @@ class PaperConfig:
     fees: Fees = USUAL_FEES
     shape: Shape | None = None
     limits: RateLimits = RateLimits()
+    faults: FaultPlan = NO_FAULTS
     control_token: str = field(default_factory=new_token, repr=False)
 
 

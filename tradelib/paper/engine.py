@@ -136,6 +136,7 @@ class Engine:
         self.balances: dict[str, dict[str, Balance]] = {}
         self.house = House()
         self.halted: set[str] = set()
+        self.paused: set[str] = set()  # halts that no restart remembers
         self.open: dict[int, Order] = {}
         self.lists: dict[int, OrderList] = {}
         self.next_order, self.next_trade, self.next_list = 1, 1, 1
@@ -178,6 +179,9 @@ class Engine:
         self._touched, self._new_lists = set(), []
         return changes
 
+    def is_halted(self, symbol: str) -> bool:
+        return symbol in self.halted or symbol in self.paused
+
     # What clients ask for.
 
     def check(self, account: str, ticket: Ticket) -> Plan:
@@ -194,10 +198,17 @@ class Engine:
             raise insufficient()
         return plan
 
-    def place(self, account: str, ticket: Ticket, now: int) -> tuple[Order, tuple[Trade, ...]]:
-        """Takes an order: what can trade does so at once, the rest as its type says."""
+    def place(
+        self, account: str, ticket: Ticket, now: int, share: float | None = None
+    ) -> tuple[Order, tuple[Trade, ...]]:
+        """Takes an order: what can trade does so at once, the rest as its type says.
+
+        share: how much of that the market leaves to it, where it is thin.
+        """
         plan = self.check(account, ticket)
         order = self._new_order(account, ticket, plan, now)
+        if share is not None:
+            plan = self._thinned(plan, ticket, share)
         self._note("NEW", order, now)
         if ticket.is_stop:
             self._lock(order, self._lock_of(order))
@@ -282,7 +293,7 @@ class Engine:
         book = self.books.get(symbol)
         if book is None:
             raise invalid_symbol()
-        if symbol in self.halted or book.liquidity is None:
+        if self.is_halted(symbol) or book.liquidity is None:
             raise Refusal(-1013, "Market is closed.")
         return book
 
@@ -492,6 +503,37 @@ class Engine:
         balance.locked -= released
         balance.free += released - paid
         self._touched.add((order.account, asset))
+
+    # A market that is not as it seemed.
+
+    def _thinned(self, plan: Plan, ticket: Ticket, share: float) -> Plan:
+        """A share of a plan: one lot at least, and whatever other accounts offer.
+
+        The rest of the market's levels turn out not to be there.
+        """
+        instrument = self.instruments[ticket.symbol]
+        wanted = instrument.floor_amount(plan.amount * Decimal(share))
+        left = max(wanted, instrument.step)
+        matches: list[Match] = []
+        for match in plan.matches:
+            amount = match.amount if match.maker is not None else min(match.amount, left)
+            left = max(left - amount, ZERO)
+            if amount > 0:
+                matches.append(replace(match, amount=amount))
+        return replace(plan, matches=tuple(matches))
+
+    def rush(self, order: Order, now: int) -> None:
+        """The market fills a waiting order at once: a limit at its price, a stop at the market's
+        as when it fires."""
+        book = self._open_book(order.ticket.symbol)
+        price = book.liquidity.price
+        if not order.working:
+            if order.ticket.trailing is not None and order.extreme is None:
+                order.extreme = price  # as if it trailed already; else it would only begin to
+            self._reach(order, price, now)
+        if order.is_open:
+            self._touch(order, now)
+            self._fill(order, order.ticket.price, order.remaining, now, is_maker=True)
 
     # The market on the move.
 

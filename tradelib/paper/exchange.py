@@ -116,7 +116,7 @@ class Exchange:
 
     def _walk(self, symbol: str, now: int) -> None:
         book, time = self.engine.books[symbol], self._walked[symbol]
-        while symbol not in self.engine.halted and not book.is_quiet:
+        while not self.engine.is_halted(symbol) and not book.is_quiet:
             touched = self.tape.first_touch(symbol, time, now, *_watched(book))
             if touched is None:
                 break
@@ -175,6 +175,12 @@ class Exchange:
         change = self.engine.halted.add if is_halted else self.engine.halted.discard
         change(symbol)
         self._keep_facts()
+
+    def pause(self, symbol: str, is_paused: bool) -> None:
+        """A halt for a while, which no restart remembers."""
+        self.advance()
+        change = self.engine.paused.add if is_paused else self.engine.paused.discard
+        change(symbol)
 
     def _keep_facts(self) -> None:
         """Market time and halts are kept even where no order changed."""

@@ -7,7 +7,7 @@ import hmac
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from tradelib.paper.config import PaperAccount, RateLimits
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.limits import RateLimiter
 from tradelib.paper.params import Params
+from tradelib.paper.reads import Sight
 from tradelib.paper.refusals import Refusal
 from tradelib.paper.rest import ENDPOINTS, Call, Endpoint
 
@@ -37,19 +38,42 @@ class Request:
     key: str | None
     address: str
 
+    @property
+    def route(self) -> str:
+        return f"{self.method} {self.path}"
+
 
 @dataclass(frozen=True)
 class Reply:
+    """body: JSON, or text as it is."""
+
     status: int
     body: Any
     headers: dict[str, str] = field(default_factory=dict)
 
     def encode(self) -> bytes:
+        if isinstance(self.body, bytes):
+            return self.body
         return json.dumps(self.body, separators=(",", ":")).encode()
 
 
+@dataclass(frozen=True)
+class Twist:
+    """What a fault changes in the handling of a request.
+
+    skew: how far the exchange's clock is off, in ms. share: see Call. look: what an account sees.
+    """
+
+    skew: int = 0
+    share: float | None = None
+    look: Callable[[str], Sight | None] = lambda account: None
+
+
+STRAIGHT = Twist()
+
+
 class Gate:
-    """The only way in. A fault to be played has its place around `handle`."""
+    """The only way in. Faults are played around `handle`."""
 
     def __init__(
         self,
@@ -58,33 +82,39 @@ class Gate:
         limits: RateLimits,
         wall: Wall = wall_ms,
     ) -> None:
-        self.exchange, self.limiter, self._wall = exchange, RateLimiter(limits, wall), wall
+        self.exchange, self.limiter, self.wall = exchange, RateLimiter(limits, wall), wall
         self.requests: Counter[str] = Counter()
         self._accounts = {each.key: each for each in accounts}
 
-    def handle(self, request: Request) -> Reply:
+    def account_of(self, key: str | None) -> str:
+        """The name of the account with this key; '' when there is none."""
+        account = self._accounts.get(key or "")
+        return account.name if account else ""
+
+    def handle(self, request: Request, twist: Twist = STRAIGHT) -> Reply:
         headers: dict[str, str] = {}
         try:
-            return Reply(200, self._answer(request, headers), headers)
+            return Reply(200, self._answer(request, headers, twist), headers)
         except Refusal as refusal:
             return Reply(refusal.status, refusal.body(), headers | refusal.headers)
         except DeskError:
             message = "Internal error; unable to process your request. Please try again."
             return Reply(500, {"code": -1001, "msg": message}, headers)
 
-    def _answer(self, request: Request, headers: dict[str, str]) -> Any:
+    def _answer(self, request: Request, headers: dict[str, str], twist: Twist) -> Any:
         endpoint = ENDPOINTS.get((request.method, request.path))
         if endpoint is None:
             raise _unserved(request)
-        self.requests[f"{request.method} {request.path}"] += 1
+        self.requests[request.route] += 1
         params = Params("&".join(filter(None, (request.query, request.body))))
         headers |= self.limiter.spend(request.address, endpoint.weight(params))
-        account = self._authenticate(request, params) if endpoint.is_signed else ""
+        account = self._authenticate(request, params, twist.skew) if endpoint.is_signed else ""
         _refuse_unread(params, endpoint)
-        call = Call(self.exchange, self.limiter, params, account, headers)
+        sight = twist.look(account)
+        call = Call(self.exchange, self.limiter, params, account, headers, sight, twist.share)
         return endpoint.answer(call)
 
-    def _authenticate(self, request: Request, params: Params) -> str:
+    def _authenticate(self, request: Request, params: Params, skew: int) -> str:
         """The name of the account that signed the request."""
         if request.key is None or not _KEY.match(request.key):
             raise Refusal(-2014, "API-key format invalid.", status=401)
@@ -94,7 +124,7 @@ class Gate:
         if account is None:
             message = "Invalid API-key, IP, or permissions for action."
             raise Refusal(-2015, message, status=401)
-        self._check_time(params)
+        self._check_time(params, skew)
         expected = hmac.new(
             account.secret.encode(), _signed_text(request).encode(), hashlib.sha256
         ).hexdigest()
@@ -102,12 +132,12 @@ class Gate:
             raise Refusal(-1022, "Signature for this request is not valid.")
         return account.name
 
-    def _check_time(self, params: Params) -> None:
+    def _check_time(self, params: Params, skew: int) -> None:
         """A client may sign by the wall's clock, or by the market's when it adjusted to that."""
         sent, window = params.integer("timestamp"), params.integer("recvWindow") or _WINDOW
         if window > _LONGEST_WINDOW:
             raise Refusal(-1131, f"'recvWindow' must be less than {_LONGEST_WINDOW}.")
-        late = [clock - sent for clock in (self._wall(), self.exchange.now)]
+        late = [clock + skew - sent for clock in (self.wall(), self.exchange.now)]
         if any(-_AHEAD < each <= window for each in late):
             return
         if all(each <= -_AHEAD for each in late):

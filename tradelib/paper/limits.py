@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tradelib.paper.clock import Wall, wall_ms
 from tradelib.paper.config import RateLimits
-from tradelib.paper.refusals import Refusal
+from tradelib.paper.refusals import Refusal, banned, too_many_orders, too_many_requests
 
 _MINUTE, _TEN_SECONDS, _DAY = 60_000, 10_000, 86_400_000
 _LONGEST_BAN = 3 * _DAY
@@ -71,13 +71,7 @@ class RateLimiter:
             self._ban(seen, now)
             raise self._banned(seen, now)
         self.refused += 1
-        raise Refusal(
-            -1003,
-            f"Too much request weight used; current limit is {self.limits.weight} request weight "
-            "per 1 MINUTE. Please use WebSocket Streams for live updates to avoid polling the API.",
-            status=429,
-            headers={**headers, "Retry-After": _seconds(seen.weight.left(now))},
-        )
+        raise too_many_requests(self.limits.weight, seen.weight.left(now), headers)
 
     def count_order(self, account: str) -> dict[str, str]:
         """Counts a new order; the headers of its reply."""
@@ -89,11 +83,7 @@ class RateLimiter:
         ):
             if used > limit:
                 self.refused += 1
-                raise Refusal(
-                    -1015,
-                    f"Too many new orders; current limit is {limit} orders per {span}.",
-                    status=429,
-                )
+                raise too_many_orders(limit, span)
         return {"X-MBX-ORDER-COUNT-10S": str(short), "X-MBX-ORDER-COUNT-1D": str(day)}
 
     def _ban(self, seen: _Address, now: int) -> None:
@@ -104,13 +94,7 @@ class RateLimiter:
 
     def _banned(self, seen: _Address, now: int) -> Refusal:
         self.refused += 1
-        return Refusal(
-            -1003,
-            f"Way too much request weight used; IP banned until {seen.banned_until}. "
-            "Please use WebSocket Streams for live updates to avoid bans.",
-            status=418,
-            headers={"Retry-After": _seconds(seen.banned_until - now)},
-        )
+        return banned(seen.banned_until, now)
 
     def rules(self) -> list[dict[str, object]]:
         """exchangeInfo's rateLimits."""
@@ -123,7 +107,3 @@ class RateLimiter:
 
 def _rule(kind: str, interval: str, number: int, limit: int) -> dict[str, object]:
     return {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": limit}
-
-
-def _seconds(milliseconds: int) -> str:
-    return str(-(-milliseconds // 1000))

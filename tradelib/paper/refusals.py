@@ -67,5 +67,37 @@ def no_such_order() -> Refusal:
     return Refusal(-2013, "Order does not exist.")
 
 
+def too_many_requests(limit: int, wait: int, headers: dict[str, str] | None = None) -> Refusal:
+    """limit: weight per minute; wait: ms until it may be asked again."""
+    return Refusal(
+        -1003,
+        f"Too much request weight used; current limit is {limit} request weight per 1 MINUTE. "
+        "Please use WebSocket Streams for live updates to avoid polling the API.",
+        status=429,
+        headers={**(headers or {}), "Retry-After": _seconds(wait)},
+    )
+
+
+def banned(until: int, now: int) -> Refusal:
+    """until, now: ms of the wall."""
+    return Refusal(
+        -1003,
+        f"Way too much request weight used; IP banned until {until}. "
+        "Please use WebSocket Streams for live updates to avoid bans.",
+        status=418,
+        headers={"Retry-After": _seconds(until - now)},
+    )
+
+
+def too_many_orders(limit: int, span: str) -> Refusal:
+    return Refusal(
+        -1015, f"Too many new orders; current limit is {limit} orders per {span}.", status=429
+    )
+
+
+def _seconds(milliseconds: int) -> str:
+    return str(-(-milliseconds // 1000))
+
+
 def invalid_symbol() -> Refusal:
     return Refusal(-1121, "Invalid symbol.")

@@ -11,8 +11,9 @@ from tradelib.paper.candles import INTERVALS, interval_ms
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.instruments import ZERO, text8
 from tradelib.paper.limits import RateLimiter
-from tradelib.paper.orders import BUY, SELL, Order, Ticket
+from tradelib.paper.orders import BUY, SELL, Balance, Order, Ticket
 from tradelib.paper.params import Params
+from tradelib.paper.reads import Sight
 from tradelib.paper.refusals import (
     Refusal,
     invalid_symbol,
@@ -36,13 +37,23 @@ _DEPTH_WEIGHTS = ((100, 5), (500, 25), (1000, 50), (5000, 250))
 
 @dataclass
 class Call:
-    """One request that passed the gate. headers: those its reply will carry."""
+    """One request that passed the gate. headers: those its reply will carry.
+
+    old_sight: the past, when its account shows that. share: of what a new order would trade at
+    once, where the market is thin; None: all.
+    """
 
     exchange: Exchange
     limiter: RateLimiter
     params: Params
     account: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    old_sight: Sight | None = None
+    share: float | None = None
+
+    @property
+    def sight(self) -> Sight:
+        return self.old_sight or Sight(self.exchange, self.account)
 
     @property
     def symbol(self) -> str:
@@ -131,7 +142,7 @@ def exchange_info(call: Call) -> dict[str, Any]:
         "exchangeFilters": [],
         "symbols": [
             call.exchange.engine.instruments[symbol].info(
-                "HALT" if symbol in call.exchange.engine.halted else "TRADING"
+                "HALT" if call.exchange.engine.is_halted(symbol) else "TRADING"
             )
             for symbol in _asked(call)
         ],
@@ -254,6 +265,8 @@ def aggregate_trades(call: Call) -> list[dict[str, Any]]:
 
 # The account.
 
+_NOTHING = Balance()
+
 
 @_endpoint("GET account", 20, "omitZeroBalances", signed=True)
 def account(call: Call) -> dict[str, Any]:
@@ -261,12 +274,12 @@ def account(call: Call) -> dict[str, Any]:
     engine = call.exchange.engine
     fees = engine.fees
     assets = {asset for each in engine.instruments.values() for asset in (each.base, each.quote)}
-    held = engine.balances[call.account]
+    held = call.sight.balances()
     empty = call.params.text("omitZeroBalances") != "true"
     rows = [
         {"asset": asset, "free": text8(each.free), "locked": text8(each.locked)}
         for asset in sorted(assets | set(held))
-        for each in [engine.balance(call.account, asset)]
+        for each in [held.get(asset, _NOTHING)]
         if empty or each.free or each.locked
     ]
     return {
@@ -321,7 +334,7 @@ def new_order(call: Call) -> dict[str, Any]:
 def _placed(call: Call, ticket: Ticket) -> dict[str, Any]:
     kind = _reply_kind(call, ticket)
     with call.exchange.settle() as engine:
-        order, fills = engine.place(call.account, ticket, call.exchange.now)
+        order, fills = engine.place(call.account, ticket, call.exchange.now, call.share)
     return replies.new_order(order, fills, kind)
 
 
@@ -349,8 +362,7 @@ _ONE_ORDER = "symbol orderId origClientOrderId"
 def order(call: Call) -> dict[str, Any]:
     symbol, number, name = call.symbol, *_order_names(call.params)
     call.exchange.advance(symbol)
-    found = call.exchange.engine.find_open(call.account, symbol, number, name)
-    found = found or call.exchange.store.order(call.account, symbol, number, name)
+    found = call.sight.order(symbol, number, name)
     if found is None:
         raise no_such_order()
     return replies.order_row(found)
@@ -484,7 +496,7 @@ def open_orders(call: Call) -> list[dict[str, Any]]:
     engine = call.exchange.engine
     symbols = [call.symbol] if "symbol" in call.params.names else list(engine.books)
     call.exchange.advance()
-    found = [each for symbol in symbols for each in engine.open_orders(call.account, symbol)]
+    found = [each for symbol in symbols for each in call.sight.open_orders(symbol)]
     return [replies.order_row(each) for each in sorted(found, key=lambda each: each.id)]
 
 
@@ -494,7 +506,7 @@ def all_orders(call: Call) -> list[dict[str, Any]]:
     call.exchange.advance(symbol)
     start, end = _day_bounds(params)
     page = Page(params.limit(500, 1000), params.integer("orderId"), start, end)
-    found = call.exchange.store.orders(call.account, symbol, page)
+    found = call.sight.orders(symbol, page)
     return [replies.order_row(each) for each in found]
 
 
@@ -507,9 +519,7 @@ def my_trades(call: Call) -> list[dict[str, Any]]:
     if number is not None and (start is not None or end is not None):
         raise Refusal(-1128, "Combination of optional parameters invalid.")
     page = Page(params.limit(500, 1000), number, start, end, params.integer("orderId"))
-    return [
-        replies.trade_row(each) for each in call.exchange.store.trades(call.account, symbol, page)
-    ]
+    return [replies.trade_row(each) for each in call.sight.trades(symbol, page)]
 
 
 def _day_bounds(params: Params) -> tuple[int | None, int | None]:
@@ -543,11 +553,11 @@ def order_list(call: Call) -> dict[str, Any]:
     if number is None:
         raise missing("orderListId")
     call.exchange.advance()
-    store = call.exchange.store
-    pair = store.order_list(call.account, number)
-    if pair is None:
+    pair = call.exchange.store.order_list(call.account, number)
+    ids = pair.order_ids if pair else ()
+    orders = tuple(call.sight.order(pair.symbol, each, None) for each in ids)
+    if None in orders or not orders:
         raise Refusal(-2018, "Order list does not exist.")
-    orders = tuple(store.order(call.account, pair.symbol, each, None) for each in pair.order_ids)
     return replies.order_list(pair, orders, [])
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -14,52 +15,94 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tradelib.clock import format_time, from_ms
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, unknown_name
+from tradelib.paper import replies
 from tradelib.paper.exchange import Exchange
+from tradelib.paper.faults import NO_FAULTS, FaultPlan
+from tradelib.paper.faulty import FaultyGate
 from tradelib.paper.gate import Gate, Reply, Request
+from tradelib.paper.instruments import text8
 
 TOKEN_HEADER = "X-Paper-Token"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _PULSE = 0.1  # seconds between two looks at a market that runs by itself
 
 
-def make_app(exchange: Exchange, gate: Gate, token: str) -> Starlette:
-    """The exchange as an ASGI app."""
-    control = Control(exchange, gate, token)
+class Lines:
+    """The connections of a server, for faults that hold them and cut them.
+
+    connections: the server's own set of protocols, each with `client` and `transport`.
+    """
+
+    def __init__(self) -> None:
+        self.connections: Collection[Any] = ()
+        self._closing = asyncio.Event()
+
+    def release(self) -> None:
+        """Nothing is held any longer; the server stops."""
+        self._closing.set()
+
+    async def hold(self, http: HttpRequest, milliseconds: int) -> None:
+        """Waits so long, unless the client gives up before."""
+        waits = [asyncio.create_task(each) for each in (_gone(http), self._closing.wait())]
+        await asyncio.wait(waits, timeout=milliseconds / 1000, return_when=asyncio.FIRST_COMPLETED)
+        for each in waits:
+            each.cancel()
+
+    async def cut(self, http: HttpRequest) -> Response:
+        """Closes the connection without an answer; nobody will read the one returned."""
+        for each in list(self.connections):
+            if each.client == tuple(http.client or ()):
+                each.transport.close()
+                await _gone(http)
+        return Response(status_code=500)
+
+
+async def _gone(http: HttpRequest) -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+
+
+def make_app(exchange: Exchange, gate: Gate, token: str, plan: FaultPlan = NO_FAULTS) -> Starlette:
+    """The exchange as an ASGI app. plan: faults to be played from the first request on."""
+    faulty, lines = FaultyGate(gate, plan), Lines()
+    control = Control(exchange, gate, faulty, token)
 
     async def api(http: HttpRequest) -> Response:
         body = (await http.body()).decode("utf-8", "replace")
-        reply = gate.handle(
-            Request(
-                http.method,
-                http.path_params["path"],
-                http.url.query,
-                body,
-                http.headers.get("X-MBX-APIKEY"),
-                http.client.host if http.client else "",
-            )
+        request = Request(
+            http.method,
+            http.path_params["path"],
+            http.url.query,
+            body,
+            http.headers.get("X-MBX-APIKEY"),
+            http.client.host if http.client else "",
         )
-        return _response(reply)
+        if faulty.is_idle:
+            return _response(gate.handle(request))
+        reply = await faulty.handle(request, lambda length: lines.hold(http, length))
+        return _response(reply) if reply else await lines.cut(http)
 
     async def command(http: HttpRequest) -> Response:
         return _response(await control.handle(http))
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/api/v3/{path:path}", api, methods=["GET", "POST", "PUT", "DELETE"]),
             Route("/paper/{command}", command, methods=["GET", "POST"]),
         ],
-        lifespan=_lifespan(exchange),
+        lifespan=_lifespan(exchange, faulty),
     )
+    app.state.lines = lines
+    return app
 
 
 def _response(reply: Reply) -> Response:
-    return Response(
-        reply.encode(), reply.status, reply.headers, media_type="application/json;charset=UTF-8"
-    )
+    kind = None if "Content-Type" in reply.headers else "application/json;charset=UTF-8"
+    return Response(reply.encode(), reply.status, reply.headers, media_type=kind)
 
 
-def _lifespan(exchange: Exchange) -> Callable[[Starlette], Any]:
+def _lifespan(exchange: Exchange, faulty: FaultyGate) -> Callable[[Starlette], Any]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         pulse = None if exchange.clock.is_stepped else asyncio.create_task(_beat(exchange))
@@ -68,6 +111,7 @@ def _lifespan(exchange: Exchange) -> Callable[[Starlette], Any]:
             pulse.cancel()
             with suppress(asyncio.CancelledError):
                 await pulse
+        faulty.close()
         exchange.close()
 
     return lifespan
@@ -84,13 +128,16 @@ async def _beat(exchange: Exchange) -> None:
 class Control:
     """Commands to the market itself, for whoever started it."""
 
-    def __init__(self, exchange: Exchange, gate: Gate, token: str) -> None:
-        self._exchange, self._gate, self._token = exchange, gate, token
+    def __init__(self, exchange: Exchange, gate: Gate, faulty: FaultyGate, token: str) -> None:
+        self._exchange, self._gate, self._faulty, self._token = exchange, gate, faulty, token
         self._commands: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
             ("GET", "status"): lambda _: self.status(),
             ("POST", "step"): self.step,
             ("POST", "halt"): lambda asked: self.halt(asked, True),
             ("POST", "unhalt"): lambda asked: self.halt(asked, False),
+            ("GET", "faults"): lambda _: faulty.tell(),
+            ("POST", "faults"): faulty.replace,
+            ("POST", "record"): self.record,
         }
 
     async def handle(self, http: HttpRequest) -> Reply:
@@ -98,14 +145,18 @@ class Control:
             return Reply(403, {"error": f"The header {TOKEN_HEADER} does not open this."})
         command = self._commands.get((http.method, http.path_params["command"]))
         if command is None:
-            return Reply(404, {"error": "Commands are GET status, POST step, halt and unhalt."})
+            return Reply(404, {"error": f"Commands are {self._names()}."})
         try:
-            asked = await http.json() if http.method == "POST" else {}
+            asked = json.loads(await http.body() or "{}") if http.method == "POST" else {}
+            self._faulty.catch_up()
             return Reply(200, command(asked))
         except DeskError as error:
             return Reply(400, {"error": str(error)})
         except (ValueError, TypeError, AttributeError, KeyError):
             return Reply(400, {"error": "The command's body is not the JSON it needs."})
+
+    def _names(self) -> str:
+        return ", ".join(f"{method} {name}" for method, name in self._commands)
 
     def _is_allowed(self, http: HttpRequest) -> bool:
         """A local caller with the token, who also called us by a local name."""
@@ -129,7 +180,7 @@ class Control:
             "symbols": {
                 symbol: {
                     "symbol": f"{each.base}/{each.quote}",
-                    "status": "HALT" if symbol in exchange.engine.halted else "TRADING",
+                    "status": "HALT" if exchange.engine.is_halted(symbol) else "TRADING",
                 }
                 for symbol, each in exchange.engine.instruments.items()
             },
@@ -147,6 +198,24 @@ class Control:
         timeframe = asked.get("timeframe") or self._exchange.tape.market.base
         self._exchange.step(int(asked.get("candles", 1)), str(timeframe))
         return {"time": format_time(from_ms(self._exchange.now)), "time_ms": self._exchange.now}
+
+    def record(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """account: whose orders, trades and balances to tell, whatever its reads show."""
+        name, engine = str(asked["account"]), self._exchange.engine
+        if name not in engine.balances:
+            raise unknown_name("account", name, engine.balances)
+        self._exchange.advance()
+        orders, trades = self._exchange.store.history(name)
+        return {
+            "account": name,
+            "time_ms": self._exchange.now,
+            "orders": [replies.order_row(each) for each in orders],
+            "trades": [replies.trade_row(each) for each in trades],
+            "balances": {
+                asset: {"free": text8(each.free), "locked": text8(each.locked)}
+                for asset, each in sorted(engine.balances[name].items())
+            },
+        }
 
     def halt(self, asked: dict[str, Any], is_halted: bool) -> dict[str, Any]:
         symbol = str(asked["symbol"]).replace("/", "")

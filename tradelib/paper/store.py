@@ -41,13 +41,17 @@ CREATE TABLE IF NOT EXISTS lists (
 
 @dataclass(frozen=True)
 class Page:
-    """Which rows of a history: by id from `from_id`, or by time (ms, both ends inclusive)."""
+    """Which rows of a history: by id from `from_id`, or by time (ms, both ends inclusive).
+
+    before: ids below this one alone.
+    """
 
     limit: int
     from_id: int | None = None
     start: int | None = None
     end: int | None = None
     order_id: int | None = None
+    before: int | None = None
 
 
 class Store:
@@ -179,13 +183,22 @@ class Store:
                 setattr(engine.house, ledger, amounts)
 
     def order(
-        self, account: str, symbol: str, order_id: int | None, client_id: str | None
+        self,
+        account: str,
+        symbol: str,
+        order_id: int | None,
+        client_id: str | None,
+        before: int | None = None,
     ) -> Order | None:
-        """An order by its id, or the latest by its client's id."""
+        """An order by its id, or the latest by its client's id; with an id below `before`."""
         query, values = "account = ? AND symbol = ?", [account, symbol]
-        for column, value in (("id", order_id), ("client_id", client_id)):
+        for clause, value in (
+            ("id = ?", order_id),
+            ("client_id = ?", client_id),
+            ("id < ?", before),
+        ):
             if value is not None:
-                query += f" AND {column} = ?"
+                query += f" AND {clause}"
                 values.append(value)
         row = self._db.execute(
             f"SELECT body FROM orders WHERE {query} ORDER BY id DESC LIMIT 1", values
@@ -197,6 +210,14 @@ class Store:
 
     def trades(self, account: str, symbol: str, page: Page) -> list[Trade]:
         return [_unpack_trade(body) for body in self._rows("trades", account, symbol, page)]
+
+    def history(self, account: str) -> tuple[list[Order], list[Trade]]:
+        """All orders and trades of an account, in order of id."""
+        orders, trades = (
+            self._db.execute(f"SELECT body FROM {table} WHERE account = ? ORDER BY id", (account,))
+            for table in ("orders", "trades")
+        )
+        return [_unpack(row[0]) for row in orders], [_unpack_trade(row[0]) for row in trades]
 
     def order_list(self, account: str, list_id: int) -> OrderList | None:
         row = self._db.execute(
@@ -215,6 +236,7 @@ class Store:
             ("time >= ?", page.start),
             ("time <= ?", page.end),
             ("order_id = ?", page.order_id),
+            ("id < ?", page.before),
         ):
             if value is not None:
                 query += f" AND {clause}"

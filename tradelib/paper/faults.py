@@ -1,0 +1,288 @@
+"""Which faults are played on which requests: a plan, by script or by seed.
+
+A fault has a kind. A rule says which requests of the dialect it may meet, and when it comes: at
+the n-th of them (a script), or at a share of them, drawn from a generator of the rule's own. The
+same plan and the same sequence of requests give the same faults.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tradelib.errors import InvalidInput, unknown_name
+
+Routes = frozenset[str] | None
+
+NEW_ORDERS = frozenset({"POST order", "POST order/cancelReplace", "POST orderList/oco"})
+CANCELS = frozenset({"DELETE order", "DELETE openOrders", "DELETE orderList"})
+WRITES = NEW_ORDERS | CANCELS
+# Not a request: the market, on its way, fills an order that rested.
+MARKET_FILL = "MARKET fill"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """routes: the requests it meets unless a rule says otherwise; None: every one.
+
+    is_answer: it decides what becomes of the request and its answer, so that a request meets one
+    such fault at most; the others change what the exchange does or shows, and may come together.
+    """
+
+    routes: Routes
+    is_answer: bool
+
+
+KINDS: dict[str, Kind] = {
+    "accept_then_hang": Kind(WRITES, True),
+    "accept_then_timeout": Kind(WRITES, True),
+    "accept_then_5xx": Kind(WRITES, True),
+    "late": Kind(WRITES, True),
+    "hang_before": Kind(None, True),
+    "refuse_5xx": Kind(None, True),
+    "maintenance": Kind(None, True),
+    "rate_limit": Kind(None, True),
+    "ban": Kind(None, True),
+    "order_limit": Kind(NEW_ORDERS, True),
+    "read_lag": Kind(WRITES, False),
+    "trades_lag": Kind(WRITES | {MARKET_FILL}, False),
+    "cancel_fill_race": Kind(CANCELS | {"POST order/cancelReplace"}, False),
+    "partial": Kind(frozenset({"POST order", "POST order/cancelReplace"}), False),
+    "skew": Kind(WRITES, False),
+    "halt_symbol": Kind(NEW_ORDERS, False),
+}
+
+# Milliseconds of the wall, but for hold_ms (the event loop's) and the *_requests.
+OPTIONS: dict[str, int] = {
+    "hold_ms": 1000,  # a connection is held so long before it is closed without a reply
+    "late_ms": 3000,  # between a late request's arrival and its effect
+    "maintenance_ms": 2000,
+    "lag_ms": 500,  # reads show the past for so long after a write
+    "trades_lag_ms": 500,
+    "retry_after_ms": 1000,
+    "ban_ms": 2000,  # the first ban; each further one doubles it
+    "skew_ms": 15_000,  # the exchange's clock less the client's
+    "halt_ms": 2000,
+    "halt_requests": 0,  # when more than 0: how many requests a halt lasts, instead of halt_ms
+}
+_LONGEST = 30 * 86_400_000
+
+# What people see who ask for some of everything.
+_MILD = {
+    "accept_then_hang": 0.01, "accept_then_timeout": 0.02, "accept_then_5xx": 0.02, "late": 0.01,
+    "hang_before": 0.005, "refuse_5xx": 0.01, "maintenance": 0.001, "rate_limit": 0.003,
+    "ban": 0.0005, "order_limit": 0.01, "read_lag": 0.1, "trades_lag": 0.1,
+    "cancel_fill_race": 0.05, "partial": 0.1, "skew": 0.01, "halt_symbol": 0.005,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When one kind of fault comes.
+
+    routes: as 'POST order'. rate: share of the matching requests, 0 to 1; None: a script, which
+    comes at the matching requests number `nth` to `nth + count - 1`, counted from 1.
+    symbol, account: only their requests. options: over the plan's.
+    """
+
+    kind: str
+    routes: Routes
+    rate: float | None = None
+    nth: int = 1
+    count: int = 1
+    symbol: str | None = None
+    account: str | None = None
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_answer(self) -> bool:
+        return KINDS[self.kind].is_answer
+
+    def fits(self, seen: Seen) -> bool:
+        return (
+            (self.routes is None or seen.route in self.routes)
+            and (seen.route != MARKET_FILL or self.routes is not None)
+            and self.symbol in (None, seen.symbol)
+            and self.account in (None, seen.account)
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a rule looks at. route: as 'POST order'; account: its name, '' for a public request."""
+
+    route: str
+    symbol: str = ""
+    account: str = ""
+    client_id: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault to be played. share: a number between 0 and 1 of its own, for what is random."""
+
+    kind: str
+    options: Mapping[str, int]
+    share: float
+
+    @property
+    def is_answer(self) -> bool:
+        return KINDS[self.kind].is_answer
+
+    def __getitem__(self, option: str) -> int:
+        return self.options[option]
+
+
+@dataclass(frozen=True)
+class FaultPlan:
+    """seed: of every draw. options: over the usual ones."""
+
+    seed: int = 0
+    rules: tuple[Rule, ...] = ()
+    options: Mapping[str, int] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.rules)
+
+
+NO_FAULTS = FaultPlan()
+
+
+class Dice:
+    """Tells, request by request, which faults a plan gives."""
+
+    def __init__(self, plan: FaultPlan) -> None:
+        self._options = {**OPTIONS, **plan.options}
+        self._rules = [
+            (rule, random.Random(f"{plan.seed}/{_label(rule, number)}"))
+            for number, rule in enumerate(plan.rules)
+        ]
+        self._met = [0] * len(self._rules)
+
+    def throw(self, seen: Seen) -> list[Fault]:
+        """At most one fault of those that answer, and any of the others."""
+        found: list[Fault] = []
+        answered = False
+        for number, (rule, numbers) in enumerate(self._rules):
+            if not rule.fits(seen):
+                continue
+            # A scripted fault whose request met another one waits for the next.
+            if rule.rate is None and answered and rule.is_answer:
+                continue
+            chance, share = numbers.random(), numbers.random()
+            self._met[number] += 1
+            comes = self._is_due(rule, number) if rule.rate is None else chance < rule.rate
+            if comes and not (answered and rule.is_answer):
+                found.append(Fault(rule.kind, {**self._options, **rule.options}, share))
+                answered |= rule.is_answer
+        return found
+
+    def _is_due(self, rule: Rule, number: int) -> bool:
+        return rule.nth <= self._met[number] < rule.nth + rule.count
+
+
+def _label(rule: Rule, number: int) -> str:
+    """Names a rule's generator, so that a new rate leaves the draws of the others alone."""
+    return f"script {number}" if rule.rate is None else f"{rule.kind} {sorted(rule.routes or ())}"
+
+
+# From JSON.
+
+
+def read_plan(asked: Mapping[str, Any], routes: Iterable[str]) -> FaultPlan:
+    """A plan as the control API takes it.
+
+    {"seed": 7, "rates": {"late": 0.1, "ban": {"rate": 0.01, "on": ["GET order"]}},
+     "script": [{"kind": "accept_then_5xx", "nth": 2, "count": 1, "on": "POST order"}],
+     "options": {"late_ms": 500}}
+
+    routes: the requests there are. A rate or a line of the script may bear `on`, `symbol`,
+    `account` and options of its own.
+    """
+    _only(asked, {"seed", "rates", "script", "options"}, "part of a fault plan")
+    known = {*routes, MARKET_FILL}
+    script = tuple(_scripted(line, known) for line in asked.get("script") or ())
+    rates = (asked.get("rates") or {}).items()
+    drawn = tuple(_drawn(kind, rate, known) for kind, rate in rates)
+    options = _options(asked.get("options") or {}, set(OPTIONS))
+    return FaultPlan(_integer("seed", asked.get("seed", 0)), script + drawn, options)
+
+
+def mild_plan(seed: int) -> FaultPlan:
+    """A little of everything."""
+    return read_plan({"seed": seed, "rates": _MILD}, ())
+
+
+def _scripted(line: Mapping[str, Any], known: set[str]) -> Rule:
+    if not isinstance(line, Mapping) or "kind" not in line:
+        raise InvalidInput(f"A line of the script names its kind of fault; {line!r} does not.")
+    _only(line, {"kind", "nth", "count", *_RULE_PARTS, *OPTIONS}, "part of a scripted fault")
+    nth, count = (_integer(name, line.get(name, 1), 1) for name in ("nth", "count"))
+    return Rule(_kind(line["kind"]), nth=nth, count=count, **_common(line, known))
+
+
+def _drawn(kind: str, rate: Any, known: set[str]) -> Rule:
+    given = rate if isinstance(rate, Mapping) else {"rate": rate}
+    _only(given, {"rate", *_RULE_PARTS, *OPTIONS}, f"part of the rate of {kind}")
+    share = given.get("rate")
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise InvalidInput(f"The rate of {kind!r} is a number from 0 to 1, not {share!r}.")
+    return Rule(_kind(kind), rate=float(share), **_common({"kind": kind, **given}, known))
+
+
+_RULE_PARTS = ("on", "symbol", "account")
+
+
+def _common(given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+    symbol = given.get("symbol")
+    return {
+        "routes": _routes(given["kind"], given.get("on"), known),
+        "symbol": symbol.replace("/", "") if symbol else None,
+        "account": given.get("account"),
+        "options": _options(given, set(OPTIONS)),
+    }
+
+
+def _kind(name: Any) -> str:
+    if name not in KINDS:
+        raise unknown_name("fault", str(name), KINDS)
+    return name
+
+
+def _routes(kind: Any, on: Any, known: set[str]) -> Routes:
+    if on is None:
+        return KINDS[_kind(kind)].routes
+    routes = [on] if isinstance(on, str) else list(on)
+    for route in routes:
+        if route not in known:
+            raise unknown_name("request", str(route), known)
+    return frozenset(routes)
+
+
+def _options(given: Mapping[str, Any], known: set[str]) -> dict[str, int]:
+    unknown = set(given) - known - {"kind", "nth", "count", "rate", *_RULE_PARTS}
+    if unknown:
+        raise unknown_name("option of faults", min(unknown), known)
+    return {
+        name: _integer(name, value, -_LONGEST if name == "skew_ms" else 0, _LONGEST)
+        for name, value in given.items()
+        if name in known
+    }
+
+
+def _integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    if not is_whole or value < (least or value) or value > (most or value):
+        bounds = "" if least is None else f" of {least} or more"
+        raise InvalidInput(f"{name} is a whole number{bounds}, not {value!r}.")
+    return value
+
+
+def _only(given: Mapping[str, Any], known: set[str], what: str) -> None:
+    if not isinstance(given, Mapping):
+        raise InvalidInput(f"A {what} comes in a JSON object, not as {given!r}.")
+    for name in given:
+        if name not in known:
+            raise unknown_name(what, str(name), known)
