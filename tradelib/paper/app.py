@@ -75,7 +75,7 @@ def open_exchange(config: PaperConfig, wall: Wall = wall_ms) -> tuple[Exchange, 
     """The exchange with its state loaded, and its gate; nothing listens yet."""
     market = open_market(config)
     tape = LiveTape(market) if market.is_live else Tape(market)
-    store = Store(config.home)
+    store = Store(config.home if config.is_kept else None)
     try:
         clock = _start_clock(config, market, store, wall)
         accounts = load_accounts(config, market)

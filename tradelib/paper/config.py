@@ -72,6 +72,7 @@ class PaperConfig:
     speed: market seconds per second; 0 stands still until stepped. None: 1 for a market of the
     present, 0 for files.
     start: where the market's clock begins, when the state holds no time yet.
+    is_kept: False keeps the state in memory alone; with accounts given, nothing is written.
     shape: how the market's book looks; None: the usual one of the kind of market.
     faults: what goes wrong from the first request on.
     """
@@ -85,6 +86,7 @@ class PaperConfig:
     source_timeframe: str = "1m"
     speed: float | None = None
     start: datetime | None = None
+    is_kept: bool = True
     accounts: tuple[PaperAccount, ...] = ()
     fees: Fees = USUAL_FEES
     shape: Shape | None = None

@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import cached_property
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -119,24 +119,10 @@ class SeededMarket:
 
     # The backbone.
 
-    @cached_property
-    def _backbones(self) -> dict[str, Backbone]:
-        factor = self._wander(_FACTOR, _FACTOR_VOLATILITY, jumps=0.01)
-        found = {_FACTOR: factor}
-        for symbol, coin in self._coins.items():
-            found[symbol] = self._wander(symbol, coin.own, jumps=0.006)
-        return found
-
-    def _wander(self, name: str, volatility: float, jumps: float) -> Backbone:
-        """One mean-reverting path over all days. jumps: their probability per day."""
-        random = _stream(self.seed, name, -1)
-        days = _LAST_DAY - _FIRST_DAY + 1
-        sigma = volatility * _regimes(random, days)
-        sizes = random.normal(0, 2.5 * volatility, days).clip(-0.15, 0.15)
-        jump = np.where(random.random(days) < jumps, sizes, 0.0)
-        moves = sigma * random.standard_normal(days).clip(-4, 4) + jump
-        level = _remembering(_PULL, np.r_[0.0, moves[:-1]])
-        return Backbone(level, sigma, jump)
+    def _backbone(self, name: str) -> Backbone:
+        if name == _FACTOR:
+            return _wander(self.seed, name, _FACTOR_VOLATILITY, jumps=0.01)
+        return _wander(self.seed, name, self._coins[name].own, jumps=0.006)
 
     # One day.
 
@@ -158,7 +144,7 @@ class SeededMarket:
 
     def _path(self, name: str, day: int, random: np.random.Generator) -> np.ndarray:
         """Log levels at the day's 1441 minute bounds: a bridge between two days' levels."""
-        backbone, row = self._backbones[name], day - _FIRST_DAY
+        backbone, row = self._backbone(name), day - _FIRST_DAY
         start, end = backbone.level[row], backbone.level[row + 1]
         deviation = backbone.volatility[row] / np.sqrt(MINUTES) * _season() * _bursts(random)
         steps = deviation * random.standard_normal(MINUTES).clip(-5, 5)
@@ -186,6 +172,20 @@ class SeededMarket:
         restless = (here / usual) ** 0.8 * (0.4 + np.abs(moves) / here)
         notional = coin.volume * _season() * restless * np.exp(0.5 * turnover - 0.125)
         return _rounded(coin, day, opens, highs, lows, closes, notional)
+
+
+# Many exchanges of one seed may open in a process, and nobody changes a backbone.
+@lru_cache(maxsize=64)
+def _wander(seed: int, name: str, volatility: float, jumps: float) -> Backbone:
+    """One mean-reverting path over all days. jumps: their probability per day."""
+    random = _stream(seed, name, -1)
+    days = _LAST_DAY - _FIRST_DAY + 1
+    sigma = volatility * _regimes(random, days)
+    sizes = random.normal(0, 2.5 * volatility, days).clip(-0.15, 0.15)
+    jump = np.where(random.random(days) < jumps, sizes, 0.0)
+    moves = sigma * random.standard_normal(days).clip(-4, 4) + jump
+    level = _remembering(_PULL, np.r_[0.0, moves[:-1]])
+    return Backbone(level, sigma, jump)
 
 
 def _rounded(

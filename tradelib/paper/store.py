@@ -55,13 +55,17 @@ class Page:
 
 
 class Store:
-    """The exchange's file. Only one exchange at a time can have it open."""
+    """The exchange's file. Only one exchange at a time can have it open.
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / STATE_FILE
-        self.is_new = not self.path.exists()
+    folder: None keeps the state in memory, until the exchange closes.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.path = folder / STATE_FILE if folder else Path(":memory:")
+        self.is_new = folder is not None and not self.path.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(
                 self.path, isolation_level=None, timeout=0, check_same_thread=False
             )
