@@ -8,7 +8,7 @@ same plan and the same sequence of requests give the same faults.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +35,19 @@ class Kind:
     is_answer: bool
 
 
-KINDS: dict[str, Kind] = {
+@dataclass(frozen=True)
+class Catalogue:
+    """The faults that one place can play. options: their usual values, by name; whole numbers.
+
+    what: such a fault, in words.
+    """
+
+    what: str
+    kinds: Mapping[str, Kind]
+    options: Mapping[str, int]
+
+
+_KINDS = {
     "accept_then_hang": Kind(WRITES, True),
     "accept_then_timeout": Kind(WRITES, True),
     "accept_then_5xx": Kind(WRITES, True),
@@ -55,7 +67,7 @@ KINDS: dict[str, Kind] = {
 }
 
 # Milliseconds of the wall, but for hold_ms (the event loop's) and the *_requests.
-OPTIONS: dict[str, int] = {
+_OPTIONS = {
     "hold_ms": 1000,  # a connection is held so long before it is closed without a reply
     "late_ms": 3000,  # between a late request's arrival and its effect
     "maintenance_ms": 2000,
@@ -67,6 +79,7 @@ OPTIONS: dict[str, int] = {
     "halt_ms": 2000,
     "halt_requests": 0,  # when more than 0: how many requests a halt lasts, instead of halt_ms
 }
+EXCHANGE = Catalogue("fault", _KINDS, _OPTIONS)
 _LONGEST = 30 * 86_400_000
 
 # What people see who ask for some of everything.
@@ -89,16 +102,13 @@ class Rule:
 
     kind: str
     routes: Routes
+    is_answer: bool
     rate: float | None = None
     nth: int = 1
     count: int = 1
     symbol: str | None = None
     account: str | None = None
     options: Mapping[str, int] = field(default_factory=dict)
-
-    @property
-    def is_answer(self) -> bool:
-        return KINDS[self.kind].is_answer
 
     def fits(self, seen: Seen) -> bool:
         return (
@@ -124,12 +134,9 @@ class Fault:
     """One fault to be played. share: a number between 0 and 1 of its own, for what is random."""
 
     kind: str
+    is_answer: bool
     options: Mapping[str, int]
     share: float
-
-    @property
-    def is_answer(self) -> bool:
-        return KINDS[self.kind].is_answer
 
     def __getitem__(self, option: str) -> int:
         return self.options[option]
@@ -137,7 +144,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class FaultPlan:
-    """seed: of every draw. options: over the usual ones."""
+    """seed: of every draw. options: all of them, by name."""
 
     seed: int = 0
     rules: tuple[Rule, ...] = ()
@@ -154,7 +161,7 @@ class Dice:
     """Tells, request by request, which faults a plan gives."""
 
     def __init__(self, plan: FaultPlan) -> None:
-        self._options = {**OPTIONS, **plan.options}
+        self._options = plan.options
         self._rules = [
             (rule, random.Random(f"{plan.seed}/{_label(rule, number)}"))
             for number, rule in enumerate(plan.rules)
@@ -175,7 +182,8 @@ class Dice:
             self._met[number] += 1
             comes = self._is_due(rule, number) if rule.rate is None else chance < rule.rate
             if comes and not (answered and rule.is_answer):
-                found.append(Fault(rule.kind, {**self._options, **rule.options}, share))
+                options = {**self._options, **rule.options}
+                found.append(Fault(rule.kind, rule.is_answer, options, share))
                 answered |= rule.is_answer
         return found
 
@@ -191,23 +199,26 @@ def _label(rule: Rule, number: int) -> str:
 # From JSON.
 
 
-def read_plan(asked: Mapping[str, Any], routes: Iterable[str]) -> FaultPlan:
+def read_plan(
+    asked: Mapping[str, Any], routes: Collection[str], catalogue: Catalogue = EXCHANGE
+) -> FaultPlan:
     """A plan as the control API takes it.
 
     {"seed": 7, "rates": {"late": 0.1, "ban": {"rate": 0.01, "on": ["GET order"]}},
      "script": [{"kind": "accept_then_5xx", "nth": 2, "count": 1, "on": "POST order"}],
      "options": {"late_ms": 500}}
 
-    routes: the requests there are. A rate or a line of the script may bear `on`, `symbol`,
-    `account` and options of its own.
+    routes: the requests there are; none given: whatever is named. A rate or a line of the script
+    may bear `on`, `symbol`, `account` and options of its own.
     """
     _only(asked, {"seed", "rates", "script", "options"}, "part of a fault plan")
-    known = {*routes, MARKET_FILL}
-    script = tuple(_scripted(line, known) for line in asked.get("script") or ())
-    rates = (asked.get("rates") or {}).items()
-    drawn = tuple(_drawn(kind, rate, known) for kind, rate in rates)
-    options = _options(asked.get("options") or {}, set(OPTIONS))
-    return FaultPlan(_integer("seed", asked.get("seed", 0)), script + drawn, options)
+    reader = _Reader(catalogue, routes)
+    script, rates = asked.get("script") or (), asked.get("rates") or {}
+    rules = [*map(reader.scripted, script), *(reader.drawn(*each) for each in rates.items())]
+    options = reader.options(asked.get("options") or {}, ())
+    return FaultPlan(
+        _integer("seed", asked.get("seed", 0)), tuple(rules), {**catalogue.options, **options}
+    )
 
 
 def mild_plan(seed: int) -> FaultPlan:
@@ -215,74 +226,84 @@ def mild_plan(seed: int) -> FaultPlan:
     return read_plan({"seed": seed, "rates": _MILD}, ())
 
 
-def _scripted(line: Mapping[str, Any], known: set[str]) -> Rule:
-    if not isinstance(line, Mapping) or "kind" not in line:
-        raise InvalidInput(f"A line of the script names its kind of fault; {line!r} does not.")
-    _only(line, {"kind", "nth", "count", *_RULE_PARTS, *OPTIONS}, "part of a scripted fault")
-    nth, count = (_integer(name, line.get(name, 1), 1) for name in ("nth", "count"))
-    return Rule(_kind(line["kind"]), nth=nth, count=count, **_common(line, known))
+_PARTS = ("on", "symbol", "account")
 
 
-def _drawn(kind: str, rate: Any, known: set[str]) -> Rule:
-    given = rate if isinstance(rate, Mapping) else {"rate": rate}
-    _only(given, {"rate", *_RULE_PARTS, *OPTIONS}, f"part of the rate of {kind}")
-    share = given.get("rate")
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise InvalidInput(f"The rate of {kind!r} is a number from 0 to 1, not {share!r}.")
-    return Rule(_kind(kind), rate=float(share), **_common({"kind": kind, **given}, known))
+@dataclass(frozen=True)
+class _Reader:
+    """Reads rules, and says of a bad one what is wrong with it."""
+
+    catalogue: Catalogue
+    known_routes: Collection[str]
+
+    def scripted(self, line: Any) -> Rule:
+        if not isinstance(line, Mapping) or "kind" not in line:
+            raise InvalidInput(f"A line of the script names its kind of fault; {line!r} does not.")
+        nth, count = (_integer(name, line.get(name, 1), 1) for name in ("nth", "count"))
+        return self._rule(line["kind"], line, ("kind", "nth", "count"), nth=nth, count=count)
+
+    def drawn(self, kind: str, rate: Any) -> Rule:
+        given = rate if isinstance(rate, Mapping) else {"rate": rate}
+        share = given.get("rate")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+            raise InvalidInput(f"The rate of {kind!r} is a number from 0 to 1, not {share!r}.")
+        return self._rule(kind, given, ("rate",), rate=float(share))
+
+    def _rule(self, kind: Any, given: Mapping[str, Any], own: Iterable[str], **when: Any) -> Rule:
+        if kind not in self.catalogue.kinds:
+            raise unknown_name(self.catalogue.what, str(kind), self.catalogue.kinds)
+        options = self.options(given, (*own, *_PARTS))
+        symbol = _text("symbol", given.get("symbol"))
+        return Rule(
+            kind,
+            self._routes(kind, given.get("on")),
+            self.catalogue.kinds[kind].is_answer,
+            symbol=symbol and symbol.replace("/", ""),
+            account=_text("account", given.get("account")),
+            options=options,
+            **when,
+        )
+
+    def _routes(self, kind: str, on: Any) -> Routes:
+        if on is None:
+            return self.catalogue.kinds[kind].routes
+        routes = [on] if isinstance(on, str) else list(on)
+        for route in routes:
+            if self.known_routes and route not in self.known_routes:
+                raise unknown_name("request", str(route), self.known_routes)
+        return frozenset(routes)
+
+    def options(self, given: Mapping[str, Any], beside: Iterable[str]) -> dict[str, int]:
+        """The options among what is given; nothing but they and `beside` may be."""
+        _only(given, {*beside, *self.catalogue.options}, f"part of a {self.catalogue.what}")
+        return {
+            name: _integer(name, value, -_LONGEST if name == "skew_ms" else 0, _LONGEST)
+            for name, value in given.items()
+            if name in self.catalogue.options
+        }
 
 
-_RULE_PARTS = ("on", "symbol", "account")
-
-
-def _common(given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
-    symbol = given.get("symbol")
-    return {
-        "routes": _routes(given["kind"], given.get("on"), known),
-        "symbol": symbol.replace("/", "") if symbol else None,
-        "account": given.get("account"),
-        "options": _options(given, set(OPTIONS)),
-    }
-
-
-def _kind(name: Any) -> str:
-    if name not in KINDS:
-        raise unknown_name("fault", str(name), KINDS)
-    return name
-
-
-def _routes(kind: Any, on: Any, known: set[str]) -> Routes:
-    if on is None:
-        return KINDS[_kind(kind)].routes
-    routes = [on] if isinstance(on, str) else list(on)
-    for route in routes:
-        if route not in known:
-            raise unknown_name("request", str(route), known)
-    return frozenset(routes)
-
-
-def _options(given: Mapping[str, Any], known: set[str]) -> dict[str, int]:
-    unknown = set(given) - known - {"kind", "nth", "count", "rate", *_RULE_PARTS}
-    if unknown:
-        raise unknown_name("option of faults", min(unknown), known)
-    return {
-        name: _integer(name, value, -_LONGEST if name == "skew_ms" else 0, _LONGEST)
-        for name, value in given.items()
-        if name in known
-    }
+def _text(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidInput(f"The {name} of a fault is text, not {value!r}.")
+    return value
 
 
 def _integer(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or value < (least or value) or value > (most or value):
-        bounds = "" if least is None else f" of {least} or more"
+    is_low = is_whole and least is not None and value < least
+    if not is_whole or is_low or (most is not None and value > most):
+        bounds = "".join((
+            "" if least is None else f" of {least} or more",
+            "" if most is None else f", {most} at most",
+        ))  # fmt: skip
         raise InvalidInput(f"{name} is a whole number{bounds}, not {value!r}.")
     return value
 
 
-def _only(given: Mapping[str, Any], known: set[str], what: str) -> None:
+def _only(given: Any, known: Iterable[str], what: str) -> None:
     if not isinstance(given, Mapping):
-        raise InvalidInput(f"A {what} comes in a JSON object, not as {given!r}.")
+        raise InvalidInput(f"A {what} stands in a JSON object, not in {given!r}.")
     for name in given:
         if name not in known:
             raise unknown_name(what, str(name), known)

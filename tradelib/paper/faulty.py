@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tradelib.paper.engine import Changes
-from tradelib.paper.faults import KINDS, MARKET_FILL, NO_FAULTS, Dice, Fault, FaultPlan, Seen
+from tradelib.paper.faults import EXCHANGE, MARKET_FILL, NO_FAULTS, Dice, Fault, FaultPlan, Seen
 from tradelib.paper.faults import read_plan as read_known_plan
 from tradelib.paper.gate import Gate, Reply, Request, Twist
 from tradelib.paper.lags import Lags
@@ -348,7 +348,7 @@ class FaultyGate:
         for account in sorted({each.account for each in trades}):
             first = next(each for each in trades if each.account == account)
             seen = Seen(MARKET_FILL, first.symbol, account)
-            for fault in self._dice.throw(seen):
+            for fault in (each for each in self._dice.throw(seen) if each.kind == "trades_lag"):
                 self.lags.hide_trades(account, first.id, fault["trades_lag_ms"])
                 self._note(fault, seen, True)
 
@@ -365,12 +365,12 @@ class FaultyGate:
         return told
 
 
-_RANKS = {kind: rank for rank, kind in enumerate(KINDS)}
+_RANKS = {kind: rank for rank, kind in enumerate(EXCHANGE.kinds)}
 
 
 def read_plan(asked: Mapping[str, Any]) -> FaultPlan:
     """A plan as the control API takes it; see `faults.read_plan`."""
-    return read_known_plan(asked, (f"{method} {path}" for method, path in ENDPOINTS))
+    return read_known_plan(asked, {*map(" ".join, ENDPOINTS), MARKET_FILL})
 
 
 def _refused(refusal: Refusal) -> Reply:
