@@ -5,14 +5,25 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
+from sqlalchemy import select
 
 from tests.desks import PaperDesk, paper_desk
-from tradelib.errors import ReadOnly, StorageFailed, UnresolvedError
+from tradelib.clock import utc_now
+from tradelib.errors import (
+    InvalidInput,
+    LeaseHeld,
+    LeaseLost,
+    ReadOnly,
+    StorageFailed,
+    UnresolvedError,
+)
 from tradelib.settings import LimitSettings
+from tradelib.trading import tables
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import load_bots
 from tradelib.trading.decisions import Action
-from tradelib.trading.halts import halt_trading, resume_trading
+from tradelib.trading.halts import TradingState, halt_trading, resume_trading
+from tradelib.trading.leases import bot_lease, lease, take_lease
 from tradelib.trading.orders import (
     LEGAL_CHANGES,
     OrderStatus,
@@ -20,6 +31,7 @@ from tradelib.trading.orders import (
     client_order_id,
     decision_id,
     load_fills,
+    load_order,
     load_orders,
 )
 from tradelib.trading.positions import load_position
@@ -59,32 +71,206 @@ def test_a_sale_gives_up_the_whole_position_but_dust(desk: PaperDesk):
 
 def test_the_order_is_in_the_ledger_before_it_is_sent(desk: PaperDesk, monkeypatch):
     venue, seen = desk.venue(), []
-    send = venue.submit_market_order
+    send = venue.submit_order
 
     def look_then_send(*arguments):
         seen.extend(load_orders(desk.ledger))
         return send(*arguments)
 
-    monkeypatch.setattr(venue, "submit_market_order", look_then_send)
+    monkeypatch.setattr(venue, "submit_order", look_then_send)
     desk.execute(desk.decide(Action.BUY), venue)
     assert [order.status for order in seen] == [OrderStatus.SUBMITTED]
 
 
-def test_an_order_without_an_answer_is_unresolved_and_not_sent_again(desk: PaperDesk, monkeypatch):
-    venue = desk.venue()
-    send = venue.submit_market_order
+def play(desk: PaperDesk, kind: str, path: str = "POST order", count: int = 1, **options):
+    """Let the exchange play a fault on the next requests of a kind."""
+    script = [{"kind": kind, "on": path, "count": count}]
+    desk.paper.control("faults", script=script, options=options)
 
-    def send_and_lose_the_answer(*arguments):
-        send(*arguments)
-        raise UnresolvedError("the answer was lost")
 
-    monkeypatch.setattr(venue, "submit_market_order", send_and_lose_the_answer)
+@pytest.mark.parametrize("kind", ["accept_then_timeout", "accept_then_5xx", "accept_then_hang"])
+def test_an_order_whose_answer_is_lost_is_looked_up_at_once(desk: PaperDesk, kind):
+    play(desk, kind, hold_ms=10)
     decision = desk.decide(Action.BUY)
-    assert desk.execute(decision, venue).order.status == OrderStatus.UNRESOLVED
-    assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
+    done = desk.execute(decision)
+    assert done.order.status == OrderStatus.FILLED
+    assert done.order.fills_complete
+    assert desk.execute(decision).order == done.order
     assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
-    assert desk.reconcile().agrees
+    assert [e for e in load_events(desk, done.order)] == [
+        "PLANNED", "SUBMITTED", "UNRESOLVED", "FILLED",
+    ]  # fmt: skip
+
+
+def load_events(desk: PaperDesk, order):
+    query = select(tables.order_events.c.status).where(
+        tables.order_events.c.client_id == order.client_id
+    )
+    with desk.ledger.read() as books:
+        return list(books.execute(query.order_by(tables.order_events.c.id)).scalars())
+
+
+def test_an_order_that_may_exist_is_unresolved_and_not_sent_again(desk: PaperDesk):
+    desk.paper.control(
+        "faults",
+        script=[{"kind": "accept_then_timeout", "on": "POST order", "count": 1},
+                {"kind": "read_lag", "count": 1000}],
+        options={"lag_ms": 1500},
+    )  # fmt: skip
+    decision = desk.decide(Action.BUY)
+    assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
+    assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
+    deadline = utc_now() + timedelta(seconds=20)
+    while load_orders(desk.ledger)[0].status != OrderStatus.FILLED and utc_now() < deadline:
+        desk.reconcile()  # until the venue shows what it did
     assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
+    assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
+
+
+def give_up(desk: PaperDesk, order):
+    """As if the venue's lag had passed and reconciliation had found nothing."""
+    long_ago = utc_now() - 2 * desk.venue().visibility_lag
+    with desk.ledger.write() as books:
+        books.execute(tables.orders.update().values(sent_at=long_ago, updated_at=long_ago))
+    assert desk.reconcile().agrees
+    return load_order(desk.ledger, order.client_id)
+
+
+def test_an_order_proven_absent_is_sent_again_under_its_next_attempt(desk: PaperDesk):
+    play(desk, "refuse_5xx")
+    decision = desk.decide(Action.BUY)
+    lost = desk.execute(decision).order
+    assert lost.status == OrderStatus.UNRESOLVED
+    gone = give_up(desk, lost)
+    assert (gone.status, gone.proven_absent) == (OrderStatus.REJECTED, True)
+    again = desk.execute(decision).order
+    assert (again.status, again.attempt) == (OrderStatus.FILLED, 1)
+    assert again.client_id == client_order_id(decision.id, 0, 1)
+    assert [o["clientOrderId"] for o in desk.ccxt().fetch_orders(desk.bot.symbol)] == [
+        again.client_id
+    ]
+
+
+def test_an_order_is_sent_three_times_at_most(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    for _ in range(5):
+        play(desk, "refuse_5xx")
+        order = desk.execute(decision).order
+        if order.status == OrderStatus.UNRESOLVED:
+            give_up(desk, order)
+    assert len(load_orders(desk.ledger)) == 3
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+def test_a_definite_rejection_is_final(desk: PaperDesk):
+    desk.paper.control("halt", symbol=desk.bot.symbol)
+    decision = desk.decide(Action.BUY)
+    rejected = desk.execute(decision).order
+    assert rejected.status == OrderStatus.REJECTED
+    desk.paper.control("unhalt", symbol=desk.bot.symbol)
+    assert desk.execute(decision).order == rejected
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+def test_a_plan_that_its_process_left_behind_is_sent_by_the_next_within_its_time(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    planned = plan_and_die(desk, decision)
+    assert planned.status == OrderStatus.PLANNED
+    done = desk.execute(decision).order
+    assert (done.client_id, done.status) == (planned.client_id, OrderStatus.FILLED)
+
+
+def test_a_plan_left_behind_too_long_is_dropped_and_made_anew(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    planned = plan_and_die(desk, decision)
+    with desk.ledger.write() as books:
+        books.execute(tables.orders.update().values(created_at=utc_now() - timedelta(minutes=1)))
+    assert desk.reconcile().agrees
+    assert load_order(desk.ledger, planned.client_id).status == OrderStatus.DENIED
+    done = desk.execute(decision).order
+    assert (done.attempt, done.status) == (1, OrderStatus.FILLED)
+    assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
+
+
+class Died(BaseException):
+    """Stands for a process that ends between two effects."""
+
+
+def plan_and_die(desk: PaperDesk, decision):
+    def die(*_):
+        raise Died
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Died):
+        patch.setattr("tradelib.trading.execution.submit_planned", die)
+        desk.execute(decision)
+    return load_orders(desk.ledger)[0]
+
+
+def test_a_halt_between_planning_and_sending_stops_the_order(desk: PaperDesk, monkeypatch):
+    from tradelib.trading.placing import submit_planned
+
+    def halt_then_send(*arguments):
+        halt_trading(desk.ledger, "came between")
+        return submit_planned(*arguments)
+
+    monkeypatch.setattr("tradelib.trading.execution.submit_planned", halt_then_send)
+    order = desk.execute(desk.decide(Action.BUY)).order
+    assert order.status == OrderStatus.DENIED
+    assert "came between" in order.reason
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+def test_only_sales_go_while_trading_is_reducing(desk: PaperDesk):
+    desk.trade(Action.BUY)
+    halt_trading(desk.ledger, "winding down", TradingState.REDUCING)
+    denied = desk.trade(Action.BUY)
+    assert [refusal.limit_name for refusal in denied.refusals] == ["OnlyReducing"]
+    assert desk.trade(Action.SELL, "1").order.status == OrderStatus.FILLED
+
+
+def test_two_processes_do_not_trade_one_bot_at_a_time(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    with lease(desk.ledger, bot_lease(desk.bot.name), "process 1 on elsewhere"):
+        with pytest.raises(LeaseHeld, match="process 1 on elsewhere"):
+            desk.execute(decision)
+    assert desk.execute(decision).order.status == OrderStatus.FILLED
+
+
+def test_a_process_that_lost_its_lease_places_no_order(desk: PaperDesk, monkeypatch):
+    from tradelib.trading.placing import submit_planned
+
+    def lose_the_lease(*arguments):
+        with desk.ledger.write() as books:
+            books.execute(tables.leases.update().values(expires_at=utc_now()))
+        take_lease(desk.ledger, bot_lease(desk.bot.name), "another run")
+        return submit_planned(*arguments)
+
+    monkeypatch.setattr("tradelib.trading.execution.submit_planned", lose_the_lease)
+    with pytest.raises(LeaseLost, match="another run"):
+        desk.execute(desk.decide(Action.BUY))
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+def test_a_request_that_was_frozen_after_its_commit_is_refused_by_the_venue(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    venue = desk.venue()
+    send = venue.submit_order
+    late = timedelta(seconds=30)
+    venue.submit_order = lambda request: send(
+        replace(request, signed_at=request.signed_at - late)  # as if it had slept so long
+    )
+    order = desk.execute(decision, venue).order
+    assert order.status == OrderStatus.REJECTED
+    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
+
+
+def test_the_books_of_one_account_take_no_order_for_another(desk: PaperDesk):
+    with desk.ledger.write() as books:
+        books.execute(tables.accounts.update().values(identity="binance api.binance.com"))
+    with pytest.raises(InvalidInput, match=r"api\.binance\.com"):
+        desk.execute(desk.decide(Action.BUY))
+    with pytest.raises(InvalidInput, match="name of its own"):
+        desk.reconcile()
 
 
 def test_a_halt_denies_the_order_with_its_reason(desk: PaperDesk):
@@ -154,7 +340,7 @@ def test_a_bot_waits_for_its_unresolved_order(desk: PaperDesk, monkeypatch):
     def lose(*_):
         raise UnresolvedError("the answer was lost")
 
-    monkeypatch.setattr(venue, "submit_market_order", lose)
+    monkeypatch.setattr(venue, "submit_order", lose)
     desk.execute(desk.decide(Action.BUY), venue)
     desk.step()
     denied = desk.execute(desk.decide(Action.BUY))
@@ -162,9 +348,9 @@ def test_a_bot_waits_for_its_unresolved_order(desk: PaperDesk, monkeypatch):
 
 
 def test_a_process_that_was_held_up_does_not_send(desk: PaperDesk, monkeypatch):
-    monkeypatch.setattr("tradelib.trading.execution.SEND_WITHIN", timedelta(seconds=-1))
+    monkeypatch.setattr("tradelib.trading.placing.SEND_WITHIN", timedelta(seconds=-1))
     order = desk.execute(desk.decide(Action.BUY)).order
-    assert order.status == OrderStatus.REJECTED
+    assert order.status == OrderStatus.DENIED
     assert "not sent" in order.reason
     assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
 

@@ -14,11 +14,11 @@ from tradelib.errors import UnresolvedError
 from tradelib.trading import tables
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.decisions import Action
-from tradelib.trading.execution import book_trades
+from tradelib.trading.booking import book_trades
 from tradelib.trading.incidents import load_incidents, open_incident
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
-from tradelib.trading.reconciliation import compare_balances
-from tradelib.venue import Venue, VenueStatus
+from tradelib.trading.discrepancies import compare_balances
+from tradelib.venue import OrderRequest, OrderType, Venue, VenueStatus
 
 LAG = timedelta(seconds=60)  # longer than any venue here may hide an order
 
@@ -40,7 +40,7 @@ def backdate(desk: PaperDesk, client_id: str, age: timedelta):
         books.execute(
             tables.orders.update()
             .where(tables.orders.c.client_id == client_id)
-            .values(updated_at=utc_now() - age)
+            .values(updated_at=utc_now() - age, sent_at=utc_now() - age)
         )
 
 
@@ -54,6 +54,7 @@ def forget_answer(desk: PaperDesk, order, status: OrderStatus):
             .values(
                 status=status, filled=Decimal(0), cost=Decimal(0), venue_order_id=None,
                 fills_complete=1, updated_at=utc_now() - 2 * LAG,
+                sent_at=utc_now() - 2 * LAG,
             )
         )  # fmt: skip
         for balance in load_balances(desk.ledger, desk.market.venue):
@@ -124,7 +125,7 @@ def losing(desk: PaperDesk):
     def lose(*_):
         raise UnresolvedError("connection reset")
 
-    venue.submit_market_order = lose
+    venue.submit_order = lose
     return venue
 
 
@@ -134,7 +135,9 @@ def test_an_order_given_up_that_turns_up_late_is_taken_back_with_its_fills(desk)
     desk.reconcile()
     assert load_orders(desk.ledger)[0].status == OrderStatus.REJECTED
     desk.step()
-    desk.venue().submit_market_order(order.symbol, "buy", order.amount, order.client_id)
+    desk.venue().submit_order(
+        OrderRequest(order.symbol, "buy", OrderType.MARKET, order.amount, order.client_id)
+    )
     report = desk.reconcile()
     assert ("late order", True) in kinds(report)
     assert report.agrees
@@ -167,7 +170,7 @@ def test_a_state_that_cannot_be_is_an_incident_and_not_the_end_of_the_pass(desk,
     told = replace(
         fetch(order.symbol, order.client_id, order.venue_order_id), status=VenueStatus.REJECTED
     )
-    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_: told)  # the newest
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_, **__: told)  # the newest
     report = desk.reconcile()
     assert ("venue contradicts itself", False) in kinds(report)
     assert load_orders(desk.ledger)[0].status == OrderStatus.PARTIALLY_FILLED
@@ -187,7 +190,7 @@ def test_a_reply_that_lags_changes_nothing(desk, monkeypatch):
         fetch(order.symbol, order.client_id, order.venue_order_id),
         status=VenueStatus.OPEN, filled=Decimal(0), cost=Decimal(0),
     )  # fmt: skip
-    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_: told)
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_, **__: told)
     assert desk.reconcile().agrees
     late = load_orders(desk.ledger)[0]
     assert (late.status, late.filled) == (OrderStatus.PARTIALLY_FILLED, order.filled)

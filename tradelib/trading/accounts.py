@@ -6,13 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
 
+from tradelib.errors import InvalidInput
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, first, insert, rows
 from tradelib.trading.orders import ZERO, Fill
+
+if TYPE_CHECKING:
+    # It reaches the venue's client, which costs half a second that no page needs to pay.
+    from tradelib.venue import Venue
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -53,18 +58,39 @@ class Equity:
 @dataclass(frozen=True)
 class Account:
     """The books of one venue: the currency its worth is told in and the market time since when
-    its trades are booked; what happened before is in the balances it opened with."""
+    its trades are booked; what happened before is in the balances it opened with.
+
+    identity: exchange and address that the books are of; account_id: the venue's own name of the
+    account. None where they are not known: books from before, or a venue that tells none.
+    """
 
     venue: str
     quote: str
     opened_at: datetime
+    identity: str | None = None
+    account_id: str | None = None
 
 
 def load_account(ledger: Ledger, venue: str) -> Account | None:
     """The account's books, None before its first reconciliation."""
-    return first(
-        ledger.rows(select(tables.accounts).where(tables.accounts.c.venue == venue), Account)
-    )
+    with ledger.read() as books:
+        return find_account(books, venue)
+
+
+def find_account(books: Connection, venue: str) -> Account | None:
+    query = select(tables.accounts).where(tables.accounts.c.venue == venue)
+    return first(rows(books, query, Account))
+
+
+def require_own_books(books: Connection, venue: Venue) -> None:
+    """Refuse to mix two accounts in one venue's books, as when its address was changed from a
+    test exchange to a real one."""
+    account = find_account(books, venue.name)
+    if account and account.identity and account.identity != venue.identity:
+        raise InvalidInput(
+            f"The books of venue {venue.name} are those of {account.identity}, but desk.toml now "
+            f"points it to {venue.identity}; give the new account a name of its own there."
+        )
 
 
 def booked_balances(books: Connection, venue: str) -> list[Balance]:

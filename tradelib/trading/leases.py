@@ -24,6 +24,7 @@ from tradelib.trading.runs import Outcome
 
 # Longer than one order takes, with its look-ups; after it anyone may take over.
 LEASE_DURATION = timedelta(seconds=90)
+_PROCESS = "process "
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Lease:
     taken_at: datetime
     expires_at: datetime
 
+    @property
+    def run(self) -> str | None:
+        """The run that holds it, None where a person's command does."""
+        return None if self.holder.startswith(_PROCESS) else self.holder
+
 
 def bot_lease(bot: str) -> str:
     return f"bot {bot}"
@@ -43,7 +49,7 @@ def bot_lease(bot: str) -> str:
 
 def process_holder() -> str:
     """The name under which a command, which is no run, holds a lease."""
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    return f"{_PROCESS}{os.getpid()} on {socket.gethostname()}"
 
 
 @contextmanager

@@ -129,6 +129,17 @@ class Order:
     proven_absent: bool = False
 
     @property
+    def reduces(self) -> bool:
+        """Whether it can only shrink a position: on a spot market without loans, a sale."""
+        return self.side == Side.SELL
+
+    @property
+    def never_arrived(self) -> bool:
+        """Whether the ledger holds that the venue never had it."""
+        refused = self.status in (OrderStatus.REJECTED, OrderStatus.DENIED)
+        return refused and self.venue_order_id is None
+
+    @property
     def left(self) -> Decimal:
         """Base currency not filled yet."""
         return self.amount - self.filled
@@ -217,12 +228,12 @@ def change_order(books: Connection, order: Order, **changes: object) -> Order:
 
 
 def revive_order(books: Connection, order: Order, **changes: object) -> Order:
-    """Record that the venue has an order which the ledger had given up as never received.
+    """Record that the venue has an order which the ledger holds never to have arrived there.
 
-    The one way out of a final status, and only for a rejection that the venue never uttered.
+    The one way out of a final status: the venue is right about what it has.
     """
-    if not order.proven_absent:
-        raise StorageFailed(f"Order {order.client_id} was not given up and cannot be revived.")
+    if not order.never_arrived:
+        raise StorageFailed(f"Order {order.client_id} was at the venue and cannot be revived.")
     revived = replace(order, status=OrderStatus.UNRESOLVED)
     return change_order(books, revived, proven_absent=False, **changes)
 
@@ -257,6 +268,18 @@ def unknown_fills(books: Connection, fills: Sequence[Fill]) -> list[Fill]:
         if books.execute(known).first() is None:
             new[key] = fill
     return list(new.values())
+
+
+def order_fills(books: Connection, client_id: str) -> list[Fill]:
+    return rows(books, select(tables.fills).where(tables.fills.c.client_id == client_id), Fill)
+
+
+def find_attempts(books: Connection, decision: str, leg: int = 0) -> list[Order]:
+    """The orders that one leg of a decision became, first attempt first."""
+    query = select(tables.orders).where(
+        tables.orders.c.decision == decision, tables.orders.c.leg == leg
+    )
+    return rows(books, query.order_by(tables.orders.c.attempt), Order)
 
 
 def find_order(books: Connection, client_id: str) -> Order | None:

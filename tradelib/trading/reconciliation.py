@@ -1,8 +1,9 @@
 """Reconciliation: make the books equal to the venue, and name whatever cannot be.
 
-The venue is right about what happened; the ledger is right about why. One pass asks for the
-orders whose end is unknown, walks the executions that are missing and compares balances, so that
-its cost follows the open orders and not the history. It never guesses a terminal state.
+One pass looks at both sides, asks `find_discrepancies` what differs, applies the repairs, and
+looks again until nothing is left to repair. It asks for the orders whose end is unknown, walks the
+executions that are missing and compares balances, so that its cost follows what is open and what
+has just happened, not the history. Run twice, or by two processes at once, it does no more.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from tradelib.clock import utc_now
-from tradelib.errors import OrderUnknown, VenueUnavailable
+from tradelib.errors import InvalidInput, OrderUnknown, VenueUnavailable
 from tradelib.trading import tables
 from tradelib.trading.accounts import (
     Account,
@@ -24,37 +25,45 @@ from tradelib.trading.accounts import (
     Equity,
     booked_balances,
     compute_equity,
+    find_account,
     find_balance,
-    load_account,
-    load_balances,
     record_equity,
+    require_own_books,
     save_balance,
 )
-from tradelib.trading.execution import apply_venue_order, book_trades
+from tradelib.trading.booking import booked_trades, load_cursor, save_cursor
+from tradelib.trading.discrepancies import (
+    FILL_MISSING,
+    LATE_ORDER,
+    ORDERED_TWICE,
+    STANDING,
+    Books,
+    Finding,
+    differing_balances,
+    find_discrepancies,
+    venue_key,
+)
+from tradelib.trading.discrepancies import Account as Seen
 from tradelib.trading.incidents import close_incidents, load_incidents, open_incident
-from tradelib.trading.ledger import Ledger, first, insert, rows
+from tradelib.trading.ledger import Ledger, insert
 from tradelib.trading.orders import (
     ZERO,
     Order,
     OrderStatus,
-    change_order,
+    find_attempts,
     find_by_venue_id,
     find_order,
-    load_orders,
 )
-from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueStatus, VenueTrade
+from tradelib.trading.portfolio import promised_orders
+from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
 
 log = logging.getLogger(__name__)
 
 _OPENING_ATTEMPTS = 5
-_QUIET_ATTEMPTS = 3
-
-ORDER_UNRESOLVED = "order unresolved"
-ORDER_VANISHED = "order vanished"
-FOREIGN_ORDER = "foreign order"
-BALANCE_DIFFERS = "balance differs"
-FILLS_MISSING = "fills missing"
-CONTRADICTION = "venue contradicts itself"
+# A venue at rest needs two looks: one that repairs, one that finds nothing more.
+_LOOKS = 6
+# Trades younger than this may still be joined by older ones, at a venue whose replies lag.
+_CURSOR_LAG = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -108,13 +117,14 @@ class Reconciliation:
 
 @dataclass
 class _Pass:
-    """What accumulates while one pass goes on. symbols: those to look for foreign trades in."""
+    """What accumulates while one pass goes on. symbols: those to look for foreign orders in."""
 
     ledger: Ledger
     venue: Venue
     symbols: list[str]
     account: Account
     found: list[Discrepancy] = field(default_factory=list)
+    open: list[Finding] = field(default_factory=list)
     orders_checked: int = 0
     fills_booked: int = 0
 
@@ -128,17 +138,10 @@ def reconcile(
     """
     watched = sorted(set(symbols))
     work = _Pass(ledger, venue, watched, _open_account(ledger, venue, watched))
-    for _ in range(_QUIET_ATTEMPTS):
-        _settle_orders(work)
-        _book_lacking_fills(work)
-        actual, differing = _compare_with_venue(work)
-        if not differing or not _walk_trades(work, differing):
-            break
-    _name_foreign_orders(work)
-    _name_missing_fills(work)
-    _name_balances(work, differing)
+    seen = _settle(work)
+    _keep_incidents(work)
     as_of = venue.fetch_time()
-    equity, unpriced = _record_worth(work, actual, as_of, run)
+    equity, unpriced = _record_worth(work, seen.balances, as_of, run)
     for found in work.found:
         log.log(
             logging.INFO if found.repair else logging.WARNING,
@@ -158,30 +161,243 @@ def reconcile(
     )
 
 
-def compare_balances(
-    booked: Mapping[str, Decimal], actual: Mapping[str, Decimal]
-) -> dict[str, tuple[Decimal, Decimal]]:
-    """Assets whose booked and actual totals differ, with both; exact, to the last digit."""
-    assets = sorted({*booked, *actual})
-    pairs = {asset: (booked.get(asset, ZERO), actual.get(asset, ZERO)) for asset in assets}
-    return {asset: pair for asset, pair in pairs.items() if pair[0] != pair[1]}
+def _settle(work: _Pass) -> Seen:
+    """Look and repair until there is nothing more to repair."""
+    walk: set[str] = set()
+    for _ in range(_LOOKS):
+        seen = _look(work, walk)
+        books = _load_books(work, seen)
+        findings = find_discrepancies(books, seen)
+        repaired = [_repair(work, finding) for finding in findings if finding.repair]
+        work.open = [finding for finding in findings if finding.repair is None]
+        further = _symbols_to_walk(work, seen) - walk
+        if not any(repaired) and not further:
+            break
+        walk = further or walk
+    work.found += [Discrepancy(f.kind, f.subject, f.ledger, f.venue, None) for f in work.open]
+    return seen
+
+
+def _repair(work: _Pass, finding: Finding) -> bool:
+    """Apply a repair and take down what it did."""
+    assert finding.repair is not None
+    with work.ledger.write() as books:
+        done = finding.repair.apply(books, work.venue.name)
+    for one in done:
+        kind, subject = one.kind or finding.kind, one.subject or finding.subject
+        work.found.append(Discrepancy(kind, subject, finding.ledger, finding.venue, one.text))
+    if finding.kind == FILL_MISSING:
+        work.fills_booked += len(done)
+    if finding.kind == LATE_ORDER and done:
+        _tell_doubled(work, finding.subject)
+    return bool(done)
+
+
+def _tell_doubled(work: _Pass, client_id: str) -> None:
+    """An order that was given up, sent again under another id and then turned up: two orders for
+    one decision, which only a venue that breaks its own word can cause."""
+    with work.ledger.write() as books:
+        order = find_order(books, client_id)
+        if order is None or order.decision is None:
+            return
+        there = [o.client_id for o in find_attempts(books, order.decision, order.leg)
+                 if o.venue_order_id]  # fmt: skip
+        if len(there) > 1:
+            told = Discrepancy(ORDERED_TWICE, order.decision, "one order", ", ".join(there), None)
+            work.found.append(told)
+            evidence = {"ledger": told.ledger, "venue": told.venue}
+            open_incident(books, ORDERED_TWICE, work.venue.name, order.decision, evidence)
+
+
+# Looking
+
+
+def _look(work: _Pass, walk: Iterable[str]) -> Seen:
+    """Ask the venue for what the books do not know. Balances come last, so that whatever they
+    show was there to be seen by the next look."""
+    at = utc_now()
+    with work.ledger.read() as books:
+        unsure = promised_orders(books, work.venue.name)
+    unsettled = [o for o in unsure if not OrderStatus(o.status).final]
+    work.orders_checked = max(work.orders_checked, len(unsettled))
+    symbols = sorted({*work.symbols, *(order.symbol for order in unsettled)})
+    listed = work.venue.fetch_open_orders(symbols)
+    answers = _fetch_answers(work, unsettled, listed)
+    walk = {*walk, *(order.symbol for order in unsure if not order.fills_complete)}
+    walk |= {order.symbol for order in unsettled if _was_filled(order, answers)}
+    trades, cursors = _walk_trades(work, sorted(walk))
+    answers |= _fetch_strangers(work, trades)
+    return Seen(
+        at=at,
+        orders=answers,
+        open_orders=listed,
+        trades=trades,
+        cursors=cursors,
+        balances=work.venue.fetch_balances(),
+    )
+
+
+def _fetch_answers(
+    work: _Pass, orders: Sequence[Order], listed: Sequence[VenueOrder]
+) -> dict[str, VenueOrder | None]:
+    """The venue's word on each order, by client id: from the list of open ones where it is
+    there, asked for one by one else."""
+    by_name = {order.client_id: order for order in listed if order.client_id}
+    by_id = {venue_key(order.symbol, order.venue_order_id): order for order in listed}
+    answers: dict[str, VenueOrder | None] = {}
+    for order in orders:
+        if order.status == OrderStatus.PLANNED:
+            continue
+        known = by_name.get(order.client_id)
+        known = known or by_id.get(venue_key(order.symbol, order.venue_order_id or ""))
+        answers[order.client_id] = known or _ask(work, order)
+    return answers
+
+
+def _ask(work: _Pass, order: Order) -> VenueOrder | None:
+    try:
+        return work.venue.fetch_order(
+            order.symbol, order.client_id, order.venue_order_id, since=order.sent_at
+        )
+    except OrderUnknown:
+        return None
+
+
+def _was_filled(order: Order, answers: Mapping[str, VenueOrder | None]) -> bool:
+    answer = answers.get(order.client_id)
+    return answer is not None and (answer.filled or ZERO) > order.filled
+
+
+def _walk_trades(
+    work: _Pass, symbols: Iterable[str]
+) -> tuple[dict[str, list[VenueTrade]], dict[str, str]]:
+    """The executions that follow each symbol's cursor, and those of orders that lack some; with
+    how far the cursor may move."""
+    trades, cursors = {}, {}
+    safe = work.venue.fetch_time() - _CURSOR_LAG
+    for symbol in symbols:
+        found = _walk_symbol(work, symbol)
+        trades[symbol] = found
+        settled = [trade.trade_id for trade in found if trade.at <= safe]
+        if settled:
+            cursors[symbol] = settled[-1]
+    return trades, cursors
+
+
+def _walk_symbol(work: _Pass, symbol: str) -> list[VenueTrade]:
+    opened_at = work.account.opened_at
+    with work.ledger.read() as books:
+        cursor = load_cursor(books, work.venue.name, symbol)
+        lacking = [o for o in promised_orders(books, work.venue.name) if o.symbol == symbol]
+    found = work.venue.fetch_trades_since(symbol, cursor or None, opened_at)
+    if cursor is None:
+        # The symbol was not watched when the books opened: time is all there is to go by.
+        found = [trade for trade in found if trade.at > opened_at]
+    seen = {trade.trade_id for trade in found}
+    for order in lacking:
+        if not order.fills_complete and order.venue_order_id:
+            own = work.venue.fetch_order_trades(symbol, order.venue_order_id)
+            found += [trade for trade in own if trade.trade_id not in seen]
+    return found
+
+
+def _fetch_strangers(
+    work: _Pass, trades: Mapping[str, Sequence[VenueTrade]]
+) -> dict[str, VenueOrder | None]:
+    """Orders of ours behind executions that the ledger knows by no order yet: those whose answer
+    was lost, or that were given up as never received."""
+    found: dict[str, VenueOrder | None] = {}
+    for symbol, ids in _unknown_orders(work, trades).items():
+        for venue_order_id in ids:
+            try:
+                answer = work.venue.fetch_order(symbol, "", venue_order_id)
+            except OrderUnknown:
+                continue
+            with work.ledger.read() as books:
+                if answer.client_id and find_order(books, answer.client_id):
+                    found[answer.client_id] = answer
+    return found
+
+
+def _unknown_orders(
+    work: _Pass, trades: Mapping[str, Sequence[VenueTrade]]
+) -> dict[str, list[str]]:
+    """The venue's ids of orders behind executions that are neither booked nor of a known order."""
+    unknown: dict[str, list[str]] = {}
+    with work.ledger.read() as books:
+        for symbol, found in trades.items():
+            booked = booked_trades(books, work.venue.name, symbol, [t.trade_id for t in found])
+            ids = {t.venue_order_id for t in found if t.trade_id not in booked}
+            unknown[symbol] = sorted(
+                i for i in ids if not find_by_venue_id(books, work.venue.name, symbol, i)
+            )
+    return unknown
+
+
+def _load_books(work: _Pass, seen: Seen) -> Books:
+    """The ledger's side, with the orders that the venue's side names."""
+    with work.ledger.read() as books:
+        named = {}
+        for answer in (*seen.open_orders, *filter(None, seen.orders.values())):
+            ours = find_order(books, answer.client_id) if answer.client_id else None
+            ours = ours or find_by_venue_id(
+                books, work.venue.name, answer.symbol, answer.venue_order_id
+            )
+            if ours:
+                named[ours.client_id] = ours
+                named[venue_key(answer.symbol, answer.venue_order_id)] = ours
+        return Books(
+            venue=work.venue.name,
+            orders=tuple(promised_orders(books, work.venue.name)),
+            named=named,
+            balances={b.asset: b.booked for b in booked_balances(books, work.venue.name)},
+            visibility_lag=work.venue.visibility_lag,
+        )
+
+
+def _symbols_to_walk(work: _Pass, seen: Seen) -> set[str]:
+    """Watched symbols whose assets differ still: somebody else may have traded in them."""
+    differing = set(differing_balances(_load_books(work, seen), seen))
+    return {symbol for symbol in work.symbols if set(symbol.split("/")) & differing}
+
+
+# Incidents
+
+
+def _keep_incidents(work: _Pass) -> None:
+    """Open an incident for whatever stays open, and close those whose subject is in order."""
+    still = {(finding.kind, finding.subject) for finding in work.open}
+    with work.ledger.write() as books:
+        for finding in work.open:
+            evidence = {"ledger": finding.ledger, "venue": finding.venue}
+            open_incident(books, finding.kind, work.venue.name, finding.subject, evidence)
+    for incident in load_incidents(work.ledger, open_only=True):
+        mine = incident.venue == work.venue.name and incident.kind in STANDING
+        if mine and (incident.kind, incident.subject) not in still:
+            with work.ledger.write() as books:
+                close_incidents(books, incident.kind, work.venue.name, "gone", incident.subject)
+
+
+# Opening and worth
 
 
 def _open_account(ledger: Ledger, venue: Venue, symbols: Sequence[str]) -> Account:
     """The account's books; at first sight they open with what the venue holds."""
-    known = load_account(ledger, venue.name)
+    with ledger.read() as books:
+        known = find_account(books, venue.name)
     if known:
-        return known
+        return _require_same_account(ledger, venue, known)
     balances, cursors = _fetch_opening(venue, symbols)
-    account = Account(venue.name, venue.quote, venue.fetch_time())
+    account = Account(
+        venue.name, venue.quote, venue.fetch_time(), venue.identity, venue.fetch_account_id()
+    )
     with ledger.write() as books:
-        query = select(tables.accounts).where(tables.accounts.c.venue == venue.name)
-        opened_meanwhile = first(rows(books, query, Account))
+        opened_meanwhile = find_account(books, venue.name)
         if opened_meanwhile:
             return opened_meanwhile
         insert(books, tables.accounts, account)
         for symbol, trade_id in cursors.items():
-            _save_cursor(books, venue.name, symbol, trade_id or "")
+            save_cursor(books, venue.name, symbol, trade_id or "")
         for found in balances.values():
             total = found.free + found.used
             save_balance(
@@ -189,6 +405,27 @@ def _open_account(ledger: Ledger, venue: Venue, symbols: Sequence[str]) -> Accou
                 Balance(venue.name, found.asset, total, found.free, found.used, account.opened_at),
             )
     return account
+
+
+def _require_same_account(ledger: Ledger, venue: Venue, known: Account) -> Account:
+    """The books again, once it is sure that they are this account's; books from before learn
+    whose they are."""
+    told = venue.fetch_account_id()
+    with ledger.write() as books:
+        require_own_books(books, venue)
+        if known.account_id and told and known.account_id != told:
+            raise InvalidInput(
+                f"The books of venue {venue.name} are those of account {known.account_id}, but its "
+                f"keys now open account {told}; give that one a name of its own in desk.toml."
+            )
+        learnt = replace(known, identity=venue.identity, account_id=told or known.account_id)
+        if learnt != known:
+            books.execute(
+                tables.accounts.update()
+                .where(tables.accounts.c.venue == venue.name)
+                .values(identity=learnt.identity, account_id=learnt.account_id)
+            )
+    return learnt
 
 
 def _fetch_opening(
@@ -205,262 +442,6 @@ def _fetch_opening(
         f"Venue {venue.name} trades too fast for its books to open; "
         "stop other programs on the account for a moment."
     )
-
-
-def _settle_orders(work: _Pass) -> None:
-    """Ask the venue for every order whose end is unknown."""
-    unsettled = load_orders(work.ledger, venue=work.venue.name, unsettled=True)
-    work.orders_checked = max(work.orders_checked, len(unsettled))
-    for order in unsettled:
-        if not (order.status == OrderStatus.SUBMITTED and _is_young(work, order)):
-            _settle_order(work, order)
-
-
-def _is_young(work: _Pass, order: Order) -> bool:
-    """Whether the process that sent the order may be waiting for its answer right now, and the
-    venue may not show yet what has happened."""
-    return _waited(order) < work.venue.visibility_lag
-
-
-def _waited(order: Order) -> timedelta:
-    return utc_now() - order.updated_at
-
-
-def _settle_order(work: _Pass, order: Order) -> None:
-    try:
-        answer = work.venue.fetch_order(order.symbol, order.client_id, order.venue_order_id)
-    except OrderUnknown:
-        _settle_absent_order(work, order)
-        return
-    with work.ledger.write() as books:
-        current = find_order(books, order.client_id) or order
-        changed = apply_venue_order(books, current, answer)
-        contradicts = _contradicts(changed, answer)
-        ended = (ORDER_UNRESOLVED, ORDER_VANISHED, *(() if contradicts else (CONTRADICTION,)))
-        for kind in ended:
-            close_incidents(books, kind, work.venue.name, "the venue has it", order.client_id)
-    if contradicts:
-        told = f"{answer.status}, filled {answer.filled or ZERO:f}"
-        _report_open(work, CONTRADICTION, order.client_id, str(changed.status), told)
-    if (changed.status, changed.filled) != (order.status, order.filled):
-        work.found.append(
-            Discrepancy(
-                "order status",
-                order.client_id,
-                f"{order.status}, filled {order.filled:f}",
-                f"{answer.status}, filled {answer.filled or ZERO:f}",
-                "the ledger took the venue's word",
-            )
-        )
-
-
-def _contradicts(order: Order, answer: VenueOrder) -> bool:
-    """Whether the venue tells a state that cannot be. An open order that is told as open after
-    it was told as partly filled is only a reply that lags."""
-    stale = answer.status is VenueStatus.OPEN and order.status == OrderStatus.PARTIALLY_FILLED
-    return answer.status not in (VenueStatus.UNKNOWN, order.status) and not stale
-
-
-def _settle_absent_order(work: _Pass, order: Order) -> None:
-    """An order that the venue does not know: gone for certain only if it was never acknowledged
-    and the venue has had time to show it."""
-    if order.venue_order_id is not None:
-        _report_open(work, ORDER_VANISHED, order.client_id, str(order.status), "absent")
-    elif _is_young(work, order):
-        _report_open(work, ORDER_UNRESOLVED, order.client_id, str(order.status), "absent")
-    else:
-        _reject_absent_order(work, order)
-
-
-def _reject_absent_order(work: _Pass, order: Order) -> None:
-    seconds = _waited(order).total_seconds()
-    reason = f"never reached the venue: absent there {seconds:.0f} s after it was recorded"
-    with work.ledger.write() as books:
-        current = find_order(books, order.client_id) or order
-        if current.venue_order_id or OrderStatus(current.status).final:
-            return
-        change_order(books, current, status=OrderStatus.REJECTED, reason=reason)
-        close_incidents(books, ORDER_UNRESOLVED, work.venue.name, reason, order.client_id)
-    work.found.append(
-        Discrepancy("order absent", order.client_id, str(order.status), "absent", reason)
-    )
-
-
-def _book_lacking_fills(work: _Pass) -> None:
-    """Read the executions of orders that the venue filled further than the ledger's fills say."""
-    for order in load_orders(work.ledger, venue=work.venue.name, lacking_fills=True):
-        if order.venue_order_id:
-            _book(work, work.venue.fetch_order_trades(order.symbol, order.venue_order_id))
-
-
-def _book(work: _Pass, trades: Sequence[VenueTrade]) -> int:
-    with work.ledger.write() as books:
-        new = book_trades(books, work.venue.name, trades)
-    work.fills_booked += len(new)
-    for fill in new:
-        work.found.append(
-            Discrepancy(
-                "fill missing" if fill.client_id else "foreign fill",
-                fill.trade_id,
-                "absent",
-                f"{fill.side} {fill.amount:f} {fill.symbol} at {fill.price:f}",
-                "booked",
-            )
-        )
-    return len(new)
-
-
-def _compare_with_venue(
-    work: _Pass,
-) -> tuple[dict[str, VenueBalance], dict[str, tuple[Decimal, Decimal]]]:
-    """The venue's balances, and where the booked ones differ from them."""
-    actual = work.venue.fetch_balances()
-    booked = {b.asset: b.booked for b in load_balances(work.ledger, work.venue.name)}
-    totals = {asset: balance.free + balance.used for asset, balance in actual.items()}
-    return actual, compare_balances(booked, totals)
-
-
-def _walk_trades(work: _Pass, assets: Iterable[str]) -> int:
-    """Look for executions that no order of ours explains, where balances differ; those before
-    the books opened are in the opening balances already."""
-    new = 0
-    for symbol in work.symbols:
-        if set(symbol.split("/")) & set(assets):
-            new += _walk_symbol(work, symbol)
-    return new
-
-
-def _walk_symbol(work: _Pass, symbol: str) -> int:
-    """Book what follows the symbol's cursor. Own fills are booked with their order and do not
-    move it: a foreign trade may lie before them."""
-    opened_at = work.account.opened_at
-    with work.ledger.read() as books:
-        cursor = _load_cursor(books, work.venue.name, symbol)
-    trades = work.venue.fetch_trades_since(symbol, cursor or None, opened_at)
-    if cursor is None:
-        # The symbol was not watched when the books opened: time is all there is to go by.
-        trades = [trade for trade in trades if trade.at > opened_at]
-    for order_id in _unknown_orders(work, trades):
-        _adopt_order(work, symbol, order_id)
-    new = _book(work, trades)
-    if trades:
-        with work.ledger.write() as books:
-            _save_cursor(books, work.venue.name, symbol, trades[-1].trade_id)
-    return new
-
-
-def _unknown_orders(work: _Pass, trades: Sequence[VenueTrade]) -> list[str]:
-    """The venue's ids of orders behind trades that the ledger knows by no order."""
-    with work.ledger.read() as books:
-        unknown = {
-            trade.venue_order_id
-            for trade in trades
-            if not find_by_venue_id(books, work.venue.name, trade.symbol, trade.venue_order_id)
-        }
-    return sorted(unknown)
-
-
-def _adopt_order(work: _Pass, symbol: str, venue_order_id: str) -> None:
-    """Take back an order of ours that was given up as never received, if this is one."""
-    try:
-        answer = work.venue.fetch_order(symbol, "", venue_order_id)
-    except OrderUnknown:
-        return
-    with work.ledger.write() as books:
-        ours = find_order(books, answer.client_id) if answer.client_id else None
-        if ours is None:
-            return
-        changed = apply_venue_order(books, ours, answer)
-    work.found.append(
-        Discrepancy(
-            "late order",
-            ours.client_id,
-            f"{ours.status}: {ours.reason}",
-            f"{answer.status}, filled {answer.filled or ZERO:f}",
-            f"the ledger took it back as {changed.status}",
-        )
-    )
-
-
-def _load_cursor(books: Connection, venue: str, symbol: str) -> str | None:
-    """The trade up to which a symbol was walked; '' when it had none, None when never walked."""
-    query = select(tables.trade_cursors.c.trade_id).where(
-        tables.trade_cursors.c.venue == venue, tables.trade_cursors.c.symbol == symbol
-    )
-    return books.execute(query).scalar()
-
-
-def _save_cursor(books: Connection, venue: str, symbol: str, trade_id: str) -> None:
-    key = (tables.trade_cursors.c.venue == venue, tables.trade_cursors.c.symbol == symbol)
-    books.execute(tables.trade_cursors.delete().where(*key))
-    books.execute(
-        tables.trade_cursors.insert().values(venue=venue, symbol=symbol, trade_id=trade_id)
-    )
-
-
-def _name_foreign_orders(work: _Pass) -> None:
-    """Orders at the venue that the ledger did not place: recorded, never touched."""
-    foreign = []
-    for order in work.venue.fetch_open_orders(work.symbols):
-        with work.ledger.read() as books:
-            ours = find_order(books, order.client_id) if order.client_id else None
-            ours = ours or find_by_venue_id(
-                books, work.venue.name, order.symbol, order.venue_order_id
-            )
-        if ours is None:
-            foreign.append(order)
-        elif ours.venue_order_id is None:
-            _adopt_order(work, order.symbol, order.venue_order_id)
-    for order in foreign:
-        told = f"{order.side} {order.amount or ZERO:f} {order.symbol}, {order.status}"
-        _report_open(work, FOREIGN_ORDER, order.venue_order_id, "absent", told)
-    _close_others(work, FOREIGN_ORDER, {order.venue_order_id for order in foreign})
-
-
-def _name_missing_fills(work: _Pass) -> None:
-    """Orders filled by the venue's word whose executions it still does not list."""
-    lacking = load_orders(work.ledger, venue=work.venue.name, lacking_fills=True)
-    overdue = [order for order in lacking if not _is_young(work, order)]
-    for order in overdue:
-        _report_open(work, FILLS_MISSING, order.client_id, "not booked", f"{order.filled:f}")
-    _close_others(work, FILLS_MISSING, {order.client_id for order in overdue})
-
-
-def _name_balances(work: _Pass, differing: Mapping[str, tuple[Decimal, Decimal]]) -> None:
-    """Open an incident for each asset that differs, unless an order that is just on its way
-    explains it."""
-    name = work.venue.name
-    on_their_way = [
-        *load_orders(work.ledger, venue=name, unsettled=True),
-        *load_orders(work.ledger, venue=name, lacking_fills=True),
-    ]
-    moving = {
-        asset
-        for order in on_their_way
-        if _is_young(work, order)
-        for asset in order.symbol.split("/")
-    }
-    for asset, (booked, actual) in differing.items():
-        if asset not in moving:
-            _report_open(work, BALANCE_DIFFERS, asset, f"{booked:f}", f"{actual:f}")
-    _close_others(work, BALANCE_DIFFERS, set(differing))
-
-
-def _report_open(work: _Pass, kind: str, subject: str, ledger: str, venue: str) -> None:
-    told = Discrepancy(kind, subject, ledger, venue, None)
-    if told not in work.found:  # a second look within the pass says the same again
-        work.found.append(told)
-    with work.ledger.write() as books:
-        open_incident(books, kind, work.venue.name, subject, {"ledger": ledger, "venue": venue})
-
-
-def _close_others(work: _Pass, kind: str, still_open: set[str]) -> None:
-    """Close the incidents of a kind whose subject is in order again."""
-    for incident in load_incidents(work.ledger, open_only=True):
-        mine = incident.kind == kind and incident.venue == work.venue.name
-        if mine and incident.subject not in still_open:
-            with work.ledger.write() as books:
-                close_incidents(books, kind, work.venue.name, "gone", incident.subject)
 
 
 def _record_worth(

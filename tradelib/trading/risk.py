@@ -248,9 +248,20 @@ class NotHalted:
     """Nothing is sent while trading is halted."""
 
     def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
-        if portfolio.halt is None:
+        if portfolio.halt is None or not portfolio.halt.stops_all:
             return None
         return _refusal(self, "halted", "active", f"trading is halted: {portfolio.halt.reason}")
+
+
+@dataclass(frozen=True)
+class OnlyReducing:
+    """Positions only shrink while trading is reducing."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        if portfolio.halt is None or portfolio.halt.stops_all or order.reduces:
+            return None
+        told = f"trading is reducing, positions may only shrink: {portfolio.halt.reason}"
+        return _refusal(self, "reducing", "active", told)
 
 
 @dataclass(frozen=True)
@@ -273,6 +284,7 @@ def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, 
     notional = settings.notional_for(instrument.quote)
     return (
         NotHalted(),
+        OnlyReducing(),
         Armed(),
         OneAtATime(),
         VenueMinimum(instrument),

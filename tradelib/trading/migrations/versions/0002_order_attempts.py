@@ -29,6 +29,7 @@ def upgrade() -> None:
     op.execute("UPDATE orders SET role = 'EXIT' WHERE side = 'sell'")
     op.execute("UPDATE orders SET sent_at = created_at WHERE status != 'DENIED'")
     op.create_index("ix_orders_bracket", "orders", ["bracket"])
+    op.add_column("bots", sa.Column("stops", sa.JSON(), nullable=False, server_default="{}"))
     op.add_column("accounts", sa.Column("identity", sa.Text(), nullable=True))
     op.add_column("accounts", sa.Column("account_id", sa.Text(), nullable=True))
     op.add_column(

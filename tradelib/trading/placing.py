@@ -1,0 +1,198 @@
+"""Placing: a recorded order goes to the venue once, whichever step its process is killed at.
+
+    PLANNED     committed with its limits checked; certainly not sent
+    SUBMITTED   committed by exactly one process, with the time, right before the request
+    the answer  committed as the venue's word; without one the order is UNRESOLVED
+
+The request carries the time that was committed, so that the venue itself refuses it when its
+process slept in between, and absence after the venue's lag is proof.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from sqlalchemy import Connection, select
+
+from tradelib.clock import utc_now
+from tradelib.errors import (
+    AuthenticationFailed,
+    DeskError,
+    OrderUnknown,
+    RateLimited,
+    ReadOnly,
+    RefusedError,
+    UnresolvedError,
+)
+from tradelib.trading import tables
+from tradelib.trading.arming import read_arming
+from tradelib.trading.booking import apply_venue_order, book_order_trades
+from tradelib.trading.halts import read_halt
+from tradelib.trading.leases import Lease, require_lease
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import (
+    Order,
+    OrderStatus,
+    change_order,
+    find_order,
+    load_order,
+)
+from tradelib.trading.runs import Outcome
+from tradelib.venue import OrderRequest, OrderType, Venue, VenueOrder
+
+log = logging.getLogger(__name__)
+
+# Longest time from recording an order to sending it: prices and limits were checked then.
+SEND_WITHIN = timedelta(seconds=5)
+
+
+def submit_planned(ledger: Ledger, venue: Venue, order: Order, held: Lease) -> Order:
+    """Send a planned order and record what came of it.
+
+    An order that another process has sent, or that must not be sent any more, is only returned.
+    Raises LeaseLost when `held` is not the newest lease.
+    """
+    wired, is_mine = take_to_wire(ledger, venue, order, held)
+    if not is_mine:
+        return wired
+    return deliver(ledger, venue, wired, lambda: venue.submit_order(request_of(wired)))
+
+
+def take_to_wire(ledger: Ledger, venue: Venue, order: Order, held: Lease) -> tuple[Order, bool]:
+    """Commit that this process, and no other, sends the order now; or that nobody will.
+
+    The order as it stands, and whether the caller is to send it.
+    """
+    with ledger.write() as books:
+        current = find_order(books, order.client_id) or order
+        if current.status != OrderStatus.PLANNED:
+            return current, False
+        require_running(books, held.run)
+        require_lease(books, held)
+        changed = _submitted(books, venue, current, held)
+    tell(changed)
+    return changed, changed.status == OrderStatus.SUBMITTED
+
+
+def _submitted(books: Connection, venue: Venue, order: Order, held: Lease) -> Order:
+    if utc_now() - order.created_at > SEND_WITHIN:
+        return change_order(books, order, **unsent_for_too_long())
+    why = _why_not_now(books, venue, order)
+    if why:
+        return change_order(books, order, status=OrderStatus.DENIED, reason=f"not sent: {why}")
+    return change_order(
+        books, order, status=OrderStatus.SUBMITTED, sent_at=utc_now(), lease_token=held.token
+    )
+
+
+def unsent_for_too_long() -> dict[str, object]:
+    """What becomes of an order that was never put on the wire: its prices and limits are those
+    of another moment, and a further attempt may be made."""
+    reason = f"not sent: more than {SEND_WITHIN.seconds} s had passed since it was recorded"
+    return {"status": OrderStatus.DENIED, "reason": reason, "proven_absent": True}
+
+
+def _why_not_now(books: Connection, venue: Venue, order: Order) -> str | None:
+    """What came between recording an order and sending it, if anything did."""
+    halt = read_halt(books)
+    if halt and (halt.stops_all or not order.reduces):
+        return f"trading is {halt.state.lower()}: {halt.reason}"
+    if not (venue.is_local or read_arming(books, venue.name)):
+        return f"venue {venue.name} is not armed"
+    return None
+
+
+def require_running(books: Connection, run: str | None) -> None:
+    """A kernel that outlived its run, timed out or given up, places no order any more. Without
+    a run, an order is a person's."""
+    if run is None:
+        return
+    outcome = books.execute(select(tables.runs.c.outcome).where(tables.runs.c.id == run)).scalar()
+    if outcome != Outcome.RUNNING:
+        raise ReadOnly(f"Run {run} is not running ({outcome}); it can place no order.")
+
+
+def deliver(ledger: Ledger, venue: Venue, order: Order, send: Callable[[], VenueOrder]) -> Order:
+    """Make the request of a SUBMITTED order and record the answer, or that there was none."""
+    try:
+        answer = send()
+    except UnresolvedError as error:
+        unanswered = record_status(ledger, order, OrderStatus.UNRESOLVED, str(error))
+        return look_up(ledger, venue, unanswered)
+    except (RefusedError, RateLimited, AuthenticationFailed) as error:
+        return record_status(ledger, order, OrderStatus.REJECTED, str(error))
+    order = record_answer(ledger, order, answer)
+    if order.status == OrderStatus.UNRESOLVED:  # acknowledged, and nothing said of its state
+        order = look_up(ledger, venue, order)
+    order = book_own_fills(ledger, venue, order)
+    tell(order)
+    return order
+
+
+def look_up(ledger: Ledger, venue: Venue, order: Order) -> Order:
+    """Ask once for an order whose answer was lost. What cannot be told now, reconciliation will
+    find out; absence proves nothing so soon."""
+    try:
+        answer = venue.fetch_order(
+            order.symbol, order.client_id, order.venue_order_id, since=order.sent_at
+        )
+    except DeskError:
+        return order
+    return book_own_fills(ledger, venue, record_answer(ledger, order, answer))
+
+
+def request_of(order: Order) -> OrderRequest:
+    """What is asked of the venue; signed with the time that the ledger has."""
+    return OrderRequest(
+        symbol=order.symbol,
+        side=order.side,
+        type=OrderType(order.type),
+        amount=order.amount,
+        client_id=order.client_id,
+        limit_price=order.limit_price,
+        stop_price=order.stop_price,
+        trailing_bips=order.trailing_bips,
+        time_in_force=order.time_in_force,
+        signed_at=order.sent_at,
+    )
+
+
+def record_status(ledger: Ledger, order: Order, status: OrderStatus, reason: str) -> Order:
+    with ledger.write() as books:
+        current = find_order(books, order.client_id) or order
+        if current.status != OrderStatus.SUBMITTED:
+            return current  # reconciliation was quicker and knows more
+        changed = change_order(books, current, status=status, reason=reason)
+    tell(changed)
+    return changed
+
+
+def record_answer(ledger: Ledger, order: Order, answer: VenueOrder) -> Order:
+    with ledger.write() as books:
+        return apply_venue_order(books, find_order(books, order.client_id) or order, answer)
+
+
+def book_own_fills(ledger: Ledger, venue: Venue, order: Order) -> Order:
+    """Book the fills of an order just sent. When they cannot be read now, reconciliation will."""
+    if order.filled and order.venue_order_id and not order.fills_complete:
+        try:
+            book_order_trades(ledger, venue, order)
+        except (OrderUnknown, DeskError):
+            return order
+    return load_order(ledger, order.client_id)
+
+
+def tell(order: Order) -> None:
+    """A line in the desk's log."""
+    log.info(
+        "order %s: %s %s %s is %s%s",
+        order.client_id,
+        order.side,
+        format(order.amount, "f"),
+        order.symbol,
+        order.status,
+        f", {order.reason}" if order.reason else "",
+        extra={"fields": {"order": order.client_id, "run": order.run}},
+    )

@@ -1,0 +1,136 @@
+"""What limits are held against: an account's worth, cash and promises at one moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import Connection, func, or_, select
+
+from tradelib.errors import VenueUnavailable
+from tradelib.trading import tables
+from tradelib.trading.accounts import (
+    booked_balances,
+    compute_equity,
+    equity_at_day_start,
+    load_balances,
+)
+from tradelib.trading.arming import read_arming
+from tradelib.trading.halts import read_halt
+from tradelib.trading.ledger import Ledger, rows
+from tradelib.trading.orders import UNSETTLED, ZERO, Order, OrderStatus, Role, Side
+from tradelib.trading.positions import bot_position, is_dust
+from tradelib.trading.risk import Portfolio
+from tradelib.venue import Quote, Venue
+
+# A person's order depends on no candle: its price is the quote.
+_NO_CANDLE = timedelta(0)
+
+
+@dataclass(frozen=True)
+class Trader:
+    """Who wants an order: a bot, or a person for the account's own account (bot None).
+
+    candle_age: since the close of the candle decided on.
+    """
+
+    venue: str
+    symbol: str
+    bot: str | None = None
+    candle_age: timedelta = _NO_CANDLE
+    timeframe: timedelta = timedelta(days=1)
+
+    @property
+    def base(self) -> str:
+        return self.symbol.split("/")[0]
+
+    @property
+    def quote(self) -> str:
+        return self.symbol.split("/")[1]
+
+
+def fetch_prices(ledger: Ledger, venue: Venue, symbol: str) -> dict[str, Quote]:
+    """Quotes of a symbol and of all that the account holds and the venue quotes now."""
+    quote = symbol.split("/")[1]
+    held = {f"{b.asset}/{quote}" for b in load_balances(ledger, venue.name) if b.booked}
+    known = venue.fetch_instruments().keys()
+    quotes = venue.fetch_quotes(sorted((held & known) | {symbol}))
+    if symbol not in quotes:
+        raise VenueUnavailable(
+            f"Venue {venue.name} has no bid and ask for {symbol}; nothing is sent without."
+        )
+    return quotes
+
+
+def read_portfolio(
+    books: Connection, venue: Venue, trader: Trader, as_of: datetime, prices: dict[str, Quote]
+) -> Portfolio:
+    """The account as the books tell it inside the transaction that would record an order."""
+    totals = {balance.asset: balance.booked for balance in booked_balances(books, trader.venue)}
+    bids = {symbol: quote.bid for symbol, quote in prices.items()}
+    equity = compute_equity(totals, trader.quote, bids)
+    promised = promised_orders(books, trader.venue)
+    buying = [order for order in promised if order.side == Side.BUY]
+    promised_here = sum((_value(o) for o in buying if o.symbol == trader.symbol), ZERO)
+    at_day_start = equity_at_day_start(books, trader.venue, as_of)
+    return Portfolio(
+        as_of=as_of,
+        equity=equity,
+        cash=totals.get(trader.quote, ZERO) - sum(map(_value, buying), ZERO),
+        held_amount=_held(books, trader, totals),
+        orders_on_their_way=sum(map(_is_on_its_way, _of_bot(promised, trader.bot))),
+        symbol_value=totals.get(trader.base, ZERO) * bids[trader.symbol] + promised_here,
+        open_symbols=frozenset(
+            symbol
+            for symbol, bid in bids.items()
+            if not is_dust(totals.get(symbol.split("/")[0], ZERO) * bid, equity)
+        ),
+        trades_today=_count_orders_of_day(books, trader.venue, as_of),
+        loss_today=max(at_day_start - equity, ZERO) if at_day_start is not None else ZERO,
+        candle_age=trader.candle_age,
+        timeframe=trader.timeframe,
+        halt=read_halt(books),
+        armed=venue.is_local or read_arming(books, venue.name) is not None,
+    )
+
+
+def _held(books: Connection, trader: Trader, totals: dict[str, Decimal]) -> Decimal:
+    """What may be sold: a bot's own position, else what the account has."""
+    if trader.bot is None:
+        return totals.get(trader.base, ZERO)
+    return bot_position(books, trader.bot, trader.symbol).amount
+
+
+def promised_orders(books: Connection, venue: str) -> list[Order]:
+    """Orders whose end is not known or whose fills are not all booked: their cash and coins are
+    spoken for, whatever the books say."""
+    open_still = or_(tables.orders.c.status.in_(UNSETTLED), tables.orders.c.fills_complete == 0)
+    query = select(tables.orders).where(tables.orders.c.venue == venue, open_still)
+    return rows(books, query, Order)
+
+
+def _of_bot(orders: list[Order], bot: str | None) -> list[Order]:
+    return [order for order in orders if bot is not None and order.bot == bot]
+
+
+def _is_on_its_way(order: Order) -> bool:
+    """Whether what the bot holds is not known because of this order; a stop that rests at the
+    venue untouched changes nothing."""
+    rests = order.status == OrderStatus.OPEN and Role(order.role).protects
+    return not (rests and order.fills_complete)
+
+
+def _value(order: Order) -> Decimal:
+    """What an order takes from the cash at most, in quote currency."""
+    return max(order.notional, order.cost)
+
+
+def _count_orders_of_day(books: Connection, venue: str, as_of: datetime) -> int:
+    midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
+    query = select(func.count()).where(
+        tables.orders.c.venue == venue,
+        tables.orders.c.as_of >= midnight,
+        tables.orders.c.status.not_in([OrderStatus.DENIED, OrderStatus.REJECTED]),
+    )
+    return books.execute(query).scalar_one()
