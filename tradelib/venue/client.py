@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import chain
@@ -94,8 +95,11 @@ class Venue:
     def __repr__(self) -> str:
         return f"Venue({self.name!r}, {self._exchange.id!r}, trading={self.trading})"
 
-    def supports(self, order_type: OrderType) -> bool:
-        return order_type in self._dialect.order_types
+    def supports(self, order_type: OrderType, symbol: str | None = None) -> bool:
+        """Whether the venue takes such orders, of that symbol if one is named."""
+        if symbol is not None:
+            self.fetch_instrument(symbol)
+        return self._dialect.supports(order_type, symbol)
 
     # Reads
 
@@ -296,7 +300,7 @@ class Venue:
         self._require_trading()
         self._require_order(request)
         with self._sending(str(request)):
-            return self._order(self._dialect.create_order(request))
+            return _completed(self._order(self._dialect.create_order(request)), request)
 
     def submit_bracket(self, request: BracketRequest) -> tuple[VenueOrder, VenueOrder]:
         """Send a target and a stop as one list, once; the answers in that order. Raises as
@@ -332,8 +336,10 @@ class Venue:
         """Refuse, before anything is on the wire, what the venue would take for something else:
         ccxt rounds amounts and prices without a word."""
         instrument = self.fetch_instrument(request.symbol)
-        if not self.supports(request.type):
-            raise InvalidInput(f"Venue {self.name} has no {request.type} orders.")
+        if not self.supports(request.type, request.symbol):
+            raise InvalidInput(
+                f"Venue {self.name} takes no {request.type} orders of {request.symbol}."
+            )
         for what, given, step in (
             ("amount", request.amount, instrument.lot),
             ("limit_price", request.limit_price, instrument.tick),
@@ -346,7 +352,7 @@ class Venue:
                 )
 
     def _order(self, row: Row) -> VenueOrder:
-        return _venue_order(row, self._dialect)
+        return _venue_order(self._dialect.tidy(row), self._dialect)
 
     @property
     def used_weight(self) -> int | None:
@@ -524,6 +530,20 @@ def _venue_order(row: Row, dialect: Dialect) -> VenueOrder:
         stop_price=_stop_price(row),
         list_id=dialect.list_id(row),
         at=from_ms(created) if created else None,
+    )
+
+
+def _completed(answer: VenueOrder, request: OrderRequest) -> VenueOrder:
+    """The answer to a new order, with what was asked for where the venue repeats nothing."""
+    return replace(
+        answer,
+        client_id=answer.client_id or request.client_id,
+        symbol=answer.symbol or request.symbol,
+        side=answer.side or request.side,
+        type=answer.type or request.type.value,
+        amount=answer.amount if answer.amount is not None else request.amount,
+        limit_price=answer.limit_price or request.limit_price,
+        stop_price=answer.stop_price or request.stop_price,
     )
 
 

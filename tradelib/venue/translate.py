@@ -26,8 +26,6 @@ _SECRET = re.compile(
     r"(['\"]?\s*[=:]\s*['\"]?)[^\s&,'\"}]+"
 )
 
-# What ccxt's parsers raise for an answer of another shape than they know.
-_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 # The venue's no: the request reached it and did nothing.
 _DEFINITE = (ccxt.InvalidOrder, ccxt.BadRequest, ccxt.NotSupported, ccxt.OperationRejected)
 Clearer = tuple[tuple[re.Pattern[str], type[ccxt.BaseError]], ...]
@@ -54,8 +52,12 @@ def translated(
     except ccxt.BaseError as error:
         # `from None`: the original's text and frames carry the signed URL.
         raise _translate(_clear(error, clearer), venue, action, sends) from None
-    except _UNREADABLE as error:
-        shown = ccxt.BadResponse(f"an answer that cannot be read ({type(error).__name__})")
+    except DeskError:
+        raise
+    except Exception as error:
+        # ccxt's parsers, before an answer of a shape they do not know, or its signing, before
+        # keys that are none; neither's text is fit to be shown.
+        shown = ccxt.BadResponse(f"answer or keys of an unknown shape ({type(error).__name__})")
         raise _translate(shown, venue, action, sends) from None
 
 

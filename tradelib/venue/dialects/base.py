@@ -1,15 +1,10 @@
-"""Where exchanges differ, one class each: how an order is written, found again and listed.
-
-A dialect answers in ccxt's rows and raises ccxt's errors; the client translates both. What ccxt
-unifies well stays in the base class, which is the way of most exchanges.
-"""
+"""The way of most exchanges: ccxt's common words, and where a dialect may depart from them."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -22,7 +17,7 @@ from tradelib.venue.translate import Clearer
 
 Row = dict[str, Any]
 
-_PLAIN = frozenset({OrderType.MARKET, OrderType.LIMIT, OrderType.POST_ONLY})
+PLAIN = frozenset({OrderType.MARKET, OrderType.LIMIT, OrderType.POST_ONLY})
 _STOP_LOSSES = (OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT)
 _TAKE_PROFITS = (OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
 _STATUSES = {
@@ -55,7 +50,7 @@ class Dialect:
 
     exchange: ccxt.Exchange
 
-    order_types: ClassVar[frozenset[OrderType]] = _PLAIN
+    order_types: ClassVar[frozenset[OrderType]] = PLAIN
     has_brackets: ClassVar[bool] = False
     dedupes_client_ids: ClassVar[bool] = False
     request_lifetime: ClassVar[timedelta | None] = None
@@ -64,6 +59,9 @@ class Dialect:
     client_id_name: ClassVar[str] = "clientOrderId"
     balance_params: ClassVar[dict[str, Any]] = {}
     clearer: ClassVar[Clearer] = ()
+
+    def supports(self, order_type: OrderType, symbol: str | None) -> bool:
+        return order_type in self.order_types
 
     # Sending
 
@@ -74,7 +72,7 @@ class Dialect:
             kind,
             request.side,
             format(request.amount, "f"),
-            _text(request.limit_price),  # none for a market order: some would read it as a cost
+            text(request.limit_price),  # none for a market order: some would read it as a cost
             self.order_params(request),
         )
 
@@ -134,6 +132,10 @@ class Dialect:
             return f"stop_loss{suffix}"
         return kind
 
+    def tidy(self, row: Row) -> Row:
+        """The row with what ccxt left out of it."""
+        return row
+
     def status(self, row: Row) -> VenueStatus:
         return _STATUSES.get(row.get("status") or "", VenueStatus.UNKNOWN)
 
@@ -167,145 +169,34 @@ class Dialect:
         return None
 
 
-class Binance(Dialect):
-    """Binance spot. A request lives for its recvWindow; ids of orders and trades count up."""
-
-    order_types = frozenset(OrderType)
-    has_brackets = True
-    request_lifetime = timedelta(seconds=10)
-    # A 503 leaves an order's fate open, unless it says that nothing was done.
-    clearer = ((re.compile(r'"msg"\s*:\s*"Service Unavailable\."'), ccxt.OperationRejected),)
-
-    def lifetime_params(self, signed_at: datetime | None) -> dict[str, Any]:
-        if signed_at is None:
-            return {}
-        # ccxt's own timestamp gives way to this one, and is corrected by the same difference.
-        difference = self.exchange.options.get("timeDifference") or 0
-        return {
-            "timestamp": to_ms(signed_at) - difference,
-            "recvWindow": self.request_lifetime // timedelta(milliseconds=1),
-        }
-
-    def create_bracket(self, request: BracketRequest) -> list[Row]:
-        market = self.exchange.market(request.symbol)
-        selling = request.side == "sell"
-        above, below = (request.target, request.stop) if selling else (request.stop, request.target)
-        answer = self.exchange.private_post_orderlist_oco({
-            "symbol": market["id"],
-            "side": request.side.upper(),
-            "quantity": format(request.amount, "f"),
-            "listClientOrderId": request.list_client_id,
-            "newOrderRespType": "FULL",
-            **_oco_leg("above", above),
-            **_oco_leg("below", below),
-            **self.lifetime_params(request.signed_at),
-        })  # fmt: skip
-        return self.exchange.parse_orders(answer["orderReports"], market)
-
-    def fetch_order_page(
-        self, symbol: str, since: datetime | None, cursor: Any, limit: int
-    ) -> Page:
-        if cursor is None and since is not None:
-            return self._first_orders_since(symbol, since, limit)
-        rows = self.exchange.fetch_orders(symbol, None, limit, {"orderId": cursor or 0})
-        return Page(rows, _after(rows) if len(rows) == limit else None)
-
-    def _first_orders_since(self, symbol: str, since: datetime, limit: int) -> Page:
-        rows = self.exchange.fetch_orders(symbol, to_ms(since), limit)
-        if rows:
-            return Page(rows, _after(rows))
-        # An empty answer may cover a day only: the newest order tells whether to look further.
-        newest = self.exchange.fetch_orders(symbol, None, 1)
-        if newest and newest[-1]["timestamp"] >= to_ms(since):
-            return self.fetch_order_page(symbol, None, None, limit)
-        return Page([])
-
-    def fetch_trade_page(
-        self, symbol: str, since: datetime | None, last_id: str | None, cursor: Any, limit: int
-    ) -> Page:
-        # By id and never by time, which loses trades of the same millisecond at a page's edge.
-        start = cursor if cursor is not None else int(last_id) + 1 if last_id else 0
-        rows = self.exchange.fetch_my_trades(symbol, None, limit, {"fromId": start})
-        return Page(rows, _after(rows) if len(rows) == limit else None)
-
-    def order_type(self, row: Row) -> str:
-        said = row.get("info") or {}
-        if said.get("trailingDelta"):
-            return OrderType.TRAILING_STOP
-        kind = str(said.get("type") or "").lower()
-        return OrderType.POST_ONLY if kind == "limit_maker" else kind or row.get("type") or ""
-
-    def list_id(self, row: Row) -> str | None:
-        told = str((row.get("info") or {}).get("orderListId", "-1"))
-        return None if told == "-1" else told
-
-    def created_ms(self, row: Row) -> int | None:
-        # ccxt reads the time since which a new stop order works: -1 until it is woken.
-        told = row["timestamp"]
-        return (
-            told if told and told > 0 else self.exchange.safe_integer(row["info"], "transactTime")
-        )
-
-    def fetch_account_id(self) -> str | None:
-        return _text(self.exchange.fetch_balance()["info"].get("uid"))
-
-
-DIALECTS: dict[str, type[Dialect]] = {"binance": Binance}
-
-
-def dialect_of(exchange: ccxt.Exchange) -> Dialect:
-    return DIALECTS.get(exchange.id, Dialect)(exchange)
-
-
-def _text(value: Any) -> str | None:
+def text(value: Any) -> str | None:
     """A number as venues read it: never with an exponent."""
     if isinstance(value, Decimal):
         return format(value, "f")
     return None if value is None else str(value)
 
 
-def _after(rows: list[Row]) -> int:
-    """The id that follows the last of these, where ids count up."""
-    return max(int(row["id"]) for row in rows) + 1
+def iso(time: datetime) -> str:
+    """RFC 3339 in UTC with milliseconds."""
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _stop_params(request: OrderRequest) -> dict[str, Any]:
     """ccxt's common words for what wakes an order."""
     if request.type in _STOP_LOSSES:
-        return {"stopLossPrice": _text(request.stop_price)}
+        return {"stopLossPrice": text(request.stop_price)}
     if request.type in _TAKE_PROFITS:
-        return {"takeProfitPrice": _text(request.stop_price)}
+        return {"takeProfitPrice": text(request.stop_price)}
     if request.type is OrderType.TRAILING_STOP:
         return _trailing_params(request)
     return {}
 
 
 def _trailing_params(request: OrderRequest) -> dict[str, Any]:
-    percent = format(request.trailing_bips / 100, "g")
-    params = {"trailingPercent": percent, "stopLossOrTakeProfit": "stopLoss"}
+    params = {"trailingPercent": text(Decimal(request.trailing_bips or 0) / 100)}
     if request.stop_price is not None:
-        params["trailingTriggerPrice"] = _text(request.stop_price)
+        params["trailingTriggerPrice"] = text(request.stop_price)
     return params
-
-
-def _oco_leg(place: str, leg: OrderRequest) -> dict[str, Any]:
-    """One leg of a Binance list: a limit order is a maker there, a trailing stop a stop loss."""
-    kinds = {
-        OrderType.LIMIT: "LIMIT_MAKER",
-        OrderType.POST_ONLY: "LIMIT_MAKER",
-        OrderType.TRAILING_STOP: "STOP_LOSS",
-    }
-    kind = kinds.get(leg.type) or leg.type.value.upper()
-    waits = leg.type in (OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT_LIMIT)
-    fields = {
-        "Type": kind,
-        "ClientOrderId": leg.client_id,
-        "Price": _text(leg.limit_price),
-        "StopPrice": _text(leg.stop_price),
-        "TrailingDelta": leg.trailing_bips,
-        "TimeInForce": (leg.time_in_force or "GTC") if waits else None,
-    }
-    return {f"{place}{name}": value for name, value in fields.items() if value is not None}
 
 
 def _page_by_time(

@@ -1,0 +1,134 @@
+"""Binance spot."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+import ccxt
+
+from tradelib.clock import to_ms
+from tradelib.venue.dialects.base import Dialect, Page, Row, text
+from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType
+
+_KINDS = {kind: kind.value.upper() for kind in OrderType} | {
+    OrderType.POST_ONLY: "LIMIT_MAKER",
+    OrderType.TRAILING_STOP: "STOP_LOSS",
+}
+
+
+class Binance(Dialect):
+    """Binance spot. A request lives for its recvWindow; ids of orders and trades count up."""
+
+    order_types = frozenset(OrderType)
+    has_brackets = True
+    request_lifetime = timedelta(seconds=10)
+    # A 503 leaves an order's fate open, unless it says that nothing was done.
+    clearer = ((re.compile(r'"msg"\s*:\s*"Service Unavailable\."'), ccxt.OperationRejected),)
+
+    def supports(self, order_type: OrderType, symbol: str | None) -> bool:
+        if symbol is None:
+            return True
+        told = self.exchange.market(symbol)["info"]
+        trails = order_type is not OrderType.TRAILING_STOP or told.get("allowTrailingStop")
+        return bool(trails) and _KINDS[order_type] in told.get("orderTypes", ())
+
+    def order_params(self, request: OrderRequest) -> dict[str, Any]:
+        params = super().order_params(request)
+        if request.type is OrderType.TRAILING_STOP:
+            params["stopLossOrTakeProfit"] = "stopLoss"
+        return params
+
+    def lifetime_params(self, signed_at: datetime | None) -> dict[str, Any]:
+        if signed_at is None:
+            return {}
+        # ccxt's own timestamp gives way to this one, and is corrected by the same difference.
+        difference = self.exchange.options.get("timeDifference") or 0
+        return {
+            "timestamp": to_ms(signed_at) - difference,
+            "recvWindow": self.request_lifetime // timedelta(milliseconds=1),
+        }
+
+    def create_bracket(self, request: BracketRequest) -> list[Row]:
+        market = self.exchange.market(request.symbol)
+        selling = request.side == "sell"
+        above, below = (request.target, request.stop) if selling else (request.stop, request.target)
+        answer = self.exchange.private_post_orderlist_oco({
+            "symbol": market["id"],
+            "side": request.side.upper(),
+            "quantity": format(request.amount, "f"),
+            "listClientOrderId": request.list_client_id,
+            "newOrderRespType": "FULL",
+            **_oco_leg("above", above),
+            **_oco_leg("below", below),
+            **self.lifetime_params(request.signed_at),
+        })  # fmt: skip
+        return self.exchange.parse_orders(answer["orderReports"], market)
+
+    def fetch_order_page(
+        self, symbol: str, since: datetime | None, cursor: Any, limit: int
+    ) -> Page:
+        if cursor is None and since is not None:
+            return self._first_orders_since(symbol, since, limit)
+        rows = self.exchange.fetch_orders(symbol, None, limit, {"orderId": cursor or 0})
+        return Page(rows, _after(rows) if len(rows) == limit else None)
+
+    def _first_orders_since(self, symbol: str, since: datetime, limit: int) -> Page:
+        rows = self.exchange.fetch_orders(symbol, to_ms(since), limit)
+        if rows:
+            return Page(rows, _after(rows))
+        # An empty answer may cover a day only: the newest order tells whether to look further.
+        newest = self.exchange.fetch_orders(symbol, None, 1)
+        if newest and newest[-1]["timestamp"] >= to_ms(since):
+            return self.fetch_order_page(symbol, None, None, limit)
+        return Page([])
+
+    def fetch_trade_page(
+        self, symbol: str, since: datetime | None, last_id: str | None, cursor: Any, limit: int
+    ) -> Page:
+        # By id and never by time, which loses trades of the same millisecond at a page's edge.
+        start = cursor if cursor is not None else int(last_id) + 1 if last_id else 0
+        rows = self.exchange.fetch_my_trades(symbol, None, limit, {"fromId": start})
+        return Page(rows, _after(rows) if len(rows) == limit else None)
+
+    def order_type(self, row: Row) -> str:
+        said = row.get("info") or {}
+        if said.get("trailingDelta"):
+            return OrderType.TRAILING_STOP
+        kind = str(said.get("type") or "").lower()
+        return OrderType.POST_ONLY if kind == "limit_maker" else kind or row.get("type") or ""
+
+    def list_id(self, row: Row) -> str | None:
+        told = str((row.get("info") or {}).get("orderListId", "-1"))
+        return None if told == "-1" else told
+
+    def created_ms(self, row: Row) -> int | None:
+        # ccxt reads the time since which a new stop order works: -1 until it is woken.
+        told = row["timestamp"]
+        return (
+            told if told and told > 0 else self.exchange.safe_integer(row["info"], "transactTime")
+        )
+
+    def fetch_account_id(self) -> str | None:
+        return text(self.exchange.fetch_balance()["info"].get("uid"))
+
+
+def _after(rows: list[Row]) -> int:
+    """The id that follows the last of these, where ids count up."""
+    return max(int(row["id"]) for row in rows) + 1
+
+
+def _oco_leg(place: str, leg: OrderRequest) -> dict[str, Any]:
+    """One leg of a list; a limit order is a maker there."""
+    kind = "LIMIT_MAKER" if leg.type is OrderType.LIMIT else _KINDS[leg.type]
+    waits = leg.type in (OrderType.STOP_LOSS_LIMIT, OrderType.TAKE_PROFIT_LIMIT)
+    fields = {
+        "Type": kind,
+        "ClientOrderId": leg.client_id,
+        "Price": text(leg.limit_price),
+        "StopPrice": text(leg.stop_price),
+        "TrailingDelta": leg.trailing_bips,
+        "TimeInForce": (leg.time_in_force or "GTC") if waits else None,
+    }
+    return {f"{place}{name}": value for name, value in fields.items() if value is not None}
