@@ -33,7 +33,8 @@ from tradelib.settings import DeskSettings
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
+_WITHOUT_POSITIONS = ("0001", "0002")
 LEDGER_NOTE = "ledger.name"
 READ_ONLY_ENV = "DESK_READ_ONLY"
 _LOCK_WAIT_SECONDS = 30
@@ -90,18 +91,21 @@ class Ledger:
         from alembic import command
         from alembic.config import Config
 
+        from tradelib.trading.positions import refold_positions
+
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         with self.write() as connection:
+            before = _revision(connection)
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+            if before in _WITHOUT_POSITIONS:
+                refold_positions(connection)
 
     def check_schema(self) -> None:
         """Raise StorageFailed unless the database has this version's schema."""
         with self.read() as connection:
-            found = None
-            if inspect(connection).has_table("alembic_version"):
-                found = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            found = _revision(connection)
         if found != SCHEMA_REVISION:
             state = f"has schema {found}" if found else "is empty"
             raise StorageFailed(
@@ -129,6 +133,13 @@ def open_ledger(
         _keep_own_ledger(settings)
     ledger.check_schema()
     return ledger
+
+
+def _revision(connection: Connection) -> str | None:
+    """The schema that a database has, None for an empty one."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
 def _identity(settings: DeskSettings) -> str:
