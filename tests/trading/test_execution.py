@@ -115,14 +115,13 @@ def test_an_order_that_may_exist_is_unresolved_and_not_sent_again(desk: PaperDes
         "faults",
         script=[{"kind": "accept_then_timeout", "on": "POST order", "count": 1},
                 {"kind": "read_lag", "count": 1000}],
-        options={"lag_ms": 1500},
+        options={"lag_ms": 60_000},
     )  # fmt: skip
     decision = desk.decide(Action.BUY)
     assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
     assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
-    deadline = utc_now() + timedelta(seconds=20)
-    while load_orders(desk.ledger)[0].status != OrderStatus.FILLED and utc_now() < deadline:
-        desk.reconcile()  # until the venue shows what it did
+    desk.paper.control("faults")
+    assert desk.reconcile().agrees
     assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
     assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
 
@@ -162,16 +161,6 @@ def test_an_order_is_sent_three_times_at_most(desk: PaperDesk):
     assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
 
 
-def test_a_definite_rejection_is_final(desk: PaperDesk):
-    desk.paper.control("halt", symbol=desk.bot.symbol)
-    decision = desk.decide(Action.BUY)
-    rejected = desk.execute(decision).order
-    assert rejected.status == OrderStatus.REJECTED
-    desk.paper.control("unhalt", symbol=desk.bot.symbol)
-    assert desk.execute(decision).order == rejected
-    assert desk.ccxt().fetch_orders(desk.bot.symbol) == []
-
-
 def test_a_plan_that_its_process_left_behind_is_sent_by_the_next_within_its_time(desk: PaperDesk):
     decision = desk.decide(Action.BUY)
     planned = plan_and_die(desk, decision)
@@ -200,9 +189,10 @@ def plan_and_die(desk: PaperDesk, decision):
     def die(*_):
         raise Died
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Died):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tradelib.trading.execution.submit_planned", die)
-        desk.execute(decision)
+        with pytest.raises(Died):
+            desk.execute(decision)
     return load_orders(desk.ledger)[0]
 
 
@@ -230,9 +220,9 @@ def test_only_sales_go_while_trading_is_reducing(desk: PaperDesk):
 
 def test_two_processes_do_not_trade_one_bot_at_a_time(desk: PaperDesk):
     decision = desk.decide(Action.BUY)
-    with lease(desk.ledger, bot_lease(desk.bot.name), "process 1 on elsewhere"):
-        with pytest.raises(LeaseHeld, match="process 1 on elsewhere"):
-            desk.execute(decision)
+    elsewhere = lease(desk.ledger, bot_lease(desk.bot.name), "process 1 on elsewhere")
+    with elsewhere, pytest.raises(LeaseHeld, match="process 1 on elsewhere"):
+        desk.execute(decision)
     assert desk.execute(decision).order.status == OrderStatus.FILLED
 
 
