@@ -24,6 +24,7 @@ from tradelib.trading.orders import (
     decision_id,
     insert_order,
 )
+from tradelib.trading.positions import book_positions
 from tradelib.trading.runs import Outcome, Run, finish_run, start_run
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -127,6 +128,7 @@ def add_trade(
     )  # fmt: skip
     with ledger.write() as books:
         insert(books, tables.fills, fill)
+        book_positions(books, [fill])
 
 
 def add_refused_order(ledger: Ledger, bot: str, minute: int) -> None:

@@ -67,9 +67,9 @@ def test_positions_are_the_sum_of_fills_at_the_newest_close(
 ) -> None:
     add_story(settings, ledger)
     first, second = cells(draw(settings, ledger)["holdings"])
-    # 1 bought for 105.2 with fees; 0.4 sold for 47.9 after its fee.
+    # 0.5 bought for 50.1 and 0.5 for 55.1 with fees; 0.4 of the first sold for 47.9 after its fee.
     assert first == [
-        "first", "stopped", "BTC/USDT", "0.6", "105.2", "125", "75.00", "+11.88", "+5.82",
+        "first", "stopped", "BTC/USDT", "0.6", "108.533", "125", "75.00", "+9.88", "+7.82",
     ]  # fmt: skip
     assert second == ["second", "running", "ETH/USDT", "0", "–", "–", "–", "–", "0.00"]
 
