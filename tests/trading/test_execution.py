@@ -120,7 +120,7 @@ def test_an_order_that_may_exist_is_unresolved_and_not_sent_again(desk: PaperDes
     decision = desk.decide(Action.BUY)
     assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
     assert desk.execute(decision).order.status == OrderStatus.UNRESOLVED
-    desk.paper.control("faults")
+    desk.paper.control("faults", script=[])
     assert desk.reconcile().agrees
     assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
     assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
