@@ -17,6 +17,7 @@ from typer.exceptions import TyperException
 from tradelib.cli.bots import bots_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.records import records_app
+from tradelib.cli.upkeep import upkeep_app
 from tradelib.errors import DeskError, InvalidInput, unknown_name
 from tradelib.settings import load_settings
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 app.add_typer(bots_app, name="bots")
 app.add_typer(records_app)
+app.add_typer(upkeep_app)
 
 
 def main() -> None:
