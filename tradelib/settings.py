@@ -11,7 +11,7 @@ import os
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import (
@@ -56,6 +56,36 @@ _ORDER_NOTIONAL = {
 }
 
 
+def _hours(default: float, what: str) -> Any:
+    return Field(default=default, gt=0, description=f"market hours {what}")
+
+
+class ProtectionSettings(_Frozen):
+    """When entries pause after trouble; exits never do. Shares are fractions; a cooling time
+    begins with the newest moment at which the trouble was there."""
+
+    max_drawdown: Money = Field(
+        default=Decimal("0.10"), gt=0, description="fall of equity from its peak; 1: off"
+    )
+    drawdown_hours: float = _hours(24, "in which the peak is looked for")
+    drawdown_cooling_hours: float = _hours(4, "without entries after a drawdown")
+    stop_streak: int = Field(default=4, ge=0, description="exits by a stop that are many; 0: off")
+    stop_streak_per: Literal["bot", "symbol", "account"] = Field(
+        default="symbol", description="whose stops are counted together, and whose entries pause"
+    )
+    stop_streak_hours: float = _hours(24, "in which the stops are counted")
+    stop_streak_cooling_hours: float = _hours(4, "without entries after the last of the stops")
+    low_profit_after: int = Field(
+        default=6, ge=0, description="purchases sold again before a symbol is judged; 0: off"
+    )
+    low_profit: Money = Field(
+        default=Decimal("-0.03"),
+        description="profit of a symbol below which it pauses, of its cost",
+    )
+    low_profit_hours: float = _hours(72, "in which the purchases were sold")
+    low_profit_cooling_hours: float = _hours(24, "without entries after the last of the sales")
+
+
 class LimitSettings(_Frozen):
     """What the desk refuses to do. Shares are fractions of the account's equity."""
 
@@ -68,6 +98,7 @@ class LimitSettings(_Frozen):
     max_candle_age: float = Field(
         default=2.0, gt=0, description="age of the last closed candle, in timeframes"
     )
+    protections: ProtectionSettings = ProtectionSettings()
 
     @field_validator("order_notional", mode="after")
     @classmethod
