@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ccxt
@@ -10,7 +12,8 @@ import pytest
 
 from tests.paper.conftest import Start, trader
 from tradelib.errors import InvalidInput
-from tradelib.paper import PaperHandle
+from tradelib.paper import PaperHandle, mild_plan, read_plan
+from tradelib.paper.faults import EXCHANGE, Dice, Seen
 
 PAIR = "BTC/USDT"
 START = 1_800_000_000_000
@@ -212,6 +215,354 @@ def test_trades_lag_the_orders_status(paper: PaperHandle, ann: ccxt.binance, wal
     assert len(ann.fetch_my_trades(PAIR)) == 1
     wall.now += 300
     assert len(ann.fetch_my_trades(PAIR)) == 2
+
+
+def test_fills_of_the_markets_own_making_lag_in_the_trades_too(
+    paper: PaperHandle, ann: ccxt.binance, wall: Wall
+) -> None:
+    last = ann.fetch_ticker(PAIR)["last"]
+    rest(ann, price=round(last * 0.9999, 2))
+    play(paper, {"kind": "trades_lag", "on": "MARKET fill"})
+    for _ in range(60):
+        paper.control("step")
+    assert find(ann)["status"] == "closed"
+    assert ann.fetch_my_trades(PAIR) == []
+    wall.now += 500
+    assert len(ann.fetch_my_trades(PAIR)) > 0
+    assert paper.control("faults")["routes"] == {"trades_lag": {"MARKET fill": 1}}
+
+
+def test_a_lag_hides_nothing_from_another_account(
+    paper: PaperHandle, ann: ccxt.binance, bob: ccxt.binance, wall: Wall
+) -> None:
+    bob.nonce = wall
+    play(paper, {"kind": "read_lag", "account": "ann", "count": 2})
+    rest(bob)
+    rest(ann)
+    assert len(bob.fetch_open_orders(PAIR)) == 1
+    assert ann.fetch_open_orders(PAIR) == []
+
+
+def test_a_refused_write_leaves_nothing_to_lag(paper: PaperHandle, ann: ccxt.binance) -> None:
+    play(paper, "read_lag")
+    with pytest.raises(ccxt.InsufficientFunds):
+        buy(ann, amount=500)
+    rest(ann, "two")
+    assert find(ann, "two")["status"] == "open"
+    assert played(paper) == {}
+
+
+# What the market does meanwhile.
+
+
+def test_an_order_may_be_filled_just_before_its_cancel(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    order = rest(ann)
+    play(paper, "cancel_fill_race")
+    with pytest.raises(ccxt.OrderNotFound, match="-2011"):
+        ann.cancel_order(order["id"], PAIR)
+    found = find(ann)
+    assert (found["status"], found["filled"], found["average"]) == ("closed", 0.01, 90_000)
+    assert ann.fetch_balance()["USDT"] == {"free": 99_100, "used": 0, "total": 99_100}
+
+
+@pytest.mark.parametrize(
+    ("kind", "stop"),
+    [
+        ("market", {"stopLossPrice": 80_000}),
+        ("limit", {"stopLossPrice": 80_000}),
+        ("market", {"trailingPercent": 5, "stopLossOrTakeProfit": "stopLoss"}),
+        ("market", {"stopLossOrTakeProfit": "stopLoss", "trailingPercent": 5, "stopPrice": 80_000}),
+    ],
+)
+def test_a_stop_may_fire_just_before_its_cancel(
+    paper: PaperHandle, ann: ccxt.binance, kind: str, stop: dict[str, Any]
+) -> None:
+    price = 150_000 if kind == "limit" else None
+    order = ann.create_order(PAIR, kind, "sell", 0.01, price, stop)
+    play(paper, "cancel_fill_race")
+    with pytest.raises(ccxt.OrderNotFound, match="-2011"):
+        ann.cancel_order(order["id"], PAIR)
+    found = ann.fetch_order(order["id"], PAIR)
+    last = ann.fetch_ticker(PAIR)["last"]
+    assert found["info"]["status"] == "FILLED"
+    assert found["average"] == pytest.approx(price or last, rel=0.001)
+
+
+def test_a_leg_of_a_list_may_be_filled_just_before_its_cancel(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    last = ann.fetch_ticker(PAIR)["last"]
+    pair = ann.private_post_orderlist_oco(
+        {
+            "symbol": "BTCUSDT", "side": "SELL", "quantity": "0.5",
+            "aboveType": "LIMIT_MAKER", "abovePrice": f"{last * 1.2:.2f}",
+            "belowType": "STOP_LOSS", "belowStopPrice": f"{last * 0.8:.2f}",
+        }
+    )  # fmt: skip
+    play(paper, "cancel_fill_race")
+    with pytest.raises(ccxt.OrderNotFound, match="-2011"):
+        ann.private_delete_orderlist({"symbol": "BTCUSDT", "orderListId": pair["orderListId"]})
+    statuses = {each["type"]: each["status"] for each in record(paper)["orders"]}
+    assert statuses == {"LIMIT_MAKER": "FILLED", "STOP_LOSS": "EXPIRED"}
+    assert ann.fetch_balance()["BTC"]["used"] == 0
+
+
+def test_one_of_all_orders_may_be_filled_just_before_their_cancel(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    for name in ("one", "two", "three"):
+        rest(ann, name)
+    play(paper, "cancel_fill_race")
+    ann.cancel_all_orders(PAIR)
+    statuses = sorted(each["status"] for each in record(paper)["orders"])
+    assert statuses == ["CANCELED", "CANCELED", "FILLED"]
+
+
+def test_a_halted_order_cannot_race(paper: PaperHandle, ann: ccxt.binance) -> None:
+    order = rest(ann)
+    paper.control("halt", symbol=PAIR)
+    play(paper, "cancel_fill_race")
+    ann.cancel_order(order["id"], PAIR)
+    assert find(ann)["status"] == "canceled"
+    assert played(paper) == {}
+
+
+def test_a_thin_market_fills_a_part_and_the_rest_expires(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    play(paper, "partial")
+    order = buy(ann, amount=0.5)
+    assert 0 < order["filled"] < 0.5
+    assert order["info"]["status"] == "EXPIRED"
+    assert played(paper) == {"partial": 1}
+    assert buy(ann, "two", amount=0.5)["filled"] == 0.5
+
+
+def test_a_thin_market_leaves_the_rest_of_a_limit_order_on_the_book(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    last = ann.fetch_ticker(PAIR)["last"]
+    play(paper, "partial")
+    order = ann.create_order(PAIR, "limit", "buy", 0.5, last * 1.001)
+    assert order["info"]["status"] == "PARTIALLY_FILLED"
+    assert [each["id"] for each in ann.fetch_open_orders(PAIR)] == [order["id"]]
+    ann.cancel_order(order["id"], PAIR)
+    assert ann.fetch_balance()["USDT"]["used"] == 0
+
+
+def test_a_thin_market_spends_less_of_an_order_by_cost(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    play(paper, "partial")
+    order = ann.create_order(PAIR, "market", "buy", 1, None, {"cost": 5000})
+    assert 0 < order["cost"] < 4999
+    assert order["info"]["status"] == "EXPIRED"
+
+
+# Times when nothing goes.
+
+
+def test_maintenance_refuses_everything_until_it_ends(
+    paper: PaperHandle, ann: ccxt.binance, wall: Wall
+) -> None:
+    play(paper, "maintenance", maintenance_ms=100)
+    for _ in range(2):
+        with pytest.raises(ccxt.ExchangeNotAvailable, match="503"):
+            ann.fetch_ticker(PAIR)
+    wall.now += 100
+    assert ann.fetch_ticker(PAIR)["last"] > 0
+    assert played(paper) == {"maintenance": 1}
+
+
+def test_a_rate_limit_tells_when_to_come_back(paper: PaperHandle, ann: ccxt.binance) -> None:
+    play(paper, "rate_limit", retry_after_ms=2500)
+    with pytest.raises(ccxt.DDoSProtection, match=r"429.*-1003"):
+        ann.fetch_balance()
+    assert ann.last_response_headers["Retry-After"] == "3"
+    assert ann.fetch_balance()["BTC"]["total"] == 2
+
+
+def test_each_ban_is_longer(paper: PaperHandle, ann: ccxt.binance, wall: Wall) -> None:
+    play(paper, "ban", "ban", ban_ms=1000)
+    for length in (1000, 2000):
+        with pytest.raises(ccxt.DDoSProtection, match="418"):
+            ann.fetch_balance()
+        wall.now += length - 1
+        with pytest.raises(ccxt.DDoSProtection, match="418"):
+            ann.fetch_balance()
+        wall.now += 1
+    assert ann.fetch_balance()["BTC"]["total"] == 2
+
+
+def test_too_many_orders_is_a_no(paper: PaperHandle, ann: ccxt.binance) -> None:
+    play(paper, "order_limit")
+    with pytest.raises(ccxt.DDoSProtection, match="-1015"):
+        buy(ann)
+    assert record(paper)["orders"] == []
+
+
+@pytest.mark.parametrize(
+    ("skew", "told"), [(20_000, "outside of the recvWindow"), (-20_000, "ahead of the server")]
+)
+def test_a_skewed_clock_refuses_what_was_signed_in_time(
+    paper: PaperHandle, ann: ccxt.binance, skew: int, told: str
+) -> None:
+    play(paper, "skew", skew_ms=skew)
+    with pytest.raises(ccxt.InvalidNonce, match=told):
+        buy(ann)
+    assert buy(ann)["status"] == "closed"
+
+
+def test_a_symbol_is_halted_for_a_while(paper: PaperHandle, ann: ccxt.binance, wall: Wall) -> None:
+    play(paper, "halt_symbol", halt_ms=100)
+    for _ in range(2):
+        with pytest.raises(ccxt.MarketClosed):
+            buy(ann)
+    assert ann.load_markets(True)[PAIR]["active"] is False
+    assert ann.create_order("ETH/USDT", "market", "buy", 0.1)["status"] == "closed"
+    wall.now += 100
+    assert buy(ann)["status"] == "closed"
+
+
+def test_a_symbol_is_halted_for_some_requests(paper: PaperHandle, ann: ccxt.binance) -> None:
+    play(paper, "halt_symbol", halt_requests=2)
+    for _ in range(2):
+        with pytest.raises(ccxt.MarketClosed):
+            buy(ann)
+    assert buy(ann)["status"] == "closed"
+
+
+def test_faults_of_both_sorts_meet_one_request(
+    paper: PaperHandle, ann: ccxt.binance, wall: Wall
+) -> None:
+    play(paper, "partial", "read_lag", "accept_then_timeout")
+    with pytest.raises(ccxt.RequestTimeout):
+        buy(ann, amount=0.5)
+    with pytest.raises(ccxt.OrderNotFound):
+        find(ann)
+    wall.now += 500
+    assert find(ann)["info"]["status"] == "EXPIRED"
+    assert played(paper) == {"partial": 1, "read_lag": 1, "accept_then_timeout": 1}
+
+
+def test_a_held_connection_does_not_hold_the_exchange(start: Start, wall: Wall) -> None:
+    paper = start(wall=wall)
+    exchange = trader(paper)
+    exchange.timeout = 100
+    play(paper, "hang_before", hold_ms=3_600_000)
+    with pytest.raises(ccxt.RequestTimeout):
+        exchange.fetch_ticker(PAIR)
+    assert exchange.fetch_ticker(PAIR)["last"] > 0
+
+
+# Plans.
+
+
+def outcome(exchange: ccxt.binance, number: int) -> str:
+    try:
+        return buy(exchange, f"order-{number}", 0.001 * (1 + number % 5))["status"]
+    except ccxt.BaseError as error:
+        return type(error).__name__
+
+
+RATES = {
+    "accept_then_5xx": 0.2, "accept_then_timeout": 0.2, "hang_before": 0.1, "partial": 0.5,
+    "rate_limit": 0.1,
+}  # fmt: skip
+
+
+def test_the_same_seed_and_requests_give_the_same_faults(start: Start, tmp_path: Path) -> None:
+    def run(name: str, seed: int) -> tuple[list[str], list[dict[str, Any]]]:
+        paper = start(home=tmp_path / name, wall=lambda: START)
+        exchange = trader(paper)
+        exchange.nonce = lambda: START
+        paper.control("faults", seed=seed, rates=RATES, options={"hold_ms": 1})
+        outcomes = [outcome(exchange, number) for number in range(30)]
+        return outcomes, paper.control("faults")["log"]
+
+    first = run("first", 3)
+    assert first == run("second", 3)
+    assert first != run("third", 4)
+    assert {each["kind"] for each in first[1]} == set(RATES)
+
+
+def test_another_rate_leaves_the_other_draws_alone() -> None:
+    def drawn(rates: dict[str, float]) -> list[bool]:
+        dice = Dice(read_plan({"seed": 1, "rates": rates}))
+        throws = [dice.throw(Seen("POST order")) for _ in range(200)]
+        return [any(each.kind == "read_lag" for each in found) for found in throws]
+
+    assert drawn({"read_lag": 0.3}) == drawn({"partial": 0.5, "read_lag": 0.3})
+
+
+def test_a_script_comes_at_the_requests_it_names(paper: PaperHandle, ann: ccxt.binance) -> None:
+    play(
+        paper,
+        {"kind": "accept_then_timeout", "nth": 2, "count": 2, "symbol": "BTC/USDT"},
+        {"kind": "refuse_5xx", "on": ["GET account"]},
+    )
+    assert ann.create_order("ETH/USDT", "market", "buy", 0.1)["status"] == "closed"
+    assert [outcome(ann, number) for number in range(4)] == [
+        "closed", "RequestTimeout", "RequestTimeout", "closed",
+    ]  # fmt: skip
+    with pytest.raises(ccxt.ExchangeNotAvailable):
+        ann.fetch_balance()
+
+
+def test_scripted_faults_that_meet_come_one_after_the_other(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    play(paper, "accept_then_timeout", "refuse_5xx")
+    assert [outcome(ann, number) for number in range(3)] == [
+        "RequestTimeout", "ExchangeNotAvailable", "closed",
+    ]  # fmt: skip
+
+
+def test_an_empty_plan_ends_all_that_lasts(paper: PaperHandle, ann: ccxt.binance) -> None:
+    play(paper, {"kind": "halt_symbol", "on": "POST order"})
+    with pytest.raises(ccxt.MarketClosed):
+        buy(ann)
+    play(paper, "maintenance")
+    with pytest.raises(ccxt.ExchangeNotAvailable):
+        buy(ann)
+    assert paper.control("faults", rates={})["rules"] == 0
+    assert buy(ann)["status"] == "closed"
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ({"rates": {"acept_then_hang": 0.1}}, "'acept_then_hang'; did you mean 'accept_then_hang'"),
+        ({"script": [{"kind": "lat"}]}, "'lat'; did you mean 'late'"),
+        ({"script": [{"nth": 1}]}, "names its kind"),
+        ({"script": [{"kind": "late", "nth": 0}]}, "nth is a whole number of 1 or more, not 0"),
+        ({"script": [{"kind": "late", "on": "POST orders"}]}, "did you mean 'POST order'"),
+        ({"rates": {"late": 1.5}}, "The rate of 'late' is a number from 0 to 1, not 1.5"),
+        ({"rates": {"late": True}}, "a number from 0 to 1"),
+        ({"rate": {"late": 1}}, "did you mean 'rates'"),
+        ({"rates": {"late": 1}, "options": {"late": 5}}, "did you mean 'late_ms'"),
+        ({"rates": {"late": 1}, "options": {"late_ms": -5}}, "late_ms is a whole number of 0"),
+        ({"rates": {"late": 1}, "options": {"late_ms": "5"}}, "not '5'"),
+        ({"rates": {"late": {"rate": 1, "symbol": 5}}}, "The symbol of a fault is text, not 5"),
+        ({"seed": "x", "rates": {}}, "seed is a whole number, not 'x'"),
+    ],
+)
+def test_a_bad_plan_is_one_sentence_and_changes_nothing(
+    paper: PaperHandle, plan: dict[str, Any], told: str
+) -> None:
+    play(paper, "late")
+    with pytest.raises(InvalidInput, match=re.escape(told)):
+        paper.control("faults", **plan)
+    assert paper.control("faults")["rules"] == 1
+
+
+def test_a_mild_mix_holds_a_little_of_everything(start: Start) -> None:
+    paper = start(faults=mild_plan(1))
+    told = paper.control("faults")
+    assert (told["seed"], told["rules"]) == (1, len(EXCHANGE.kinds))
+    assert all(0 < rule.rate <= 0.1 for rule in mild_plan(1).rules)
 
 
 # The exchange's own record.

@@ -23,6 +23,7 @@ from tradelib.paper.config import (
     write_private,
 )
 from tradelib.paper.exchange import Exchange
+from tradelib.paper.faults import NO_FAULTS, mild_plan
 
 TOKEN_VARIABLE = "PAPER_CONTROL_TOKEN"
 
@@ -33,11 +34,13 @@ Paper exchange at {url}, market time {time}
   accounts {accounts}
   secrets  {secrets}
   control  {url}/paper/status, header X-Paper-Token from {token}
+  faults   {faults}
 
 Any ccxt program can trade here, in any of its languages; the settings are JSON:
   exchange = ccxt.binance(json.load(open({settings!r})))
   exchange.exceptions["exact"].update(exchange.exceptions["spot"]["exact"])  # fine errors
 """
+_FAULTS = "a little of each, by seed {seed}; {url}/paper/faults tells"
 SETTINGS_FILE = "ccxt.json"
 
 
@@ -66,6 +69,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     pace.add_argument("--speed", type=float, help="market seconds per second (1; files: stepped)")
     pace.add_argument("--stepped", action="store_true", help="the clock waits for steps")
     parser.add_argument("--start", help="market time at which to begin, ISO 8601")
+    parser.add_argument(
+        "--faults", type=int, metavar="SEED", help="play a little of every fault, by this seed"
+    )
     parser.add_argument("--accounts", type=Path, metavar="FILE", help="TOML with [[accounts]]")
     return parser.parse_args(arguments)
 
@@ -88,6 +94,7 @@ def make_config(asked: argparse.Namespace) -> PaperConfig:
         speed=0.0 if asked.stepped else asked.speed,
         start=parse_time(asked.start, "start") if asked.start else None,
         accounts=read_accounts(asked.accounts) if asked.accounts else (),
+        faults=NO_FAULTS if asked.faults is None else mild_plan(asked.faults),
         control_token=os.environ.get(TOKEN_VARIABLE) or new_token(),
     )
 
@@ -121,6 +128,7 @@ def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: P
         accounts=", ".join(f"{each.name} (key {each.key})" for each in accounts),
         secrets=accounts_file,
         token=token_file,
+        faults=_FAULTS.format(seed=config.faults.seed, url=url) if config.faults else "none",
         settings=str(settings_file),
     )
     print(text, flush=True)

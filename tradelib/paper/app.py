@@ -82,6 +82,8 @@ def open_exchange(config: PaperConfig, wall: Wall = wall_ms) -> tuple[Exchange, 
         exchange = Exchange(tape, clock, store, config.fees)
         store.note("market", market.identity)
         exchange.open_accounts({each.name: each.balances for each in accounts})
+        for each in accounts:
+            exchange.choose_fee_asset(each.name, each.fee_asset)
     except BaseException:
         store.discard()
         raise
@@ -226,12 +228,13 @@ class PaperHandle:
     exchange: Exchange = field(repr=False)
 
     def control(self, command: str, **asked: Any) -> dict[str, Any]:
-        """One command of the control API: status, step, halt, unhalt, faults or record.
+        """One command of the control API: status, step, halt, unhalt, faults, record or fees.
 
         handle.control("step", candles=3, timeframe="1h")
         handle.control("faults", seed=7, rates={"late": 0.1})  # an empty plan: rates={}
         handle.control("faults")  # what was played
         handle.control("record", account="paper")
+        handle.control("fees", account="paper", asset="BNB", price="600")  # asset=None: as usual
         """
         body = json.dumps(asked).encode() if asked or command not in _ASKED else None
         headers = {TOKEN_HEADER: self.config.control_token, "Content-Type": "application/json"}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tradelib.errors import InvalidInput
-from tradelib.paper.engine import USUAL_FEES, Fees
 from tradelib.paper.faults import NO_FAULTS, FaultPlan
+from tradelib.paper.fees import USUAL_FEES, FeeAsset, Fees, read_fee_asset
 from tradelib.paper.liquidity import Shape
 
 ACCOUNTS_FILE = "accounts.toml"
@@ -25,12 +25,14 @@ _USUAL_START_BALANCE = Decimal(10_000)
 
 @dataclass(frozen=True)
 class PaperAccount:
-    """A trader's account; balances are what it starts with, by asset."""
+    """A trader's account. balances: what it starts with, by asset. fee_asset: what it pays its
+    fees in; None: in whatever it receives."""
 
     name: str
     key: str
     secret: str = field(repr=False)
     balances: dict[str, Decimal] = field(default_factory=dict)
+    fee_asset: FeeAsset | None = None
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,15 @@ def read_accounts(path: Path) -> tuple[PaperAccount, ...]:
     return accounts
 
 
+_FEE_PARTS = {"fee_asset": "asset", "fee_discount": "discount", "fee_price": "price"}
+
+
 def _account(table: dict[str, Any], path: Path) -> PaperAccount:
     wanted = {"name", "key", "secret", "balances"}
-    if not isinstance(table, dict) or set(table) != wanted:
+    if not isinstance(table, dict) or set(table) - _FEE_PARTS.keys() != wanted:
         raise InvalidInput(
-            f"Every [[accounts]] of {path} needs exactly name, key, secret and balances."
+            f"Every [[accounts]] of {path} needs exactly name, key, secret and balances; "
+            f"fee_asset, fee_discount and fee_price may come with them."
         )
     for name in ("name", "key", "secret"):
         if not isinstance(table[name], str) or not table[name]:
@@ -139,7 +145,9 @@ def _account(table: dict[str, Any], path: Path) -> PaperAccount:
                 f"Balance of {asset} of account {table['name']!r} in {path} must be 0 or more, "
                 f"with at most 8 decimals."
             )
-    return PaperAccount(table["name"], table["key"], table["secret"], balances)
+    given = {part: table[name] for name, part in _FEE_PARTS.items() if name in table}
+    chosen = read_fee_asset(given, f"account {table['name']!r} in {path}")
+    return PaperAccount(table["name"], table["key"], table["secret"], balances, chosen)
 
 
 def start_balance(asset: str) -> Decimal:

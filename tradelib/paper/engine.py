@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from tradelib.paper.book import Book
+from tradelib.paper.fees import USUAL_FEES, FeeAsset, Fees
 from tradelib.paper.instruments import (
     EXACT,
     ZERO,
@@ -46,17 +47,6 @@ from tradelib.paper.refusals import (
 )
 
 OPPOSITE = {BUY: SELL, SELL: BUY}
-
-
-@dataclass(frozen=True)
-class Fees:
-    """Shares of the received asset."""
-
-    maker: Decimal = Decimal("0.001")
-    taker: Decimal = Decimal("0.001")
-
-
-USUAL_FEES = Fees()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +123,7 @@ class Engine:
         self.instruments: dict[str, Instrument] = {each.symbol: each for each in instruments}
         self.books = {symbol: Book(each) for symbol, each in self.instruments.items()}
         self.fees = fees
+        self.fee_assets: dict[str, FeeAsset] = {}
         self.balances: dict[str, dict[str, Balance]] = {}
         self.house = House()
         self.halted: set[str] = set()
@@ -472,21 +463,21 @@ class Engine:
         paid_asset, got_asset = instrument.quote, instrument.base
         if not buying:
             paid_asset, got_asset = got_asset, paid_asset
-        fee = cost_down(self.fees.maker if is_maker else self.fees.taker, got)
         order.filled += amount
         order.filled_quote += quote
         order.update_time = now
         order.status = FILLED if order.filled == order.amount else PARTIAL
         self._pay(order, paid_asset, paid)
-        self.balance(order.account, got_asset).free += got - fee
-        self._touched.add((order.account, got_asset))
-        _add(self.house.fees, got_asset, fee)
+        self._credit(order.account, got_asset, got)
+        fee_asset, fee = self._fee(order, (paid_asset, got_asset), got, quote, is_maker)
+        self._credit(order.account, fee_asset, -fee)
+        _add(self.house.fees, fee_asset, fee)
         if not counter:
             _add(self.house.market, paid_asset, paid)
             _add(self.house.market, got_asset, -got)
         trade = Trade(
             self.next_trade, order.ticket.symbol, order.id, order.list_id, order.account, price,
-            amount, quote, fee, got_asset, now, buying, is_maker,
+            amount, quote, fee, fee_asset, now, buying, is_maker,
         )  # fmt: skip
         if not counter:
             self.next_trade += 1
@@ -494,6 +485,41 @@ class Engine:
             self._forget(order)
         self._note("TRADE", order, now, trade)
         return trade
+
+    def _credit(self, account: str, asset: str, amount: Decimal) -> None:
+        self.balance(account, asset).free += amount
+        self._touched.add((account, asset))
+
+    def _fee(
+        self,
+        order: Order,
+        assets: tuple[str, str],
+        got: Decimal,
+        quote: Decimal,
+        is_maker: bool,
+    ) -> tuple[str, Decimal]:
+        """The asset a fill's fee is taken from, and how much: the account's own choice while
+        there is enough of it, else the received one. assets: paid and received.
+
+        Never the asset that the order pays with: its next match may need all there is.
+        """
+        rate = self.fees.maker if is_maker else self.fees.taker
+        chosen = self.fee_assets.get(order.account)
+        if chosen is not None and chosen.asset != assets[0]:
+            price = self._fee_price(chosen, self.instruments[order.ticket.symbol].quote)
+            if price is not None:
+                worth = EXACT.multiply(quote, rate * (1 - chosen.discount))
+                fee = cost_down(EXACT.divide(worth, price), Decimal(1))
+                if self.balance(order.account, chosen.asset).free >= fee:
+                    return chosen.asset, fee
+        return assets[1], cost_down(rate, got)
+
+    def _fee_price(self, chosen: FeeAsset, quote: str) -> Decimal | None:
+        """What one unit of the fee asset is worth in `quote`."""
+        if chosen.asset == quote:
+            return Decimal(1)
+        book = self.books.get(chosen.asset + quote)
+        return book.liquidity.price if book and book.liquidity else chosen.price
 
     def _pay(self, order: Order, asset: str, paid: Decimal) -> None:
         """Takes the price out of the order's lock; what the lock held too much becomes free."""

@@ -15,7 +15,8 @@ from tradelib.clock import format_time, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.paper.book import Book
 from tradelib.paper.clock import MarketClock
-from tradelib.paper.engine import Changes, Engine, Fees, Leg
+from tradelib.paper.engine import Changes, Engine, Leg
+from tradelib.paper.fees import FeeAsset, Fees
 from tradelib.paper.market import Tape
 from tradelib.paper.orders import BUY, SELL
 from tradelib.paper.refusals import Refusal
@@ -32,11 +33,14 @@ class Exchange:
         self.listeners: list[Listener] = []
         self._walked: dict[str, int] = {}
         self._shown: dict[str, int] = {}
+        self._fee_assets: dict[str, FeeAsset] = {}
+        self._fee_symbols: set[str] = set()
         self.engine = self._load()
 
     def _load(self) -> Engine:
         engine = Engine(self.tape.instruments.values(), self.fees)
         self.store.load(engine)
+        engine.fee_assets = self._fee_assets
         self._walked = {
             symbol: time
             for symbol, time in (self.store.fact("walked") or {}).items()
@@ -95,6 +99,9 @@ class Exchange:
         """Lets the market catch up with the clock where an account's order waits, and shows its
         present levels of `symbol`."""
         now = self.now
+        for name in self._fee_symbols:
+            if self.engine.books[name].is_quiet:
+                self._show(name, now)
         busy = [name for name, book in self.engine.books.items() if not book.is_quiet]
         if any(self._walked.get(name, now) < now for name in busy):
             with self.settle():
@@ -167,6 +174,17 @@ class Exchange:
         self.clock.set(target)
         self.advance()
         self._keep_facts()
+
+    def choose_fee_asset(self, account: str, chosen: FeeAsset | None) -> None:
+        """What an account pays its fees in from now on; None: the received asset."""
+        if account not in self.engine.balances:
+            raise unknown_name("account", account, self.engine.balances)
+        self._fee_assets.pop(account, None)
+        if chosen is not None:
+            self._fee_assets[account] = chosen
+        assets = {each.asset for each in self._fee_assets.values()}
+        known = self.engine.instruments.values()
+        self._fee_symbols = {each.symbol for each in known if each.base in assets}
 
     def halt(self, symbol: str, is_halted: bool) -> None:
         if symbol not in self.engine.books:

@@ -168,27 +168,33 @@ class Dice:
         ]
         self._met = [0] * len(self._rules)
 
-    def throw(self, seen: Seen) -> list[Fault]:
-        """At most one fault of those that answer, and any of the others."""
+    def throw(self, seen: Seen, is_barred: bool = False) -> list[Fault]:
+        """At most one fault of those that answer, and any of the others.
+
+        A scripted fault that finds its request taken waits for the next one; one of chance is
+        drawn all the same, so that the draws follow from the requests alone.
+        is_barred: the request gets nowhere, so that it meets none.
+        """
         found: list[Fault] = []
-        answered = False
+        is_answered = is_barred
         for number, (rule, numbers) in enumerate(self._rules):
-            if not rule.fits(seen):
+            is_taken = is_barred or (is_answered and rule.is_answer)
+            if not rule.fits(seen) or (is_taken and rule.rate is None):
                 continue
-            # A scripted fault whose request met another one waits for the next.
-            if rule.rate is None and answered and rule.is_answer:
-                continue
-            chance, share = numbers.random(), numbers.random()
-            self._met[number] += 1
-            comes = self._is_due(rule, number) if rule.rate is None else chance < rule.rate
-            if comes and not (answered and rule.is_answer):
+            share = self._draw(number, rule, numbers)
+            if share is not None and not is_taken:
                 options = {**self._options, **rule.options}
                 found.append(Fault(rule.kind, rule.is_answer, options, share))
-                answered |= rule.is_answer
+                is_answered |= rule.is_answer
         return found
 
-    def _is_due(self, rule: Rule, number: int) -> bool:
-        return rule.nth <= self._met[number] < rule.nth + rule.count
+    def _draw(self, number: int, rule: Rule, numbers: random.Random) -> float | None:
+        """The share of a fault that comes now."""
+        chance, share = numbers.random(), numbers.random()
+        self._met[number] += 1
+        if rule.rate is not None:
+            return share if chance < rule.rate else None
+        return share if rule.nth <= self._met[number] < rule.nth + rule.count else None
 
 
 def _label(rule: Rule, number: int) -> str:

@@ -72,10 +72,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Late:
-    """A request that is on its way until `due`, in ms of the wall."""
+    """A request that is on its way until `due`, in ms of the wall.
+
+    market: the market's time when it was sent, and its delay. By that it is judged too late even
+    where the market's clock stands.
+    """
 
     due: int
     case: Case
+    market: int
     told: Played
 
 
@@ -151,7 +156,7 @@ class FaultyGate:
         self.exchange.advance()
         for each in sorted((each for each in self._late if each.due <= now), key=lambda x: x.due):
             self._late.remove(each)
-            each.told.took_effect = self._pass(each.case).status == 200
+            each.told.took_effect = self._pass(each.case, each.market).status == 200
 
     def close(self) -> None:
         if self._delivery is not None:
@@ -167,14 +172,16 @@ class FaultyGate:
         self.catch_up()
         self._requests += 1
         seen = self._look_at(request)
-        faults = self._dice.throw(seen)
+        barred = self._barred()
+        faults = self._dice.throw(seen, barred is not None)
         case = Case(request, seen, tuple(each for each in faults if not each.is_answer))
-        answers = [each for each in faults if each.is_answer]
-        reply = self._barred()
-        if reply is None:
-            reply = await self._answer(case, answers[0], hold) if answers else self._pass(case)
-        self._count_down(seen.symbol)
-        return reply
+        answer = next((each for each in faults if each.is_answer), None)
+        try:
+            if barred is not None:
+                return barred
+            return await self._answer(case, answer, hold) if answer else self._pass(case)
+        finally:
+            self._count_down(seen.symbol)
 
     def _look_at(self, request: Request) -> Seen:
         values = _values(request, "symbol", "origClientOrderId", "newClientOrderId")
@@ -205,7 +212,8 @@ class FaultyGate:
 
     async def _play_late(self, case: Case, fault: Fault, hold: Hold) -> None:
         told = self._note(fault, case.seen, None)
-        self._late.append(Late(self._wall() + fault["late_ms"], case, told))
+        delay = fault["late_ms"]
+        self._late.append(Late(self._wall() + delay, case, self.exchange.now + delay, told))
         if self._delivery is None or self._delivery.done():
             self._delivery = asyncio.create_task(self._deliver())
         await hold(fault["hold_ms"])
@@ -246,9 +254,9 @@ class FaultyGate:
 
     # What a request meets when it is handled.
 
-    def _pass(self, case: Case) -> Reply:
+    def _pass(self, case: Case, market: int = 0) -> Reply:
         """The real gate's answer, with the effects played."""
-        twist = Twist(look=self.lags.sight)
+        twist = Twist(market=market, look=self.lags.sight)
         confirmed: list[tuple[Fault, Callable[[Reply], bool]]] = []
         for fault in sorted(case.effects, key=lambda each: _RANKS[each.kind]):
             played, changes = getattr(self, f"_begin_{fault.kind}")(case, fault)

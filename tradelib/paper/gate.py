@@ -61,10 +61,12 @@ class Reply:
 class Twist:
     """What a fault changes in the handling of a request.
 
-    skew: how far the exchange's clock is off, in ms. share: see Call. look: what an account sees.
+    skew: how far the exchange's clock is off, in ms. market: it is at least so late, in ms of
+    market time. share: see Call. look: what an account sees.
     """
 
     skew: int = 0
+    market: int = 0
     share: float | None = None
     look: Callable[[str], Sight | None] = lambda account: None
 
@@ -108,13 +110,13 @@ class Gate:
         self.requests[request.route] += 1
         params = Params("&".join(filter(None, (request.query, request.body))))
         headers |= self.limiter.spend(request.address, endpoint.weight(params))
-        account = self._authenticate(request, params, twist.skew) if endpoint.is_signed else ""
+        account = self._authenticate(request, params, twist) if endpoint.is_signed else ""
         _refuse_unread(params, endpoint)
         sight = twist.look(account)
         call = Call(self.exchange, self.limiter, params, account, headers, sight, twist.share)
         return endpoint.answer(call)
 
-    def _authenticate(self, request: Request, params: Params, skew: int) -> str:
+    def _authenticate(self, request: Request, params: Params, twist: Twist) -> str:
         """The name of the account that signed the request."""
         if request.key is None or not _KEY.match(request.key):
             raise Refusal(-2014, "API-key format invalid.", status=401)
@@ -124,7 +126,7 @@ class Gate:
         if account is None:
             message = "Invalid API-key, IP, or permissions for action."
             raise Refusal(-2015, message, status=401)
-        self._check_time(params, skew)
+        self._check_time(params, twist)
         expected = hmac.new(
             account.secret.encode(), _signed_text(request).encode(), hashlib.sha256
         ).hexdigest()
@@ -132,12 +134,13 @@ class Gate:
             raise Refusal(-1022, "Signature for this request is not valid.")
         return account.name
 
-    def _check_time(self, params: Params, skew: int) -> None:
+    def _check_time(self, params: Params, twist: Twist) -> None:
         """A client may sign by the wall's clock, or by the market's when it adjusted to that."""
         sent, window = params.integer("timestamp"), params.integer("recvWindow") or _WINDOW
         if window > _LONGEST_WINDOW:
             raise Refusal(-1131, f"'recvWindow' must be less than {_LONGEST_WINDOW}.")
-        late = [clock + skew - sent for clock in (self.wall(), self.exchange.now)]
+        clocks = self.wall(), max(self.exchange.now, twist.market)
+        late = [clock + twist.skew - sent for clock in clocks]
         if any(-_AHEAD < each <= window for each in late):
             return
         if all(each <= -_AHEAD for each in late):

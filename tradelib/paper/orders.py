@@ -91,7 +91,7 @@ _values = attrgetter(*(each.name for each in fields(Order)))
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """One side of one fill. A fee is in `fee_asset`, the asset received."""
+    """One side of one fill. fee_asset: the asset received, or the account's own choice."""
 
     id: int
     symbol: str

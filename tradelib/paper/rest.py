@@ -312,7 +312,12 @@ def commission(call: Call) -> dict[str, Any]:
     fees, none = call.exchange.engine.fees, text8(ZERO)
     rates = {"maker": text8(fees.maker), "taker": text8(fees.taker), "buyer": none, "seller": none}
     free = dict.fromkeys(rates, none)
-    return {"symbol": call.symbol, "standardCommission": rates, "taxCommission": free}
+    reply = {"symbol": call.symbol, "standardCommission": rates, "taxCommission": free}
+    chosen = call.exchange.engine.fee_assets.get(call.account)
+    if chosen is None:
+        return reply
+    discount = {"enabledForAccount": True, "enabledForSymbol": True, "discountAsset": chosen.asset}
+    return {**reply, "discount": {**discount, "discount": text8(1 - chosen.discount)}}
 
 
 @_endpoint("GET rateLimit/order", 40, "", signed=True)

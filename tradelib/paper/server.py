@@ -20,6 +20,7 @@ from tradelib.paper import replies
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.faults import NO_FAULTS, FaultPlan
 from tradelib.paper.faulty import FaultyGate
+from tradelib.paper.fees import read_fee_asset
 from tradelib.paper.gate import Gate, Reply, Request
 from tradelib.paper.instruments import text8
 
@@ -138,6 +139,7 @@ class Control:
             ("GET", "faults"): lambda _: faulty.tell(),
             ("POST", "faults"): faulty.replace,
             ("POST", "record"): self.record,
+            ("POST", "fees"): self.fees,
         }
 
     async def handle(self, http: HttpRequest) -> Reply:
@@ -216,6 +218,14 @@ class Control:
                 for asset, each in sorted(engine.balances[name].items())
             },
         }
+
+    def fees(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """account: who; asset, discount, price: see FeeAsset."""
+        name = str(asked["account"])
+        given = {part: value for part, value in asked.items() if part != "account"}
+        chosen = read_fee_asset(given, f"account {name!r}")
+        self._exchange.choose_fee_asset(name, chosen)
+        return {"account": name, "asset": chosen and chosen.asset}
 
     def halt(self, asked: dict[str, Any], is_halted: bool) -> dict[str, Any]:
         symbol = str(asked["symbol"]).replace("/", "")
