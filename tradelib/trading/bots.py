@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field, model_validator
 from sqlalchemy import select
 
 from tradelib.clock import timeframe_ms, utc_now
@@ -23,6 +24,24 @@ from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
 
 
+class StopParams(Params):
+    """What rests at the venue while a bot holds a position, as fractions of its average entry."""
+
+    loss: float | None = Field(None, gt=0, lt=1, description="sell all so far below the entry")
+    profit: float | None = Field(None, gt=0, le=10, description="sell all so far above the entry")
+    trailing: float | None = Field(
+        None, gt=0, le=0.2, description="sell all so far below the best price since"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_down(self) -> StopParams:
+        if self.trailing is not None and (self.loss is not None or self.profit is not None):
+            raise InvalidInput(
+                "A trailing stop stands alone; give either trailing, or loss and profit."
+            )
+        return self
+
+
 class BotStatus(StrEnum):
     RUNNING = "RUNNING"
     STOPPED = "STOPPED"
@@ -30,7 +49,8 @@ class BotStatus(StrEnum):
 
 @dataclass(frozen=True)
 class Bot:
-    """parameters: the strategy's own; decision: thresholds, confirmation, sizing, stop."""
+    """parameters: the strategy's own; decision: thresholds, confirmation, sizing, stop; stops:
+    what rests at the venue to protect a position, see `tradelib.trading.stops`."""
 
     name: str
     venue: str
@@ -42,6 +62,7 @@ class Bot:
     status: BotStatus
     created_at: datetime
     updated_at: datetime
+    stops: dict[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -70,6 +91,10 @@ class Bot:
     def decision_params(self) -> DecisionParams:
         return DecisionParams(**self.decision)
 
+    @property
+    def stop_params(self) -> StopParams:
+        return StopParams(**self.stops)
+
 
 def new_bot(
     name: str,
@@ -79,6 +104,7 @@ def new_bot(
     strategy_name: str,
     parameters: dict[str, Any] | None = None,
     decision: dict[str, Any] | None = None,
+    stops: dict[str, Any] | None = None,
     *,
     status: BotStatus = BotStatus.STOPPED,
 ) -> Bot:
@@ -100,6 +126,7 @@ def new_bot(
         strategy=strategy_name,
         parameters=chosen.params(**(parameters or {})).model_dump(mode="json"),
         decision=DecisionParams(**(decision or {})).model_dump(mode="json"),
+        stops=StopParams(**(stops or {})).model_dump(mode="json", exclude_none=True),
         status=status,
         created_at=now,
         updated_at=now,

@@ -44,6 +44,9 @@ FILLS_MISSING = "fills missing"
 BALANCE_DIFFERS = "balance differs"
 CONTRADICTION = "venue contradicts itself"
 ORDERED_TWICE = "decision ordered twice"
+POSITIONS_EXCEED = "positions exceed account"
+POSITION_WITHOUT_STOP = "position without stop"
+STOP_WITHOUT_POSITION = "stop without position"
 
 # Kinds that stay open as incidents until a later pass finds their subject in order.
 STANDING = (
@@ -53,6 +56,9 @@ STANDING = (
     FILLS_MISSING,
     BALANCE_DIFFERS,
     CONTRADICTION,
+    POSITIONS_EXCEED,
+    POSITION_WITHOUT_STOP,
+    STOP_WITHOUT_POSITION,
 )
 
 

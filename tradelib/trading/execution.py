@@ -35,6 +35,7 @@ from tradelib.trading.placing import (
 )
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
 from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
+from tradelib.trading.stops import withdraw_stops
 from tradelib.venue import Instrument, Quote, Venue
 
 # How often one leg of a decision is sent at most; each time but the last was proven absent.
@@ -88,8 +89,11 @@ def _execute(
         refusals = load_refusals(books, before[-1].client_id) if before else ()
     if before and not may_try_again(venue, before[-1]):
         return Execution(decision, before[-1], refusals)
+    if decision.action == Action.SELL:
+        withdraw_stops(ledger, venue, bot)
     planned, refusals = _plan_order(ledger, venue, limits, bot, decision, run, held)
-    return Execution(decision, submit_planned(ledger, venue, planned, held), refusals)
+    (order,) = submit_planned(ledger, venue, [planned], held)
+    return Execution(decision, order, refusals)
 
 
 def may_try_again(venue: Venue, order: Order) -> bool:

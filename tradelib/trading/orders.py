@@ -41,7 +41,10 @@ class Role(StrEnum):
 
     @property
     def protects(self) -> bool:
-        return self in (Role.STOP, Role.TARGET)
+        return self in ROLES_THAT_PROTECT
+
+
+ROLES_THAT_PROTECT = (Role.STOP, Role.TARGET)
 
 
 class OrderStatus(StrEnum):

@@ -11,7 +11,8 @@ process slept in between, and absence after the venue's lag is proof.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from sqlalchemy import Connection, select
@@ -35,12 +36,13 @@ from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import (
     Order,
     OrderStatus,
+    Role,
     change_order,
     find_order,
     load_order,
 )
 from tradelib.trading.runs import Outcome
-from tradelib.venue import OrderRequest, OrderType, Venue, VenueOrder
+from tradelib.venue import BracketRequest, OrderRequest, OrderType, Venue, VenueOrder
 
 log = logging.getLogger(__name__)
 
@@ -48,43 +50,54 @@ log = logging.getLogger(__name__)
 SEND_WITHIN = timedelta(seconds=5)
 
 
-def submit_planned(ledger: Ledger, venue: Venue, order: Order, held: Lease) -> Order:
-    """Send a planned order and record what came of it.
+def submit_planned(
+    ledger: Ledger, venue: Venue, orders: Sequence[Order], held: Lease
+) -> list[Order]:
+    """Send a planned order, or the two of a bracket, and record what came of it.
 
-    An order that another process has sent, or that must not be sent any more, is only returned.
+    Orders that another process has sent, or that must not be sent any more, are only returned.
     Raises LeaseLost when `held` is not the newest lease.
     """
-    wired, is_mine = take_to_wire(ledger, venue, order, held)
+    wired, is_mine = take_to_wire(ledger, venue, orders, held)
     if not is_mine:
         return wired
-    return deliver(ledger, venue, wired, lambda: venue.submit_order(request_of(wired)))
+    return deliver(ledger, venue, wired, lambda: _send(venue, wired))
 
 
-def take_to_wire(ledger: Ledger, venue: Venue, order: Order, held: Lease) -> tuple[Order, bool]:
-    """Commit that this process, and no other, sends the order now; or that nobody will.
+def _send(venue: Venue, orders: Sequence[Order]) -> Sequence[VenueOrder]:
+    if len(orders) == 1:
+        return [venue.submit_order(request_of(orders[0]))]
+    return venue.submit_bracket(bracket_of(orders))
 
-    The order as it stands, and whether the caller is to send it.
+
+def take_to_wire(
+    ledger: Ledger, venue: Venue, orders: Sequence[Order], held: Lease
+) -> tuple[list[Order], bool]:
+    """Commit that this process, and no other, sends the orders now; or that nobody will.
+
+    The orders as they stand, and whether the caller is to send them.
     """
     with ledger.write() as books:
-        current = find_order(books, order.client_id) or order
-        if current.status != OrderStatus.PLANNED:
+        current = [find_order(books, order.client_id) or order for order in orders]
+        if any(order.status != OrderStatus.PLANNED for order in current):
             return current, False
         require_running(books, held.run)
         require_lease(books, held)
-        changed = _submitted(books, venue, current, held)
-    tell(changed)
-    return changed, changed.status == OrderStatus.SUBMITTED
+        changes = _wire_changes(books, venue, current[0], held)
+        changed = [change_order(books, order, **changes) for order in current]
+    for order in changed:
+        tell(order)
+    return changed, changes["status"] == OrderStatus.SUBMITTED
 
 
-def _submitted(books: Connection, venue: Venue, order: Order, held: Lease) -> Order:
+def _wire_changes(books: Connection, venue: Venue, order: Order, held: Lease) -> dict[str, object]:
     if utc_now() - order.created_at > SEND_WITHIN:
-        return change_order(books, order, **unsent_for_too_long())
+        return unsent_for_too_long()
     why = _why_not_now(books, venue, order)
     if why:
-        return change_order(books, order, status=OrderStatus.DENIED, reason=f"not sent: {why}")
-    return change_order(
-        books, order, status=OrderStatus.SUBMITTED, sent_at=utc_now(), lease_token=held.token
-    )
+        return {"status": OrderStatus.DENIED, "reason": f"not sent: {why}"}
+    sent = {"sent_at": utc_now(), "lease_token": held.token}
+    return {"status": OrderStatus.SUBMITTED, **sent}
 
 
 def unsent_for_too_long() -> dict[str, object]:
@@ -114,15 +127,27 @@ def require_running(books: Connection, run: str | None) -> None:
         raise ReadOnly(f"Run {run} is not running ({outcome}); it can place no order.")
 
 
-def deliver(ledger: Ledger, venue: Venue, order: Order, send: Callable[[], VenueOrder]) -> Order:
-    """Make the request of a SUBMITTED order and record the answer, or that there was none."""
+def deliver(
+    ledger: Ledger,
+    venue: Venue,
+    orders: Sequence[Order],
+    send: Callable[[], Sequence[VenueOrder]],
+) -> list[Order]:
+    """Make the request of SUBMITTED orders and record the answers, or that there was none."""
     try:
-        answer = send()
+        answers = send()
     except UnresolvedError as error:
-        unanswered = record_status(ledger, order, OrderStatus.UNRESOLVED, str(error))
-        return look_up(ledger, venue, unanswered)
+        lost = [record_status(ledger, o, OrderStatus.UNRESOLVED, str(error)) for o in orders]
+        return [look_up(ledger, venue, order) for order in lost]
     except (RefusedError, RateLimited, AuthenticationFailed) as error:
-        return record_status(ledger, order, OrderStatus.REJECTED, str(error))
+        return [record_status(ledger, o, OrderStatus.REJECTED, str(error)) for o in orders]
+    return [
+        _take_answer(ledger, venue, order, answer)
+        for order, answer in zip(orders, answers, strict=True)
+    ]
+
+
+def _take_answer(ledger: Ledger, venue: Venue, order: Order, answer: VenueOrder) -> Order:
     order = record_answer(ledger, order, answer)
     if order.status == OrderStatus.UNRESOLVED:  # acknowledged, and nothing said of its state
         order = look_up(ledger, venue, order)
@@ -143,6 +168,27 @@ def look_up(ledger: Ledger, venue: Venue, order: Order) -> Order:
     return book_own_fills(ledger, venue, record_answer(ledger, order, answer))
 
 
+def cancel_live_order(ledger: Ledger, venue: Venue, order: Order) -> Order:
+    """Cancel one order and record what became of it, which may be that it filled first.
+
+    A cancel's own answer ends nothing: the order is asked for afterwards, since only its state
+    tells whether the cancel or a fill came first.
+    """
+    if order.status == OrderStatus.PLANNED:
+        return _drop(ledger, order)
+    with suppress(OrderUnknown, UnresolvedError):
+        venue.cancel_order(order.symbol, order.venue_order_id or "", order.client_id)
+    return look_up(ledger, venue, order)
+
+
+def _drop(ledger: Ledger, order: Order) -> Order:
+    with ledger.write() as books:
+        current = find_order(books, order.client_id) or order
+        if current.status != OrderStatus.PLANNED:
+            return current
+        return change_order(books, current, status=OrderStatus.DENIED, reason="cancelled unsent")
+
+
 def request_of(order: Order) -> OrderRequest:
     """What is asked of the venue; signed with the time that the ledger has."""
     return OrderRequest(
@@ -156,6 +202,21 @@ def request_of(order: Order) -> OrderRequest:
         trailing_bips=order.trailing_bips,
         time_in_force=order.time_in_force,
         signed_at=order.sent_at,
+    )
+
+
+def bracket_of(orders: Sequence[Order]) -> BracketRequest:
+    """The two orders as one request."""
+    target = next(order for order in orders if order.role == Role.TARGET)
+    stop = next(order for order in orders if order.role == Role.STOP)
+    return BracketRequest(
+        symbol=target.symbol,
+        side=target.side,
+        amount=target.amount,
+        list_client_id=target.bracket or "",
+        target=request_of(target),
+        stop=request_of(stop),
+        signed_at=target.sent_at,
     )
 
 

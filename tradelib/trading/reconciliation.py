@@ -32,10 +32,12 @@ from tradelib.trading.accounts import (
     save_balance,
 )
 from tradelib.trading.booking import booked_trades, load_cursor, save_cursor
+from tradelib.trading.bots import load_bots
 from tradelib.trading.discrepancies import (
     FILL_MISSING,
     LATE_ORDER,
     ORDERED_TWICE,
+    POSITIONS_EXCEED,
     STANDING,
     Books,
     Finding,
@@ -55,6 +57,8 @@ from tradelib.trading.orders import (
     find_order,
 )
 from tradelib.trading.portfolio import promised_orders
+from tradelib.trading.positions import position_differences
+from tradelib.trading.stops import find_stop_discrepancies
 from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
 
 log = logging.getLogger(__name__)
@@ -139,6 +143,8 @@ def reconcile(
     watched = sorted(set(symbols))
     work = _Pass(ledger, venue, watched, _open_account(ledger, venue, watched))
     seen = _settle(work)
+    work.open += _find_misfits(work)
+    work.found += [Discrepancy(f.kind, f.subject, f.ledger, f.venue, None) for f in work.open]
     _keep_incidents(work)
     as_of = venue.fetch_time()
     equity, unpriced = _record_worth(work, seen.balances, as_of, run)
@@ -174,8 +180,23 @@ def _settle(work: _Pass) -> Seen:
         if not any(repaired) and not further:
             break
         walk = further or walk
-    work.found += [Discrepancy(f.kind, f.subject, f.ledger, f.venue, None) for f in work.open]
     return seen
+
+
+def _find_misfits(work: _Pass) -> list[Finding]:
+    """What agrees with the venue and is still not as it ought to be: bots that own more than the
+    account holds, and stops that do not fit their positions."""
+    with work.ledger.read() as books:
+        exceeding = [
+            Finding(
+                POSITIONS_EXCEED,
+                found.asset,
+                f"{found.assigned:f} of {', '.join(found.bots)}",
+                f"{found.booked:f}",
+            )
+            for found in position_differences(books, work.venue.name)
+        ]
+    return [*exceeding, *find_stop_discrepancies(work.ledger, work.venue, load_bots(work.ledger))]
 
 
 def _repair(work: _Pass, finding: Finding) -> bool:

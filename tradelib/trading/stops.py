@@ -1,0 +1,339 @@
+"""Stops: orders that rest at the venue while a bot holds a position, and close it by themselves.
+
+What ought to rest is computed from the position; what does rest is in the ledger. Keeping the two
+the same, after each fill and at each reconciliation, is all there is to do: cancel what has no
+position any more, place what is missing, replace what has another amount or price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, select
+
+from tradelib.clock import utc_now
+from tradelib.trading import tables
+from tradelib.trading.accounts import require_own_books
+from tradelib.trading.arming import read_arming
+from tradelib.trading.bots import Bot, StopParams
+from tradelib.trading.discrepancies import (
+    POSITION_WITHOUT_STOP,
+    STOP_WITHOUT_POSITION,
+    Finding,
+)
+from tradelib.trading.halts import read_halt
+from tradelib.trading.leases import Lease, bot_lease, lease, require_lease
+from tradelib.trading.ledger import Ledger, first, rows
+from tradelib.trading.orders import (
+    ROLES_THAT_PROTECT,
+    UNSETTLED,
+    Order,
+    OrderStatus,
+    Role,
+    Side,
+    client_order_id,
+    insert_order,
+)
+from tradelib.trading.placing import (
+    cancel_live_order,
+    require_running,
+    submit_planned,
+    tell,
+)
+from tradelib.trading.positions import Position, bot_position
+from tradelib.venue import Instrument, OrderType, Quote, Venue
+
+# A stop that the venue has just refused is not offered again at once.
+_AFTER_REFUSAL = timedelta(minutes=5)
+_ONE = Decimal(1)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One order that ought to rest. amount: base currency; prices: quote per base."""
+
+    role: Role
+    type: OrderType
+    amount: Decimal
+    stop_price: Decimal | None = None
+    limit_price: Decimal | None = None
+    trailing_bips: int | None = None
+
+    def is_met_by(self, order: Order) -> bool:
+        """Whether a live order is this very one."""
+        names = ("role", "type", "amount", "stop_price", "limit_price", "trailing_bips")
+        return all(getattr(order, name) == getattr(self, name) for name in names)
+
+
+@dataclass(frozen=True)
+class StopPlan:
+    """What to do at the venue. waits: an order of the kind is on its way, so nothing yet."""
+
+    cancel: tuple[Order, ...] = ()
+    place: tuple[Stop, ...] = ()
+    waits: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return not (self.cancel or self.place or self.waits)
+
+
+def wanted_stops(
+    params: StopParams, position: Position, instrument: Instrument, quote: Quote
+) -> tuple[Stop, ...]:
+    """What ought to rest for a position; nothing when it is too small for the venue.
+
+    An entry at 100 with loss 0.05 and profit 0.1 wants a stop at 95 and a target at 110. A price
+    that the market has passed already wants to be sold at the market.
+    """
+    amount = instrument.round_amount(position.amount)
+    entry = position.average_entry
+    if entry is None or not _is_tradable(amount, instrument, quote):
+        return ()
+    if params.trailing is not None:
+        bips = round(params.trailing * 10_000)
+        return (Stop(Role.STOP, OrderType.TRAILING_STOP, amount, trailing_bips=bips),)
+    loss = instrument.round_price(entry * (_ONE - _exact(params.loss))) if params.loss else None
+    goal = instrument.round_price(entry * (_ONE + _exact(params.profit))) if params.profit else None
+    if loss is not None and quote.bid <= loss:
+        return (Stop(Role.STOP, OrderType.MARKET, amount),)
+    if goal is not None and quote.bid >= goal:
+        return (Stop(Role.TARGET, OrderType.MARKET, amount),)
+    return tuple(_resting(amount, loss, goal))
+
+
+def _resting(amount: Decimal, loss: Decimal | None, goal: Decimal | None) -> list[Stop]:
+    found = []
+    if goal is not None:
+        # Within a bracket the venue wants the target as a maker order.
+        kind = OrderType.POST_ONLY if loss is not None else OrderType.LIMIT
+        found.append(Stop(Role.TARGET, kind, amount, limit_price=goal))
+    if loss is not None:
+        found.append(Stop(Role.STOP, OrderType.STOP_LOSS, amount, stop_price=loss))
+    return found
+
+
+def _exact(fraction: float) -> Decimal:
+    return Decimal(str(fraction))
+
+
+def _is_tradable(amount: Decimal, instrument: Instrument, quote: Quote) -> bool:
+    if amount <= 0 or amount < (instrument.min_amount or 0):
+        return False
+    return amount * quote.bid >= (instrument.min_notional or 0)
+
+
+def compare_stops(wanted: Sequence[Stop], live: Sequence[Order]) -> StopPlan:
+    """What to cancel and to place so that what rests is what ought to rest."""
+    if any(order.status != OrderStatus.OPEN for order in live):
+        return StopPlan(waits=True)
+    met = [any(stop.is_met_by(order) for order in live) for stop in wanted]
+    if all(met) and len(live) == len(wanted):
+        return StopPlan()
+    # Two orders for the same coins cannot both rest: all go before the new ones come.
+    return StopPlan(cancel=tuple(live), place=tuple(wanted))
+
+
+def maintain_stops(ledger: Ledger, venue: Venue, bot: Bot, holder: str) -> StopPlan:
+    """Make what rests at the venue for a bot what ought to rest, and say what was not so.
+
+    holder: the run or command that does it. Nothing is placed while trading is halted or the
+    venue is not armed. Raises LeaseHeld while another process trades the bot.
+    """
+    if not bot.stops and not _live_stops_now(ledger, bot):
+        return StopPlan()
+    with lease(ledger, bot_lease(bot.name), holder) as held:
+        plan = _plan(ledger, venue, bot)
+        for order in plan.cancel:
+            cancel_live_order(ledger, venue, order)
+        if plan.place and not plan.waits:
+            _place(ledger, venue, bot, held)
+    return plan
+
+
+def withdraw_stops(ledger: Ledger, venue: Venue, bot: Bot) -> None:
+    """Cancel what rests for a bot, so that its coins can be sold; one that fills first has sold
+    them."""
+    for order in _live_stops_now(ledger, bot):
+        cancel_live_order(ledger, venue, order)
+
+
+def _plan(ledger: Ledger, venue: Venue, bot: Bot) -> StopPlan:
+    instrument = venue.fetch_instrument(bot.symbol)
+    quote = venue.fetch_quotes([bot.symbol]).get(bot.symbol)
+    with ledger.read() as books:
+        live = _live_stops(books, bot)
+        position = bot_position(books, bot.name, bot.symbol, bot.venue)
+        if quote is None or _is_moving(books, bot):
+            return StopPlan(waits=True)
+    wanted = wanted_stops(bot.stop_params, position, instrument, quote)
+    return compare_stops(wanted, live)
+
+
+def _place(ledger: Ledger, venue: Venue, bot: Bot, held: Lease) -> None:
+    """Record and send what is missing, looked at again after the cancels: one of the old stops
+    may have sold the position first."""
+    plan = _plan(ledger, venue, bot)
+    if plan.waits or plan.cancel or not plan.place:
+        return
+    quote = venue.fetch_quotes([bot.symbol])[bot.symbol]
+    as_of = venue.fetch_time()
+    with ledger.write() as books:
+        require_running(books, held.run)
+        require_lease(books, held)
+        require_own_books(books, venue)
+        if not _may_place(books, venue) or _live_stops(books, bot):
+            return
+        if _was_refused(books, bot, plan.place):
+            return
+        orders = _record(books, bot, plan.place, held, quote, as_of)
+    submit_planned(ledger, venue, orders, held)
+
+
+def _may_place(books: Connection, venue: Venue) -> bool:
+    halt = read_halt(books)
+    armed = venue.is_local or read_arming(books, venue.name) is not None
+    return armed and not (halt and halt.stops_all)
+
+
+def _record(
+    books: Connection,
+    bot: Bot,
+    stops: Sequence[Stop],
+    held: Lease,
+    quote: Quote,
+    as_of: datetime,
+) -> list[Order]:
+    """Record the stops as planned orders that lead back to the decision of the last entry."""
+    entry = _last_entry(books, bot)
+    source = (entry.decision or entry.client_id) if entry else bot.name
+    leg = 1 + _count_stops(books, bot)
+    bracket = client_order_id(source, leg, -1) if len(stops) > 1 else None
+    now = utc_now()
+    orders = [
+        Order(
+            client_id=client_order_id(source, leg + number),
+            decision=entry.decision if entry else None,
+            run=held.run,
+            bot=bot.name,
+            venue=bot.venue,
+            symbol=bot.symbol,
+            side=Side.SELL,
+            type=stop.type,
+            amount=stop.amount,
+            limit_price=stop.limit_price,
+            stop_price=stop.stop_price,
+            trailing_bips=stop.trailing_bips,
+            expected_price=stop.limit_price or stop.stop_price or quote.bid,
+            status=OrderStatus.PLANNED,
+            role=stop.role,
+            leg=leg + number,
+            bracket=bracket,
+            lease_token=held.token,
+            as_of=as_of,
+            created_at=now,
+            updated_at=now,
+        )
+        for number, stop in enumerate(stops)
+    ]
+    for order in orders:
+        insert_order(books, order)
+        tell(order)
+    return orders
+
+
+# What the ledger knows of a bot's stops
+
+
+def _live_stops_now(ledger: Ledger, bot: Bot) -> list[Order]:
+    with ledger.read() as books:
+        return _live_stops(books, bot)
+
+
+def _live_stops(books: Connection, bot: Bot) -> list[Order]:
+    """The bot's protecting orders that have not ended, or whose fills are not all booked."""
+    query = _select_stops(bot).where(
+        tables.orders.c.status.in_(UNSETTLED) | (tables.orders.c.fills_complete == 0)
+    )
+    return rows(books, query.order_by(tables.orders.c.leg), Order)
+
+
+def _select_stops(bot: Bot) -> Select[Any]:
+    return select(tables.orders).where(
+        tables.orders.c.bot == bot.name,
+        tables.orders.c.venue == bot.venue,
+        tables.orders.c.role.in_(ROLES_THAT_PROTECT),
+    )
+
+
+def _count_stops(books: Connection, bot: Bot) -> int:
+    return books.execute(
+        select(func.count()).select_from(_select_stops(bot).subquery())
+    ).scalar_one()
+
+
+def _last_entry(books: Connection, bot: Bot) -> Order | None:
+    query = select(tables.orders).where(
+        tables.orders.c.bot == bot.name,
+        tables.orders.c.venue == bot.venue,
+        tables.orders.c.role == Role.ENTRY,
+        tables.orders.c.venue_order_id.is_not(None),
+    )
+    return first(rows(books, query.order_by(tables.orders.c.created_at.desc()).limit(1), Order))
+
+
+def _is_moving(books: Connection, bot: Bot) -> bool:
+    """Whether an order of the bot, other than a stop, is on its way: what it holds is not known."""
+    query = select(tables.orders.c.client_id).where(
+        tables.orders.c.bot == bot.name,
+        tables.orders.c.venue == bot.venue,
+        tables.orders.c.role.not_in(ROLES_THAT_PROTECT),
+        tables.orders.c.status.in_(UNSETTLED) | (tables.orders.c.fills_complete == 0),
+    )
+    return books.execute(query.limit(1)).first() is not None
+
+
+def _was_refused(books: Connection, bot: Bot, stops: Sequence[Stop]) -> bool:
+    """Whether the venue has just refused the very same."""
+    newest = first(
+        rows(books, _select_stops(bot).order_by(tables.orders.c.leg.desc()).limit(1), Order)
+    )
+    if newest is None or newest.status != OrderStatus.REJECTED or newest.proven_absent:
+        return False
+    recent = utc_now() - newest.updated_at < _AFTER_REFUSAL
+    return recent and any(stop.is_met_by(newest) for stop in stops)
+
+
+# Naming what is amiss
+
+
+def find_stop_discrepancies(ledger: Ledger, venue: Venue, bots: Sequence[Bot]) -> list[Finding]:
+    """Bots of the venue at which not what ought to rest does: the ledger's side tells the former,
+    the venue's side the latter.
+
+    A stop that rests without its position sells what nobody meant once coins are there again; a
+    position without its stop is open to any fall.
+    """
+    found = []
+    for bot in bots:
+        live = _live_stops_now(ledger, bot)
+        if bot.venue != venue.name or not (bot.stops or live):
+            continue
+        plan = _plan(ledger, venue, bot)
+        if plan.is_done or plan.waits:
+            continue
+        kind = POSITION_WITHOUT_STOP if plan.place else STOP_WITHOUT_POSITION
+        found.append(Finding(kind, bot.name, _told(plan.place), _told(live)))
+    return found
+
+
+def _told(stops: Sequence[Stop | Order]) -> str:
+    return "; ".join(
+        f"{stop.role.lower()} {stop.amount:f} at "
+        f"{stop.stop_price or stop.limit_price or stop.trailing_bips or 'market'}"
+        for stop in stops
+    ) or "none"  # fmt: skip
