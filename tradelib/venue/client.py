@@ -502,6 +502,8 @@ def _instrument(market: dict[str, Any]) -> Instrument:
         max_amount=_maybe((limits.get("amount") or {}).get("max")),
         min_notional=_maybe((limits.get("cost") or {}).get("min")),
         active=market.get("active") is not False,
+        maker_fee=_maybe(market.get("maker")),
+        taker_fee=_maybe(market.get("taker")),
     )
 
 
@@ -534,13 +536,15 @@ def _venue_order(row: Row, dialect: Dialect) -> VenueOrder:
 
 
 def _completed(answer: VenueOrder, request: OrderRequest) -> VenueOrder:
-    """The answer to a new order, with what was asked for where the venue repeats nothing."""
+    """The answer to a new order, with what was asked for where the venue repeats nothing; one
+    that tells no status tells no exact type either."""
+    is_bare = answer.status is VenueStatus.UNKNOWN
     return replace(
         answer,
+        type=request.type.value if is_bare else answer.type,
         client_id=answer.client_id or request.client_id,
         symbol=answer.symbol or request.symbol,
         side=answer.side or request.side,
-        type=answer.type or request.type.value,
         amount=answer.amount if answer.amount is not None else request.amount,
         limit_price=answer.limit_price or request.limit_price,
         stop_price=answer.stop_price or request.stop_price,
@@ -567,7 +571,8 @@ def _gather(pages: Iterator[list[Row]], known: str | None) -> list[Row]:
         found |= {row["id"]: row for row in page}
         if known in found and any(row["timestamp"] < found[known]["timestamp"] for row in page):
             break
-    rows = sorted(found.values(), key=lambda row: row["timestamp"] or 0)
+    # Turned round first, so that those of one millisecond are in the venue's order too.
+    rows = sorted(reversed(found.values()), key=lambda row: row["timestamp"] or 0)
     since = found[known]["timestamp"] if known in found else 0
     return [row for row in rows if (row["timestamp"] or 0) >= since]
 

@@ -131,7 +131,7 @@ class Instrument:
     """A symbol's rules.
 
     tick: price step in quote; lot: amount step in base; min_amount, max_amount: base;
-    min_notional: quote. Absent bounds are None.
+    min_notional: quote; maker_fee, taker_fee: shares of a trade. What is not told is None.
     """
 
     symbol: str
@@ -143,6 +143,8 @@ class Instrument:
     max_amount: Decimal | None = None
     min_notional: Decimal | None = None
     active: bool = True
+    maker_fee: Decimal | None = None
+    taker_fee: Decimal | None = None
 
     def round_amount(self, amount: Decimal) -> Decimal:
         """The largest tradable amount that is not above `amount`."""
