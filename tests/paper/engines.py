@@ -75,10 +75,10 @@ def totals(engine: Engine) -> dict[str, Decimal]:
     found = dict.fromkeys(START, Decimal(0))
     for held in engine.balances.values():
         for asset, balance in held.items():
-            found[asset] += balance.free + balance.locked
+            found[asset] = found.get(asset, Decimal(0)) + balance.free + balance.locked
     for ledger in (engine.house.fees, engine.house.market):
         for asset, amount in ledger.items():
-            found[asset] += amount
+            found[asset] = found.get(asset, Decimal(0)) + amount
     return found
 
 

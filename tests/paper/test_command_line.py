@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import ccxt
@@ -15,6 +16,7 @@ import pytest
 from tests.conftest import require
 from tests.paper.conftest import DATA
 from tradelib.errors import InvalidInput
+from tradelib.paper import FeeAsset
 from tradelib.paper.__main__ import main, make_config, parse_arguments
 from tradelib.paper.app import open_exchange
 from tradelib.paper.config import make_accounts_file, read_accounts
@@ -48,6 +50,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--speed", "2", "--stepped"], "not allowed with"),
         (["--port", "99999"], "Port 99999"),
         (["--seed", "x"], "invalid int value"),
+        (["--faults", "many"], "invalid int value"),
         (["--surprise"], "Unrecognized arguments"),
     ],
 )
@@ -87,6 +90,8 @@ def test_a_start_outside_of_the_files_is_told(
         (ACCOUNT.replace('"10000"', '"-1"'), "0 or more"),
         (ACCOUNT.replace('"10000"', '"0.123456789"'), "at most 8 decimals"),
         (ACCOUNT.replace('"10000"', '"NaN"'), "0 or more"),
+        (ACCOUNT + 'fee_discount = "2"\nfee_asset = "BNB"', "a share from 0 to 1, not 2"),
+        (ACCOUNT + 'fee_assets = "BNB"', "fee_asset, fee_discount and fee_price may come"),
         (ACCOUNT + ACCOUNT, "uses one name twice"),
     ],
 )
@@ -131,6 +136,28 @@ def test_the_welcome_names_everything_but_the_secrets(
     assert account.secret not in told
     assert token not in told
     assert stat.S_IMODE((tmp_path / "control.token").stat().st_mode) == 0o600
+
+
+def test_an_accounts_file_may_choose_a_fee_asset(tmp_path: Path) -> None:
+    text = ACCOUNT + 'fee_asset = "BNB"\nfee_price = "600"\n' + ACCOUNT.replace('"a"', '"b"')
+    first, second = read_accounts(private(tmp_path / "a", text.replace('"k"', '"l"', 1)))
+    assert first.fee_asset == FeeAsset("BNB", Decimal("0.25"), Decimal(600))
+    assert second.fee_asset is None
+
+
+def test_faults_are_told_in_the_welcome(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(config, announce) -> None:
+        exchange, _ = open_exchange(config)
+        announce("http://127.0.0.1:1", exchange)
+        exchange.close()
+
+    monkeypatch.setattr("tradelib.paper.__main__.run_paper", run)
+    assert main(["--home", str(tmp_path), "--stepped", "--faults", "7"]) == 0
+    assert "a little of each, by seed 7" in capsys.readouterr().out
+    assert main(["--home", str(tmp_path), "--stepped"]) == 0
+    assert "faults   none" in capsys.readouterr().out
 
 
 def test_the_arguments_make_the_configuration(tmp_path: Path) -> None:

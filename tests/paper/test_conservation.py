@@ -9,14 +9,16 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.paper.engines import NO_MARKET, START, new_engine, place, ticket, totals, walk
+from tests.paper.engines import NO_MARKET, START, new_engine, ticket, totals, walk
 from tradelib.paper.engine import Engine
+from tradelib.paper.fees import FeeAsset
 from tradelib.paper.instruments import SATOSHI, Instrument
 from tradelib.paper.liquidity import Shape
-from tradelib.paper.orders import BUY, SELL, OrderList
+from tradelib.paper.orders import BUY, SELL, Order, OrderList
 from tradelib.paper.refusals import Refusal
 
-TOTALS = {asset: 2 * amount for asset, amount in START.items()}
+START_FEE = Decimal(3)
+TOTALS = {asset: 2 * amount for asset, amount in START.items()} | {"FEE": START_FEE}
 
 accounts = st.sampled_from(["ann", "bob"])
 sides = st.sampled_from([BUY, SELL])
@@ -53,10 +55,19 @@ ocos = st.tuples(
     st.just("oco"), accounts, sides, amounts, st.decimals("100", "110", places=2),
     st.decimals("90", "100", places=2),
 )  # fmt: skip
+# FEE is held by one account alone, and soon spent.
+fee_assets = st.builds(
+    FeeAsset,
+    st.sampled_from(["FEE", "AAA", "USDT"]),
+    st.decimals("0", "1", places=2),
+    st.none() | st.decimals("0.01", "900", places=2),
+)
 deeds = st.one_of(
-    st.tuples(st.just("place"), accounts, tickets),
+    st.tuples(st.just("place"), accounts, tickets, st.none() | st.floats(0, 1)),
     ocos,
     st.tuples(st.just("cancel"), st.integers(0, 10_000)),
+    st.tuples(st.just("rush"), st.integers(0, 10_000)),
+    st.tuples(st.just("pay"), accounts, st.none() | fee_assets),
     st.tuples(st.just("walk"), st.lists(prices, min_size=1, max_size=3), st.integers(0, 2000)),
 )
 shapes = st.sampled_from([Shape(), NO_MARKET, Shape(spread_bp=Decimal(50), top=Decimal("0.001"))])
@@ -66,8 +77,8 @@ FINE = Instrument("AAA", "USDT", SATOSHI, SATOSHI, min_notional=Decimal(0))
 
 def _do(engine: Engine, deed: tuple[Any, ...]) -> None:
     match deed:
-        case ("place", account, asked):
-            place(engine, account, asked)
+        case ("place", account, asked, share):
+            engine.place(account, asked, 0, share)
         case ("oco", account, side, amount, upper, lower):
             limit, stop = (upper, lower) if side == SELL else (lower, upper)
             legs = [
@@ -79,6 +90,14 @@ def _do(engine: Engine, deed: tuple[Any, ...]) -> None:
             open_orders = list(engine.open.values())
             if open_orders:
                 engine.cancel(open_orders[number % len(open_orders)], 0)
+        case ("rush", number):
+            open_orders = list(engine.open.values())
+            if open_orders:
+                engine.rush(open_orders[number % len(open_orders)], 0)
+        case ("pay", account, chosen):
+            engine.fee_assets.pop(account, None)
+            if chosen is not None:
+                engine.fee_assets[account] = chosen
         case ("walk", there, volume):
             walk(engine, *there, volume=volume)
 
@@ -91,7 +110,7 @@ def _check(engine: Engine) -> None:
             waiting = sum(
                 order.locked
                 for order in engine.open.values()
-                if order.account == account and (order.ticket.side == BUY) == (asset == "USDT")
+                if order.account == account and _pays_with(order) == asset
             )
             assert balance.locked == waiting >= 0
     for order in engine.open.values():
@@ -99,6 +118,10 @@ def _check(engine: Engine) -> None:
         pair = engine.lists.get(order.list_id)
         legs = [engine.open[each] for each in pair.order_ids] if pair in _standing(engine) else []
         assert sum(leg.locked for leg in legs or [order]) > 0
+
+
+def _pays_with(order: Order) -> str:
+    return "USDT" if order.ticket.side == BUY else "AAA"
 
 
 def _standing(engine: Engine) -> list[OrderList]:
@@ -114,6 +137,7 @@ def test_nothing_is_made_or_lost(
     done: list[tuple[Any, ...]], shape: Shape, instrument: Instrument
 ) -> None:
     engine = new_engine(shape=shape, instrument=instrument)
+    engine.balance("ann", "FEE").free += START_FEE
     for deed in done:
         with suppress(Refusal):
             _do(engine, deed)

@@ -8,6 +8,7 @@ import ccxt
 import pytest
 
 from tradelib.paper import PaperHandle
+from tradelib.paper.orders import Ticket
 
 PAIR = "BTC/USDT"
 
@@ -251,6 +252,33 @@ def test_histories_page_by_id_and_limit(ann: ccxt.binance) -> None:
     assert [each["id"] for each in page] == [each["id"] for each in trades[2:4]]
     assert ann.fetch_order_trades(numbers[3], PAIR)[0]["order"] == numbers[3]
     assert ann.fetch_my_trades(PAIR, since=ann.fetch_time() + 1) == []
+
+
+def test_a_history_without_a_limit_gives_500_and_never_more_than_1000(
+    paper: PaperHandle, ann: ccxt.binance
+) -> None:
+    buy = {"symbol": "BTCUSDT", "side": "BUY", "type": "MARKET", "amount": Decimal("0.0001")}
+    paper.exchange.advance("BTCUSDT")
+    with paper.exchange.settle() as engine:
+        for number in range(1001):
+            engine.place("ann", Ticket(client_id=f"order-{number}", **buy), paper.exchange.now)
+    for rows in (ann.private_get_allorders, ann.private_get_mytrades):
+        for asked, given in (({}, 500), ({"limit": 1000}, 1000), ({"limit": 5000}, 1000)):
+            found = rows({"symbol": "BTCUSDT", **asked})
+            assert len(found) == given
+
+
+def test_what_is_smaller_than_a_lot_stays_as_dust(ann: ccxt.binance) -> None:
+    ann.create_order(PAIR, "market", "sell", 2)
+    ann.create_order(PAIR, "market", "buy", 0.00123)
+    held = ann.fetch_balance()["BTC"]["free"]
+    assert held == 0.00122877
+    with pytest.raises(ccxt.InvalidOrder, match="LOT_SIZE"):
+        ann.private_post_order(
+            {"symbol": "BTCUSDT", "side": "SELL", "type": "MARKET", "quantity": f"{held:.8f}"}
+        )
+    ann.create_order(PAIR, "market", "sell", held)  # ccxt cuts it to whole lots
+    assert ann.fetch_balance()["BTC"]["free"] == 0.00000877
 
 
 def test_canceled_orders_are_in_the_history(ann: ccxt.binance) -> None:

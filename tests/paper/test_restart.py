@@ -175,6 +175,22 @@ def test_an_order_that_cannot_be_stored_never_was(tmp_path: Path) -> None:
         assert ann.create_order(PAIR, "market", "buy", 0.01)["id"] == "1"
 
 
+def test_a_state_that_is_not_kept_writes_nothing(tmp_path: Path) -> None:
+    for _ in range(2):
+        with paper_exchange(config(tmp_path / "home", is_kept=False)) as paper:
+            assert trader(paper).create_order(PAIR, "market", "buy", 0.01)["id"] == "1"
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_fault_of_a_killed_exchange_halts_nothing_later(tmp_path: Path) -> None:
+    with paper_exchange(config(tmp_path)) as paper:
+        paper.control("faults", script=[{"kind": "halt_symbol"}])
+        with pytest.raises(ccxt.MarketClosed):
+            trader(paper).create_order(PAIR, "market", "buy", 0.01)
+    with paper_exchange(config(tmp_path)) as paper:
+        assert trader(paper).create_order(PAIR, "market", "buy", 0.01)["status"] == "closed"
+
+
 def test_a_trailing_stop_remembers_the_best_price_it_saw(tmp_path: Path) -> None:
     def extreme(paper: PaperHandle) -> Decimal:
         [order] = paper.exchange.engine.open.values()

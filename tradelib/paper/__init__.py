@@ -4,6 +4,8 @@ config = PaperConfig(home=Path("paper"), seed=7, speed=0)
 with paper_exchange(config) as paper:
     exchange = ccxt.binance(paper.ccxt_settings(ccxt.binance))
     paper.control("step", candles=1, timeframe="1h")
+    paper.control("faults", script=[{"kind": "accept_then_timeout"}])
+    paper.control("record", account="paper")  # what is so, whatever was answered
 """
 
 from tradelib.paper.app import PaperHandle, create_app, paper_exchange, run_paper

@@ -48,7 +48,7 @@ class Lags:
     def keep(self, lag: Lag | None, is_needed: bool) -> bool:
         """Drops a lag after which nothing happened."""
         if lag is not None and not is_needed:
-            self._lags.remove(lag)
+            self._lags = [each for each in self._lags if each is not lag]
         return lag is not None and is_needed
 
     def sight(self, account: str) -> Sight | None:
