@@ -430,7 +430,7 @@ def _replace_rows(
     of the present was kept."""
     progress = _Progress(tell, source.contents.rows)
     with _reading(source.file) as copy, ledger.write() as books:
-        _require_nobody_trading(books)
+        require_nobody_trading(books)
         kept, shapes = _Present.read(books), _shapes_of(copy)
         before = {shape.name: _count(books, shape) for shape in shapes}
         for shape in reversed(shapes):
@@ -475,7 +475,7 @@ def _set_sequences(books: Connection, shapes: Iterable[_Shape]) -> None:
             )
 
 
-def _require_nobody_trading(books: Connection) -> None:
+def require_nobody_trading(books: Connection) -> None:
     """A ledger on a server may be another machine's too; a home's own is guarded by its lock."""
     if books.dialect.name != "postgresql":
         return
