@@ -25,14 +25,16 @@ from tradelib.errors import DeskError, InvalidInput, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
-from tradelib.trading.bots import load_bot, load_bots, symbols_of
+from tradelib.trading.bots import load_bot, load_bots
 from tradelib.trading.deciding import Signal, decide_bot, load_scores
 from tradelib.trading.decisions import Decision, load_decision, load_score
 from tradelib.trading.execution import Execution, execute_decision, load_refusals
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import load_orders
-from tradelib.trading.reconciliation import Reconciliation, reconcile
+from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import Outcome, Run, hash_token, latest_run, load_run
+from tradelib.trading.stops import maintain_stops
+from tradelib.trading.upkeep import reconcile_venue
 from tradelib.venue import open_venue
 
 RUN_ENV = "DESK_RUN"
@@ -141,17 +143,18 @@ class Desk:
         chosen = load_bot(self.ledger, bot)
         client = open_venue(self.settings, chosen.venue, trading=True)
         wanted = load_decision(self.ledger, decision)
-        return ExecutionPage(
-            execute_decision(self.ledger, client, self.settings.limits, chosen, wanted, self.run_id)
+        done = execute_decision(
+            self.ledger, client, self.settings.limits, chosen, wanted, self.run_id
         )
+        maintain_stops(self.ledger, client, chosen, self.run_id)
+        return ExecutionPage(done)
 
     def reconcile(self, venue: str) -> Reconciliation | dict[str, Any]:
         """Make the books equal to the venue; again, the report of the run."""
         if not self.live:
             return self._result("live/40_reconcile_orders")
-        client = open_venue(self.settings, venue)
-        symbols = symbols_of(load_bots(self.ledger), venue)
-        return reconcile(self.ledger, client, symbols, run=self.run_id)
+        client = open_venue(self.settings, venue, trading=True)
+        return reconcile_venue(self.ledger, client, self.run_id)
 
     def record(self, result: Recordable | dict[str, Any]) -> None:
         """Record the page's result; the run fails without one."""

@@ -34,6 +34,7 @@ from tradelib.trading.placing import (
     unsent_for_too_long,
 )
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
+from tradelib.trading.protections import check_protections
 from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
 from tradelib.trading.stops import withdraw_stops
 from tradelib.venue import Instrument, Quote, Venue
@@ -136,8 +137,22 @@ def _plan_order(
         order = _size_order(bot, decision, run, as_of, instrument, prices, portfolio)
         client_id = client_order_id(decision.id, order.leg, attempt)
         order = replace(order, client_id=client_id, attempt=attempt, lease_token=held.token)
-        refusals = check_limits(order, portfolio, limits_for(limits, instrument))
+        refusals = check_order(books, limits, order, portfolio, instrument)
         return record_planned(books, order, refusals), refusals
+
+
+def check_order(
+    books: Connection,
+    limits: LimitSettings,
+    order: Order,
+    portfolio: Portfolio,
+    instrument: Instrument,
+) -> tuple[Refusal, ...]:
+    """What every limit and every protection in force has against an order."""
+    return (
+        *check_limits(order, portfolio, limits_for(limits, instrument)),
+        *check_protections(books, order, portfolio.as_of, limits.protections),
+    )
 
 
 def _trader(bot: Bot, decision: Decision, as_of: datetime) -> Trader:

@@ -40,11 +40,21 @@ class Lease:
     @property
     def run(self) -> str | None:
         """The run that holds it, None where a person's command does."""
-        return None if self.holder.startswith(_PROCESS) else self.holder
+        return run_of(self.holder)
+
+
+def run_of(holder: str) -> str | None:
+    """The run that a holder's name is, None for the process of a command."""
+    return None if holder.startswith(_PROCESS) else holder
 
 
 def bot_lease(bot: str) -> str:
     return f"bot {bot}"
+
+
+def account_lease(venue: str) -> str:
+    """Of a person's orders that belong to no bot."""
+    return f"account {venue}"
 
 
 def process_holder() -> str:

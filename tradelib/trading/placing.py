@@ -42,7 +42,7 @@ from tradelib.trading.orders import (
     load_order,
 )
 from tradelib.trading.runs import Outcome
-from tradelib.venue import BracketRequest, OrderRequest, OrderType, Venue, VenueOrder
+from tradelib.venue import BracketRequest, OrderRequest, OrderType, TimeInForce, Venue, VenueOrder
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def request_of(order: Order) -> OrderRequest:
         limit_price=order.limit_price,
         stop_price=order.stop_price,
         trailing_bips=order.trailing_bips,
-        time_in_force=order.time_in_force,
+        time_in_force=TimeInForce(order.time_in_force) if order.time_in_force else None,
         signed_at=order.sent_at,
     )
 

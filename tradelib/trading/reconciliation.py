@@ -119,6 +119,17 @@ class Reconciliation:
         }
 
 
+def merge(first: Reconciliation, second: Reconciliation) -> Reconciliation:
+    """Two passes as one: what the first repaired, and what the second left open."""
+    repaired = [found for found in first.discrepancies if found.repair]
+    return replace(
+        second,
+        orders_checked=max(first.orders_checked, second.orders_checked),
+        fills_booked=first.fills_booked + second.fills_booked,
+        discrepancies=(*repaired, *second.discrepancies),
+    )
+
+
 @dataclass
 class _Pass:
     """What accumulates while one pass goes on. symbols: those to look for foreign orders in."""

@@ -1,0 +1,35 @@
+"""Upkeep: what is done for a whole account between decisions, by a scheduled page or a command."""
+
+from __future__ import annotations
+
+import logging
+
+from tradelib.errors import DeskError
+from tradelib.trading.bots import load_bots, symbols_of
+from tradelib.trading.leases import run_of
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.reconciliation import Reconciliation, merge, reconcile
+from tradelib.trading.stops import maintain_stops
+from tradelib.venue import Venue
+
+log = logging.getLogger(__name__)
+
+
+def reconcile_venue(ledger: Ledger, venue: Venue, holder: str) -> Reconciliation:
+    """Reconcile an account, make every bot's stops fit its position, and look again where that
+    changed something.
+
+    holder: the run or command that does it. A bot that another process trades right now is left
+    to that one.
+    """
+    run = run_of(holder)
+    bots = [bot for bot in load_bots(ledger) if bot.venue == venue.name]
+    symbols = symbols_of(bots, venue.name)
+    first = reconcile(ledger, venue, symbols, run=run)
+    changed = False
+    for bot in bots:
+        try:
+            changed |= not maintain_stops(ledger, venue, bot, holder).is_done
+        except DeskError as error:
+            log.warning("stops of %s: %s", bot.name, error, extra={"fields": {"run": run}})
+    return merge(first, reconcile(ledger, venue, symbols, run=run)) if changed else first
