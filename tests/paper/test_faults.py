@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,17 @@ def test_an_order_later_than_its_window_never_takes_effect(
     wall.now += 60_000
     with pytest.raises(ccxt.OrderNotFound):
         find(ann)
+    assert paper.control("faults")["log"][0]["took_effect"] is False
+
+
+def test_a_market_clock_that_stands_excuses_no_late_order(
+    paper: PaperHandle, ann: ccxt.binance, wall: Wall
+) -> None:
+    wall.now = paper.exchange.now
+    play(paper, {"kind": "late", "count": 2}, late_ms=10_001)
+    with pytest.raises(ccxt.NetworkError):
+        buy(ann)
+    wall.now += 10_001
     assert paper.control("faults")["log"][0]["took_effect"] is False
 
 
@@ -455,6 +468,15 @@ def test_a_held_connection_does_not_hold_the_exchange(start: Start, wall: Wall) 
     with pytest.raises(ccxt.RequestTimeout):
         exchange.fetch_ticker(PAIR)
     assert exchange.fetch_ticker(PAIR)["last"] > 0
+
+
+def test_a_fault_may_meet_what_no_account_signed(paper: PaperHandle) -> None:
+    play(paper, {"kind": "late", "on": "POST order"}, "refuse_5xx")
+    request = urllib.request.Request(f"{paper.url}/api/v3/order", b"symbol=BTCUSDT&symbol=X")
+    with pytest.raises(OSError, match="closed connection"):
+        urllib.request.urlopen(request)
+    with pytest.raises(urllib.error.HTTPError, match="503"):
+        urllib.request.urlopen(f"{paper.url}/api/v3/ping")
 
 
 # Plans.

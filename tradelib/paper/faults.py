@@ -48,21 +48,34 @@ class Catalogue:
 
 
 _KINDS = {
+    # The request takes effect; its connection closes after hold_ms without a reply.
     "accept_then_hang": Kind(WRITES, True),
+    # It takes effect, and is answered with -1007: execution status unknown.
     "accept_then_timeout": Kind(WRITES, True),
+    # It takes effect, and is answered with a page of 502, 503 or 504, or "Unknown error".
     "accept_then_5xx": Kind(WRITES, True),
+    # Its connection closes after hold_ms; it takes effect late_ms after it came, if still in time.
     "late": Kind(WRITES, True),
+    # It never takes effect, and its connection closes after hold_ms.
     "hang_before": Kind(None, True),
+    # It never takes effect: 503. A maintenance refuses all that comes in maintenance_ms.
     "refuse_5xx": Kind(None, True),
     "maintenance": Kind(None, True),
+    # 429 with Retry-After; 418 for all that comes in ban_ms; -1015.
     "rate_limit": Kind(None, True),
     "ban": Kind(None, True),
     "order_limit": Kind(NEW_ORDERS, True),
+    # For lag_ms the account's orders and balances show what was before it.
     "read_lag": Kind(WRITES, False),
+    # For trades_lag_ms the account's trades end before it.
     "trades_lag": Kind(WRITES | {MARKET_FILL}, False),
+    # The market fills the order right before its cancel.
     "cancel_fill_race": Kind(CANCELS | {"POST order/cancelReplace"}, False),
+    # The market has only a part of what it showed; the rest expires, or rests.
     "partial": Kind(frozenset({"POST order", "POST order/cancelReplace"}), False),
+    # The request is judged by a clock that is skew_ms ahead of the client's.
     "skew": Kind(WRITES, False),
+    # The symbol is halted, for halt_ms or halt_requests, from this request on.
     "halt_symbol": Kind(NEW_ORDERS, False),
 }
 
