@@ -155,6 +155,16 @@ def test_an_order_later_than_its_window_never_takes_effect(
     assert paper.control("faults")["log"][0]["took_effect"] is False
 
 
+def test_a_late_order_is_judged_by_when_it_was_due(
+    paper: PaperHandle, ann: ccxt.binance, wall: Wall
+) -> None:
+    play(paper, "late", late_ms=3000)
+    with pytest.raises(ccxt.NetworkError):
+        buy(ann)
+    wall.now += 3_600_000
+    assert paper.control("faults")["log"][0]["took_effect"] is True
+
+
 def test_a_market_clock_that_stands_excuses_no_late_order(
     paper: PaperHandle, ann: ccxt.binance, wall: Wall
 ) -> None:

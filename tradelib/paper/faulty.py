@@ -18,7 +18,7 @@ from tradelib.errors import DeskError
 from tradelib.paper.engine import Changes
 from tradelib.paper.faults import EXCHANGE, MARKET_FILL, NO_FAULTS, Dice, Fault, FaultPlan, Seen
 from tradelib.paper.faults import read_plan as read_known_plan
-from tradelib.paper.gate import Gate, Reply, Request, Twist
+from tradelib.paper.gate import STRAIGHT, Gate, Reply, Request, Twist
 from tradelib.paper.lags import Lags
 from tradelib.paper.orders import Order
 from tradelib.paper.params import Params
@@ -76,14 +76,18 @@ class Case:
 class Late:
     """A request that is on its way until `due`, in ms of the wall.
 
-    market: the market's time when it was sent, and its delay. By that it is judged too late even
-    where the market's clock stands.
+    It is judged by when it was due, however long nobody looked. market: the market's time when it
+    was sent, and its delay, so that it can be too late where the market's clock stands.
     """
 
     due: int
     case: Case
     market: int
     told: Played
+
+    @property
+    def moment(self) -> Twist:
+        return Twist(wall=self.due, market=self.market)
 
 
 @dataclass
@@ -159,7 +163,7 @@ class FaultyGate:
             self.exchange.advance()
         for each in sorted((each for each in self._late if each.due <= now), key=lambda x: x.due):
             self._late.remove(each)
-            each.told.took_effect = self._pass(each.case, each.market).status == 200
+            each.told.took_effect = self._pass(each.case, each.moment).status == 200
 
     def close(self) -> None:
         if self._delivery is not None:
@@ -255,9 +259,9 @@ class FaultyGate:
 
     # What a request meets when it is handled.
 
-    def _pass(self, case: Case, market: int = 0) -> Reply:
+    def _pass(self, case: Case, twist: Twist = STRAIGHT) -> Reply:
         """The real gate's answer, with the effects played."""
-        twist = Twist(market=market, look=self.lags.sight)
+        twist = replace(twist, look=self.lags.sight)
         confirmed: list[tuple[Fault, Callable[[Reply], bool]]] = []
         for fault in sorted(case.effects, key=lambda each: _RANKS[each.kind]):
             played, changes = getattr(self, f"_begin_{fault.kind}")(case, fault)

@@ -61,11 +61,13 @@ class Reply:
 class Twist:
     """What a fault changes in the handling of a request.
 
-    skew: how far the exchange's clock is off, in ms. market: it is at least so late, in ms of
-    market time. share: see Call. look: what an account sees.
+    skew: how far the exchange's clock is off, in ms. wall, market: the moments at which the
+    request is judged, when not now; the market's clock may already be past its own.
+    share: see Call. look: what an account sees.
     """
 
     skew: int = 0
+    wall: int | None = None
     market: int = 0
     share: float | None = None
     look: Callable[[str], Sight | None] = lambda account: None
@@ -139,7 +141,8 @@ class Gate:
         sent, window = params.integer("timestamp"), params.integer("recvWindow") or _WINDOW
         if window > _LONGEST_WINDOW:
             raise Refusal(-1131, f"'recvWindow' must be less than {_LONGEST_WINDOW}.")
-        clocks = self.wall(), max(self.exchange.now, twist.market)
+        wall = self.wall() if twist.wall is None else twist.wall
+        clocks = wall, max(self.exchange.now, twist.market)
         late = [clock + twist.skew - sent for clock in clocks]
         if any(-_AHEAD < each <= window for each in late):
             return
