@@ -155,9 +155,125 @@ def test_parameters_that_contradict_each_other_are_refused():
 
 
 def test_every_reason_has_words():
-    assert len({reason_text(code) for code in range(11)}) == 11
+    assert len({reason_text(code) for code in range(13)}) == 13
     with pytest.raises(InvalidInput):
-        reason_text(11)
+        reason_text(13)
+
+
+# Entry plans.
+
+SIZE = 0.24
+
+
+def plan(entry_plan, **values):
+    return AT_ONCE.changed(
+        cool_size=SIZE, warm_size=SIZE, hot_size=SIZE, entry_plan=entry_plan,
+        **{"tranches": 3, "tranche_spacing": 0.02, **values},
+    )  # fmt: skip
+
+
+def entries(params, *prices):
+    """The fraction of equity bought at each price, 0 where nothing is; fills at the price."""
+    state, fractions, cash = DecisionState(), [], 1000.0
+    for minute, price in enumerate(prices):
+        equity = cash + state.amount * price
+        state, taken = at(minute, 1.0, state, price, equity, cash, params)
+        fractions.append(round(taken.fraction, 12))
+        if taken.action > 0:
+            amount = taken.fraction * equity / price
+            cash -= amount * price
+            state = after_fill(state, 1, amount, price, START + minute * MINUTE)
+    return fractions
+
+
+@pytest.mark.parametrize(
+    ("entry_plan", "prices", "fractions"),
+    [
+        ("single", (100, 98, 96.04), [0.24, 0, 0]),
+        ("equal", (100, 99, 98, 100, 96, 90), [0.08, 0, 0.08, 0, 0.08, 0]),
+        ("pyramid_up", (100, 102, 98, 96, 90), [0.04, 0, 0.08, 0.12, 0]),
+        ("pyramid_down", (100, 98, 102, 104.1, 110), [0.12, 0, 0.08, 0.035, 0]),
+        ("adaptive", (100, 99, 103, 100), [0.08, 0, 0.12, 0.04]),
+        ("adaptive", (100, 101, 94, 90), [0.08, 0, 0.16, 0]),
+    ],
+)
+def test_a_plan_buys_its_parts_where_the_price_has_moved_its_way(entry_plan, prices, fractions):
+    bought = entries(plan(entry_plan), *prices)
+    assert bought == pytest.approx(fractions, abs=0.002)
+    assert [f > 0 for f in bought] == [f > 0 for f in fractions]
+
+
+def test_a_plan_says_why_it_waits_and_when_it_is_done():
+    params = plan("equal", tranches=2)
+    state = after_fill(DecisionState(), 1, 1.2, 100.0, START)
+    told_of = told(at(1, 1.0, state, 99.0, params=params)[1])
+    assert told_of == (0, "price has not moved far enough for the next entry")
+    state = after_fill(state, 1, 1.2, 97.0, START)
+    assert told(at(1, 1.0, state, 90.5, params=params)[1]) == (
+        0, "all entries of the plan are made",
+    )  # fmt: skip
+
+
+def test_without_a_spacing_a_plan_asks_nothing_of_the_price():
+    for entry_plan in decision.ENTRY_PLANS[1:]:
+        bought = entries(plan(entry_plan, tranche_spacing=0), 100, 100, 100, 100)
+        assert [f > 0 for f in bought] == [True, True, True, False]
+        assert sum(bought) == pytest.approx(SIZE)
+
+
+def test_every_entry_waits_for_the_cooldown():
+    params = plan("equal", tranche_spacing=0).changed(cooldown_minutes=15)
+    state = after_fill(DecisionState(), 1, 0.8, 100.0, START)
+    assert told(at(14, 1.0, state, params=params)[1]) == (0, "cooling down after the last trade")
+    assert at(15, 1.0, state, params=params)[1].action == 1
+
+
+def test_a_part_is_no_smaller_than_the_smallest_step():
+    params = plan("equal", tranches=50, tranche_spacing=0)
+    bought = entries(params, *[100] * 20)
+    assert {round(fraction, 9) for fraction in bought} == {0.02, 0.0}
+    assert SIZE - 0.021 < sum(bought) <= SIZE
+
+
+def test_a_sale_ends_the_plan_and_the_next_one_begins_anew():
+    state = after_fill(DecisionState(), 1, 0.4, 100.0, START)
+    state = after_fill(state, 1, 0.8, 98.0, START)
+    assert (state.tranches, state.last_entry) == (2, 98.0)
+    assert after_fill(state, -1, 0.2, 98.0, START).tranches == 2
+    state = after_fill(state, -1, 1.2, 98.0, START)
+    assert (state.tranches, state.last_entry) == (0, 0.0)
+    assert at(1, 1.0, state, params=plan("pyramid_up"))[1].fraction == pytest.approx(0.04)
+
+
+def test_a_bot_without_a_plan_has_one_entry():
+    assert (PARAMS.entries, plan("equal").entries) == (1, 3)
+    with pytest.raises(InvalidInput, match="entry_plan"):
+        DecisionParams(entry_plan="martingale")
+
+
+@settings(max_examples=300)
+@given(
+    st.sampled_from(decision.ENTRY_PLANS[1:]), st.integers(1, 8), st.sampled_from([0.0, 0.01]),
+    st.lists(st.floats(60, 140), min_size=1, max_size=20),
+    st.sampled_from([0.5, 0.65, 1.0]),
+)  # fmt: skip
+def test_a_plans_entries_never_cost_more_than_the_temperatures_size(
+    entry_plan, tranches, spacing, prices, score
+):
+    params = AT_ONCE.changed(
+        entry_plan=entry_plan, tranches=tranches, tranche_spacing=spacing, stop_loss=1
+    )
+    size = {0.5: params.cool_size, 0.65: params.warm_size, 1.0: params.hot_size}[score]
+    state, cash, equity = DecisionState(), 1000.0, 1000.0
+    for minute, price in enumerate(prices):
+        equity = cash + state.amount * price
+        state, taken = at(minute, score, state, price, equity, cash, params)
+        if taken.action > 0:
+            spent = taken.fraction * equity
+            cash -= spent
+            state = after_fill(state, 1, spent / price, price, START + minute * MINUTE)
+            assert 1000.0 - cash <= size * equity * (1 + 1e-9)
+    assert state.tranches <= tranches
 
 
 states = st.builds(
@@ -167,7 +283,13 @@ states = st.builds(
     st.integers(START - 30 * MINUTE, START) | st.just(NEVER_MS),
     st.just(0.0) | st.floats(1e-6, 20),
     st.just(0.0) | st.floats(50, 200),
+    st.integers(0, 4),
+    st.just(0.0) | st.floats(50, 200),
 )
+step_params = st.builds(
+    plan, st.sampled_from(decision.ENTRY_PLANS), tranches=st.integers(1, 5),
+    tranche_spacing=st.sampled_from([0.0, 0.02]),
+) | st.just(PARAMS)  # fmt: skip
 scores = st.floats(-1, 1) | st.sampled_from([math.nan, 0.5, -0.25, 0.75])
 money = st.floats(0, 2000) | st.just(math.nan)
 prices = st.floats(50, 200) | st.sampled_from([math.nan, 0.0])
@@ -196,9 +318,11 @@ def bits(values):
 
 
 @settings(deadline=None, max_examples=500)
-@given(states, scores, prices, money, money, st.integers(0, 40))
-def test_compiled_and_plain_steps_agree_to_the_bit(state, score, price, equity, cash, minute):
-    arguments = (state, score, price, START + minute * MINUTE, equity, cash, PARAMS.step())
+@given(states, scores, prices, money, money, st.integers(0, 40), step_params)
+def test_compiled_and_plain_steps_agree_to_the_bit(
+    state, score, price, equity, cash, minute, params
+):
+    arguments = (state, score, price, START + minute * MINUTE, equity, cash, params.step())
     plain, fast = decide(*arguments), compiled()[0](*arguments)
     assert bits(plain[0]) == bits(fast[0])
     assert bits(plain[1]) == bits(fast[1])
@@ -212,11 +336,13 @@ def test_compiled_and_plain_fills_agree_to_the_bit(state, side, amount, price):
 
 
 @settings(max_examples=300)
-@given(states, scores, prices, st.floats(0, 2000), st.floats(0, 2000), st.integers(0, 40))
+@given(
+    states, scores, prices, st.floats(0, 2000), st.floats(0, 2000), st.integers(0, 40), step_params
+)
 def test_a_decision_never_spends_or_sells_what_is_not_there(
-    state, score, price, equity, cash, minute
+    state, score, price, equity, cash, minute, params
 ):
-    taken = at(minute, score, state, price, equity, cash)[1]
+    taken = at(minute, score, state, price, equity, cash, params)[1]
     assert 0 <= taken.fraction <= 1
     assert (taken.action == 0) == (taken.fraction == 0)
     if taken.action == 1:

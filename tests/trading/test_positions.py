@@ -107,20 +107,20 @@ PART, REST = fill(3, "sell", "0.5", "100"), fill(4, "sell", "1.4999", "100")
 
 
 @pytest.mark.parametrize(
-    ("fills", "more", "status"),
+    ("fills", "entries", "status"),
     [
-        ([], False, "CLOSED"),
-        ([BUY], False, "OPEN"),
-        ([BUY], True, "BUILDING"),
-        ([BUY, MORE], False, "OPEN"),
-        ([BUY, MORE, PART], True, "REDUCING"),
-        ([BUY, MORE, PART, REST], True, "CLOSED"),
-        ([BUY, MORE, PART, REST, fill(5, "buy", "1", "100")], True, "BUILDING"),
+        ([], 1, "CLOSED"),
+        ([BUY], 1, "OPEN"),
+        ([BUY], 2, "BUILDING"),
+        ([BUY, MORE], 2, "OPEN"),
+        ([BUY, MORE, PART], 3, "REDUCING"),
+        ([BUY, MORE, PART, REST], 3, "CLOSED"),
+        ([BUY, MORE, PART, REST, fill(5, "buy", "1", "100")], 2, "BUILDING"),
     ],
 )
-def test_a_status_tells_where_a_position_stands(fills, more, status):
+def test_a_status_tells_where_a_position_stands(fills, entries, status):
     held = position(*fills)
-    assert held.status(Decimal(100), Decimal(10_000), more_entries=more) == status
+    assert held.status(Decimal(100), Decimal(10_000), entries=entries) == status
 
 
 def test_without_a_price_nothing_held_counts_as_dust():

@@ -9,7 +9,7 @@ which candles close; amounts are base units; prices are quote per base; equity a
 from __future__ import annotations
 
 import json
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -31,7 +31,9 @@ TEMPERATURES = ("FROZEN", "COOL", "WARM", "HOT")
     BUY_SIGNAL,
     SELL_SIGNAL,
     STOP_LOSS,
-) = range(11)
+    PLAN_COMPLETE,
+    TOO_NEAR,
+) = range(13)
 _REASONS = (
     "warming up",
     "no usable price",
@@ -44,14 +46,37 @@ _REASONS = (
     "confirmed buy signal",
     "confirmed sell signal",
     "stop loss",
+    "all entries of the plan are made",
+    "price has not moved far enough for the next entry",
 )
+
+SINGLE, EQUAL, PYRAMID_UP, PYRAMID_DOWN, ADAPTIVE = range(5)
+EntryPlan = Literal["single", "equal", "pyramid_up", "pyramid_down", "adaptive"]
+ENTRY_PLANS: tuple[EntryPlan, ...] = (
+    "single", "equal", "pyramid_up", "pyramid_down", "adaptive",
+)  # fmt: skip
 
 NEVER_MS = -(2**53)
 """A time before every other: no trade yet. Exact in JSON readers that know only doubles."""
 
 
 class DecisionParams(Params):
-    """How a score becomes a trade. Fractions are of equity unless they say otherwise."""
+    """How a score becomes a trade. Fractions are of equity unless they say otherwise.
+
+    entry_plan tells how a position is built. Every entry waits for a confirmed signal and for the
+    cooldown, and is worth smallest_step or more; together they never cost more than the
+    temperature's size.
+        single        up to the size of the signal's temperature at once, and again whenever that
+                      has grown
+        equal         `tranches` equal parts, each where the price is lower by the spacing
+        pyramid_up    parts that grow as 1, 2, 3, …, each where the price is lower
+        pyramid_down  parts that shrink as …, 3, 2, 1, each where the price is higher
+        adaptive      one part first; then, whichever way the price has moved, as many equal parts
+                      as it has moved spacings
+    A spacing of 0 asks nothing of the price. With a size of 0.24, three tranches and a spacing of
+    0.02, pyramid_up buys for 0.04, 0.08 and 0.12 of equity; adaptive for 0.08 and, where the price
+    has moved by 0.03, for 0.12.
+    """
 
     buy_threshold: float = Field(0.3, gt=0, le=1, description="score (0…1) from which to buy")
     sell_threshold: float = Field(-0.3, ge=-1, lt=0, description="score (-1…0) to sell at or below")
@@ -76,6 +101,17 @@ class DecisionParams(Params):
     stop_loss: float = Field(
         0.1, gt=0, le=1, description="fall below the entry price that sells all, a fraction; 1: off"
     )
+
+    entry_plan: EntryPlan = Field("single", description="how a position is built; see above")
+    tranches: int = Field(3, ge=1, le=50, description="entries of a plan; `single` counts none")
+    tranche_spacing: float = Field(
+        0.02, ge=0, lt=1, description="move of the price from one entry to the next, a fraction"
+    )
+
+    @property
+    def entries(self) -> int:
+        """How many entries make a position whole."""
+        return 1 if self.entry_plan == "single" else self.tranches
 
     @model_validator(mode="after")
     def _ordered(self) -> DecisionParams:
@@ -104,11 +140,15 @@ class DecisionParams(Params):
             self.cool_size,
             self.smallest_step,
             self.stop_loss,
+            ENTRY_PLANS.index(self.entry_plan),
+            self.tranches,
+            self.tranche_spacing,
         )
 
 
 class StepParams(NamedTuple):
-    """`DecisionParams` as numbers; times in milliseconds."""
+    """`DecisionParams` as numbers; times in milliseconds, entry_plan by its place in
+    ENTRY_PLANS."""
 
     buy_threshold: float
     sell_threshold: float
@@ -121,6 +161,9 @@ class StepParams(NamedTuple):
     cool_size: float
     smallest_step: float
     stop_loss: float
+    entry_plan: int
+    tranches: int
+    tranche_spacing: float
 
 
 class DecisionState(NamedTuple):
@@ -128,7 +171,8 @@ class DecisionState(NamedTuple):
 
     pending: side of the signal that is on, 1 buy, -1 sell, 0 none; pending_since_ms: close of the
     candle that showed it first. amount: position in base units, never negative; entry_price: the
-    mean price it was bought at, 0 without a position.
+    mean price it was bought at, tranches: in how many purchases, last_entry: the price of the
+    newest of them; 0 without a position.
     """
 
     pending: int = 0
@@ -136,6 +180,8 @@ class DecisionState(NamedTuple):
     last_trade_ms: int = NEVER_MS
     amount: float = 0.0
     entry_price: float = 0.0
+    tranches: int = 0
+    last_entry: float = 0.0
 
     def to_json(self) -> str:
         """Text that `from_json` reads back exactly."""
@@ -149,7 +195,7 @@ class DecisionState(NamedTuple):
             ordered = [values.pop(name) for name in cls._fields]
             if values:
                 raise ValueError(f"unknown {', '.join(values)}")
-            return cls(*map(int, ordered[:3]), *map(float, ordered[3:]))
+            return cls(*(type(zero)(value) for zero, value in zip(cls(), ordered, strict=True)))
         except (ValueError, TypeError, KeyError) as error:
             raise InvalidInput(f"Decision state {text[:200]!r} cannot be read.") from error
 
@@ -180,8 +226,9 @@ def decide(
 
     A signal trades once it has been on for the confirmation's time and the cooldown is over; its
     distance beyond the threshold tells its temperature, and that the size of the position to hold.
-    A buy fills the position up to that size, a sell gives up all of it. The stop comes first and
-    waits for nothing, not even for a score; a new entry must then be confirmed afresh.
+    A buy fills the position up to that size, by the parts of the entry plan if there is one; a
+    sell gives up all of it. The stop comes first and waits for nothing, not even for a score; a
+    new entry must then be confirmed afresh.
     """
     side, beyond = 0, -1.0
     if score >= params.buy_threshold:
@@ -203,6 +250,21 @@ def decide(
     elif side != state.pending:
         since = time_ms
 
+    # How far the price has moved the plan's way since the last entry, and the next part's share.
+    moved, share, count, spacing = 0.0, 1.0, params.tranches, params.tranche_spacing
+    if state.tranches > 0 and state.last_entry > 0.0:
+        moved = price / state.last_entry - 1.0
+    if params.entry_plan == EQUAL:
+        moved, share = -moved, 1.0 / count
+    elif params.entry_plan == PYRAMID_UP:
+        moved, share = -moved, 2.0 * (state.tranches + 1) / (count * (count + 1))
+    elif params.entry_plan == PYRAMID_DOWN:
+        share = 2.0 * (count - state.tranches) / (count * (count + 1))
+    elif params.entry_plan == ADAPTIVE:
+        moved, share = abs(moved), 1.0 / count
+        if state.tranches > 0 and spacing > 0.0:
+            share = share * max(1.0, moved / spacing)
+
     action, fraction, reason = 0, 0.0, NO_SIGNAL
     if not (price > 0.0 and price < float("inf")):
         reason = NO_PRICE
@@ -223,13 +285,32 @@ def decide(
         action, fraction, reason = -1, 1.0, SELL_SIGNAL
     elif not (equity > 0.0 and cash >= params.smallest_step * equity):
         reason = NO_CASH
-    elif size - state.amount * price / equity < params.smallest_step:
-        reason = LARGE_ENOUGH
+    elif params.entry_plan != SINGLE and state.tranches >= params.tranches:
+        reason = PLAN_COMPLETE
+    elif params.entry_plan != SINGLE and state.tranches > 0 and 0.0 < spacing > moved:
+        reason = TOO_NEAR
     else:
-        fraction = min(size - state.amount * price / equity, cash / equity)
-        action, reason = 1, BUY_SIGNAL
+        # A plan counts what it paid: a price that falls makes no room for more than the size.
+        worth = price if params.entry_plan == SINGLE else max(price, state.entry_price)
+        missing = size - state.amount * worth / equity
+        if missing < params.smallest_step:
+            reason = LARGE_ENOUGH
+        else:
+            part = max(size * share, params.smallest_step)
+            fraction = min(missing, cash / equity)
+            if params.entry_plan != SINGLE:
+                fraction = min(part, fraction)
+            action, reason = 1, BUY_SIGNAL
 
-    remembered = DecisionState(side, since, state.last_trade_ms, state.amount, state.entry_price)
+    remembered = DecisionState(
+        side,
+        since,
+        state.last_trade_ms,
+        state.amount,
+        state.entry_price,
+        state.tranches,
+        state.last_entry,
+    )
     return remembered, Decision(action, fraction, temperature, reason)
 
 
@@ -238,18 +319,24 @@ def after_fill(
 ) -> DecisionState:
     """The state after a fill of `amount` base units (positive, net of fees in base) at `price`.
 
-    side: 1 bought, -1 sold. The entry price is the mean of the purchases, weighted by amount.
-    What is left after a sale is gone with it when it is rounding, a billionth of the position.
+    side: 1 bought, one tranche more, -1 sold. The entry price is the mean of the purchases,
+    weighted by amount. What is left after a sale is gone with it when it is rounding, a billionth
+    of the position.
     """
     held, entry = state.amount, state.entry_price
+    tranches, last = state.tranches, state.last_entry
     if side > 0:
         entry = (held * entry + amount * price) / (held + amount)
         held = held + amount
+        tranches, last = tranches + 1, price
     else:
         left = held - amount
         held = left if left > held * 1e-9 else 0.0
         entry = entry if held > 0.0 else 0.0
-    return DecisionState(state.pending, state.pending_since_ms, time_ms, held, entry)
+        tranches, last = (tranches, last) if held > 0.0 else (0, 0.0)
+    return DecisionState(
+        state.pending, state.pending_since_ms, time_ms, held, entry, tranches, last
+    )
 
 
 def reason_text(code: int) -> str:

@@ -7,7 +7,7 @@ of the past is the state stored with the bot's previous decision and the fills s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -71,7 +71,7 @@ class Signal:
 @dataclass(frozen=True)
 class Purse:
     """What a bot decides with, in its quote currency: the account's worth and free cash, and the
-    bot's own position."""
+    bot's own position with the purchases of which more than dust is left."""
 
     equity: Decimal
     cash: Decimal
@@ -123,8 +123,11 @@ def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) ->
             prices[symbol] = Decimal(str(float(last["close"].iloc[-1])))
     equity = compute_equity(totals, bot.quote, prices)
     position = load_position(ledger, bot.name, bot.symbol)
-    if is_dust(position.amount * prices.get(bot.symbol, ZERO), equity):
+    price = prices.get(bot.symbol, ZERO)
+    if is_dust(position.amount * price, equity):
         position = Position(bot.symbol, last_trade=position.last_trade)
+    # A rest of an earlier position is no entry of this one.
+    position = replace(position, tranches=tuple(position.living_tranches(price, equity)))
     return Purse(equity, totals.get(bot.quote, ZERO), position)
 
 
@@ -195,13 +198,16 @@ def _steps(
 
 
 def _state_before(before: Decision | None, purse: Purse) -> DecisionState:
-    """The previous decision's signal, with the position and last trade that the fills tell."""
+    """The previous decision's signal, with the position, its entries and the last trade that the
+    fills tell."""
     signal = DecisionState(**before.state) if before else DecisionState()
-    position = purse.position
+    position, tranches = purse.position, purse.position.tranches
     return signal._replace(
         amount=float(position.amount),
         entry_price=float(position.average_entry or 0),
         last_trade_ms=to_ms(position.last_trade) if position.last_trade else step.NEVER_MS,
+        tranches=len(tranches),
+        last_entry=float(tranches[-1].price) if tranches else 0.0,
     )
 
 

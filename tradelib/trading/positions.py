@@ -150,23 +150,28 @@ class Position:
                 changes[currency] = changes.get(currency, ZERO) - fee
         return changes
 
-    def living_tranches(self, price: Decimal, equity: Decimal) -> list[Tranche]:
-        """The purchases of which more than dust is left, valued at `price`."""
+    def living_tranches(self, price: Decimal | None, equity: Decimal | None) -> list[Tranche]:
+        """The purchases of which more than dust is left, valued at `price`; without price or
+        equity nothing counts as dust."""
+        if price is None or equity is None:
+            return [tranche for tranche in self.tranches if tranche.left]
         return [t for t in self.tranches if t.left and not is_dust(t.left * price, equity)]
 
     def status(
-        self, price: Decimal | None, equity: Decimal | None, *, more_entries: bool = False
+        self, price: Decimal | None, equity: Decimal | None, *, entries: int = 1
     ) -> PositionStatus:
-        """Where the position stands. Without price or equity nothing held counts as dust.
+        """Where the position stands at a price, both in quote currency. Without price or equity
+        nothing held counts as dust.
 
-        more_entries: whether its plan has entries to come.
+        entries: how many purchases make it whole.
         """
         known = price is not None and equity is not None
         if not self.amount or (known and is_dust(self.amount * price, equity)):
             return PositionStatus.CLOSED
         if self.last_side == Side.SELL:
             return PositionStatus.REDUCING
-        return PositionStatus.BUILDING if more_entries else PositionStatus.OPEN
+        made = len(self.living_tranches(price, equity))
+        return PositionStatus.BUILDING if made < entries else PositionStatus.OPEN
 
 
 def compute_position(
