@@ -156,7 +156,9 @@ def _page(name: str, rows: list[dict], query: dict[str, str]) -> dict[str, Any]:
     start, limit = int(query.get("cursor") or 0), int(query["limit"])
     end = start + limit
     more = end < len(rows)
-    return {name: rows[start:end], "has_next": more, "cursor": str(end) if more else ""}
+    cursor = {"cursor": str(end) if more else ""}
+    # The list of fills does not say whether more follow.
+    return {name: rows[start:end], **cursor, **({"has_next": more} if name == "orders" else {})}
 
 
 def _product() -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -12,7 +14,15 @@ from pydantic import SecretStr
 
 from tests.venue.served import Relay, serve
 from tests.venue.suite import AMOUNT, IDS, SYMBOL, Bench, VenueSuite
-from tradelib.errors import DeskError, OrderRejected, OrderUnknown, RateLimited, UnresolvedError
+from tradelib.errors import (
+    DeskError,
+    InvalidInput,
+    OrderRejected,
+    OrderUnknown,
+    RateLimited,
+    UnresolvedError,
+    VenueUnavailable,
+)
 from tradelib.paper import PaperAccount, PaperConfig, PaperHandle, RateLimits, paper_exchange
 from tradelib.settings import VenueSettings
 from tradelib.venue import Keys, OrderType, Venue, VenueOrder, VenueStatus
@@ -36,11 +46,11 @@ def code(number: int, words: str, status: int = 400) -> tuple[int, dict]:
     return status, {"code": number, "msg": words}
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[BinanceBench]:
+@contextmanager
+def binance_bench(tmp_path: Path, exchange: str = "binance") -> Iterator[BinanceBench]:
     config = PaperConfig(tmp_path / "paper", speed=0.0, accounts=(DESK, OTHER), limits=PLENTY)
     with paper_exchange(config) as paper, serve(Relay(paper.url)) as served:
-        settings = VenueSettings(rest_url=served.url, timeout=5)
+        settings = VenueSettings(exchange=exchange, rest_url=served.url, timeout=5)
         keys = Keys(SecretStr(DESK.key), SecretStr(DESK.secret))
         venue = Venue("bench", settings, keys, trading=True)
         venue.fetch_instruments()
@@ -54,6 +64,12 @@ def bench(tmp_path: Path) -> Iterator[BinanceBench]:
         yield bench
         bench.other.close()
         venue.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[BinanceBench]:
+    with binance_bench(tmp_path) as bench:
+        yield bench
 
 
 class TestBinance(VenueSuite):
@@ -124,6 +140,22 @@ class TestBinance(VenueSuite):
         (trade,) = bench.venue.fetch_trades_since(SYMBOL, None)
         assert (trade.fee, trade.fee_currency) == (Decimal("0.00071234"), "BNB")
 
+    def test_a_list_that_looked_at_a_day_only_is_not_taken_for_the_history(self, bench: Bench):
+        since = bench.find(bench.submit().client_id).at
+        bench.served.next_answer = (200, [])
+        ((order,),) = bench.venue.iterate_orders(SYMBOL, since)
+        assert order.client_id == IDS[0]
+
+    def test_a_page_longer_than_the_exchange_gives_is_not_taken_for_the_last(self, bench: Bench):
+        bench.venue.trade_page = 5000
+        bench.submit()
+        bench.venue.fetch_trades_since(SYMBOL, None)
+        list(bench.venue.iterate_orders(SYMBOL, None))
+        asked = [one.target for one in bench.served.asked if "fromId" in one.target or
+                 "orderId=0" in one.target]  # fmt: skip
+        assert len(asked) == 2
+        assert all("limit=1000" in target for target in asked)
+
     def test_an_order_type_that_the_symbol_lacks_is_refused(self, bench: Bench):
         bench.venue.fetch_instruments()
         told = bench.venue._exchange.market(SYMBOL)["info"]
@@ -146,3 +178,35 @@ class TestBinance(VenueSuite):
         signed = int(request.signed_at.timestamp() * 1000)
         assert f"timestamp={signed - 2500}" in body or f"timestamp={signed - 2501}" in body
         assert "recvWindow=10000" in body
+
+
+class TestUnified(VenueSuite):
+    """An exchange without a dialect of its own here, spoken to in ccxt's common words alone."""
+
+    ends_at_once = VenueStatus.EXPIRED
+    beginning = datetime(2020, 1, 1, tzinfo=UTC)
+    wrong_keys = TestBinance.wrong_keys
+    unsupported = frozenset(OrderType) - {OrderType.MARKET, OrderType.LIMIT, OrderType.POST_ONLY}
+
+    @pytest.fixture
+    def bench(self, tmp_path: Path) -> Iterator[BinanceBench]:
+        with binance_bench(tmp_path, "binanceus") as bench:
+            yield bench
+
+    def test_no_trade_is_lost_or_doubled_at_the_edge_of_a_page(self, bench: Bench):
+        """By time, as long as a page holds more than one millisecond does."""
+        order = bench.submit(OrderType.LIMIT, limit_price=bench.price())
+        bench.fill(order, [AMOUNT / 10] * 7)
+        since = bench.find().at
+        assert len(bench.venue.fetch_trades_since(SYMBOL, None, since)) == 7
+        bench.venue.trade_page = 5
+        with pytest.raises(VenueUnavailable, match="does not get past one millisecond"):
+            bench.venue.fetch_trades_since(SYMBOL, None, since)
+
+    def test_the_history_of_orders_comes_in_pages_with_nothing_lost(self, bench: Bench):
+        for name in IDS[:8]:
+            bench.submit(name=name, amount=AMOUNT / 10)
+        (page,) = bench.venue.iterate_orders(SYMBOL, self.beginning)
+        assert [order.client_id for order in page] == IDS[:8]
+        with pytest.raises(InvalidInput, match="name one"):
+            list(bench.venue.iterate_orders(SYMBOL, None))

@@ -88,7 +88,6 @@ class TestKraken(VenueSuite):
             ("EOrder:Orders limit exceeded", OrderRejected),
             ("EOrder:Invalid price:Invalid price argument", OrderRejected),
             ("EGeneral:Invalid arguments:deadline", OrderRejected),
-            ("EAPI:Invalid nonce", OrderRejected),
             ("EOrder:Rate limit exceeded", RateLimited),
         ],
     )
@@ -104,6 +103,18 @@ class TestKraken(VenueSuite):
         bench.venue.fetch_instruments()
         bench.served.next_answer = error("EAPI:Invalid nonce")
         assert bench.venue.fetch_balances()["USDT"].free == 10_000
+
+    def test_an_order_that_another_process_overtook_is_sent_again(self, bench: KrakenBench):
+        request = bench.request()
+        bench.served.next_answer = error("EAPI:Invalid nonce")
+        bench.venue.submit_order(request)
+        assert len(bench.books.orders) == 1
+
+    def test_a_clock_that_is_behind_for_good_is_told(self, bench: KrakenBench):
+        bench.served.exchange.last_nonce = 10**18
+        with pytest.raises(OrderRejected, match="set this machine's clock"):
+            bench.venue.submit_order(bench.request())
+        assert not bench.books.orders
 
     def test_the_desks_ids_are_sent_as_one_of_krakens_forms(self, bench: KrakenBench):
         bench.submit(OrderType.LIMIT, IDS[7])

@@ -21,8 +21,8 @@ import ccxt
 import pandas as pd
 import stamina
 
-from tradelib.clock import from_ms, timeframe_ms, to_ms
-from tradelib.errors import InvalidInput, ReadOnly, VenueUnavailable, unknown_name
+from tradelib.clock import from_ms, timeframe_ms, to_ms, utc_now
+from tradelib.errors import InvalidInput, OrderRejected, ReadOnly, VenueUnavailable, unknown_name
 from tradelib.services.addresses import service_url
 from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
 from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
@@ -47,6 +47,8 @@ READ_ATTEMPTS = 3
 TRADE_PAGE = 500
 # How long a request may be under way where the venue does not bound it.
 _UNBOUND_REQUESTS = timedelta(seconds=60)
+# There, the client itself sends nothing that was committed longer ago.
+_SEND_WITHIN = timedelta(seconds=10)
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
@@ -268,7 +270,7 @@ class Venue:
         if not self._dialect.newest_first:
             yield from pages
             return
-        found = _gather(pages, known)
+        found = gather(pages, known)
         for start in range(0, len(found), self.trade_page):
             yield found[start : start + self.trade_page]
 
@@ -299,6 +301,7 @@ class Venue:
         """
         self._require_trading()
         self._require_order(request)
+        self._require_fresh(request.signed_at)
         with self._sending(str(request)):
             return _completed(self._order(self._dialect.create_order(request)), request)
 
@@ -308,6 +311,7 @@ class Venue:
         self._require_trading()
         for leg in (request.target, request.stop):
             self._require_order(leg)
+        self._require_fresh(request.signed_at)
         with self._sending(f"bracket {request.target}, {request.stop}"):
             rows = map(self._order, self._dialect.create_bracket(request))
             legs = {order.client_id: order for order in rows}
@@ -323,7 +327,10 @@ class Venue:
         self, symbol: str, venue_order_id: str | None, client_id: str | None = None
     ) -> None:
         """Cancel one order, by the venue's id if known, else by ours; a leg of a bracket takes
-        the other with it. Raises OrderUnknown when it is not open (any more)."""
+        the other with it. Raises OrderUnknown when it is not open (any more).
+
+        Some venues only promise to cancel: what became of the order is for fetch_order to tell.
+        """
         self._require_trading()
         self.fetch_instrument(symbol)
         with self._sending(f"cancel order {venue_order_id or client_id}"):
@@ -350,6 +357,15 @@ class Venue:
                     f"The {what} {given:f} of {request.symbol} at venue {self.name} "
                     f"is no multiple of {step:f}; round it first."
                 )
+
+    def _require_fresh(self, signed_at: datetime | None) -> None:
+        """Where the venue cannot, refuse what was held up since it was committed."""
+        late = signed_at is not None and utc_now() - signed_at > _SEND_WITHIN
+        if late and self.request_lifetime is None:
+            raise OrderRejected(
+                f"Not sent to venue {self.name}: more than {_SEND_WITHIN.seconds} s had passed "
+                "since the order was committed."
+            )
 
     def _order(self, row: Row) -> VenueOrder:
         return _venue_order(self._dialect.tidy(row), self._dialect)
@@ -467,9 +483,9 @@ def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> Non
     """Point every section of the exchange's API at one base, so that nothing else is reached."""
     base = rest_url.rstrip("/")
     exchange.urls["api"] = _moved(exchange.urls["api"], base, (ws_url or base).rstrip("/"))
-    if exchange.id == "binance":
-        # ccxt picks its table of spot errors by the URL's prefix, which is another now.
-        tables = exchange.exceptions
+    tables = exchange.exceptions
+    if "spot" in tables:
+        # ccxt picks Binance's table of spot errors by the URL's prefix, which is another now.
         tables["exact"] = {**tables["exact"], **tables["spot"]["exact"]}
 
 
@@ -560,7 +576,7 @@ def _stop_price(row: Row) -> Decimal | None:
     return next((price for price in map(_maybe, told) if price), None)
 
 
-def _gather(pages: Iterator[list[Row]], known: str | None) -> list[Row]:
+def gather(pages: Iterator[list[Row]], known: str | None) -> list[Row]:
     """Rows of pages that go back in time, each once, oldest first.
 
     Rows that come meanwhile push others to the next page: those are told twice, and the later

@@ -116,7 +116,7 @@ class Dialect:
     def fetch_order_page(
         self, symbol: str, since: datetime | None, cursor: Any, limit: int
     ) -> Page:
-        return _page_by_time(
+        return page_by_time(
             lambda start: self.exchange.fetch_orders(symbol, start, limit), since, cursor, limit
         )
 
@@ -154,7 +154,7 @@ class Dialect:
         self, symbol: str, since: datetime | None, last_id: str | None, cursor: Any, limit: int
     ) -> Page:
         """Trades after `last_id` or from `since`, whichever the venue can begin with."""
-        return _page_by_time(
+        return page_by_time(
             lambda start: self.exchange.fetch_my_trades(symbol, start, limit), since, cursor, limit
         )
 
@@ -199,18 +199,21 @@ def _trailing_params(request: OrderRequest) -> dict[str, Any]:
     return params
 
 
-def _page_by_time(
-    fetch: Callable[[int | None], list[Row]], since: datetime | None, cursor: Any, limit: int
+def page_by_time(
+    fetch: Callable[[int], list[Row]], since: datetime | None, cursor: Any, limit: int
 ) -> Page:
     """Pages forward in time: each begins at the millisecond in which the last one ended, and
     leaves out what that one had of it."""
-    start, seen = cursor or (to_ms(since) if since else None, frozenset())
+    if since is None and cursor is None:
+        # Without a beginning, most answer with their newest page alone.
+        raise InvalidInput("This venue tells its history from a moment on; name one.")
+    start, seen = cursor or (to_ms(since), frozenset())
     rows = fetch(start)
     new = [row for row in rows if row["id"] not in seen]
     if not new and len(rows) >= limit:
         raise ccxt.ExchangeError(f"a page of {limit} rows does not get past one millisecond")
-    if not new or start is None:
-        return Page(new)
+    if not new:
+        return Page([])
     end = max(row["timestamp"] for row in rows)
     at_end = frozenset(row["id"] for row in rows if row["timestamp"] == end)
     return Page(new, (end, at_end | seen if end == start else at_end))

@@ -12,6 +12,8 @@ from tradelib.clock import to_ms
 from tradelib.venue.dialects.base import Dialect, Page, Row, text
 from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType
 
+# A longer one is cut to this, and a page shorter than asked for is taken for the last.
+_LONGEST_PAGE = 1000
 _KINDS = {kind: kind.value.upper() for kind in OrderType} | {
     OrderType.POST_ONLY: "LIMIT_MAKER",
     OrderType.TRAILING_STOP: "STOP_LOSS",
@@ -71,6 +73,7 @@ class Binance(Dialect):
     ) -> Page:
         if cursor is None and since is not None:
             return self._first_orders_since(symbol, since, limit)
+        limit = min(limit, _LONGEST_PAGE)
         rows = self.exchange.fetch_orders(symbol, None, limit, {"orderId": cursor or 0})
         return Page(rows, _after(rows) if len(rows) == limit else None)
 
@@ -88,6 +91,7 @@ class Binance(Dialect):
         self, symbol: str, since: datetime | None, last_id: str | None, cursor: Any, limit: int
     ) -> Page:
         # By id and never by time, which loses trades of the same millisecond at a page's edge.
+        limit = min(limit, _LONGEST_PAGE)
         start = cursor if cursor is not None else int(last_id) + 1 if last_id else 0
         rows = self.exchange.fetch_my_trades(symbol, None, limit, {"fromId": start})
         return Page(rows, _after(rows) if len(rows) == limit else None)

@@ -64,19 +64,13 @@ class Coinbase(Dialect):
         return params
 
     def cancel_order(self, symbol: str, venue_order_id: str | None, client_id: str | None) -> None:
-        number = venue_order_id or self._find_open(symbol, client_id)
+        number = venue_order_id or self.fetch_order(symbol, client_id or "", None, None)["id"]
         answer = self.exchange.v3_private_post_brokerage_orders_batch_cancel(
             {"order_ids": [number]}
         )
         result = answer["results"][0]
         if result.get("success") is not True:
             self._explain_cancel(symbol, number, str(result.get("failure_reason")))
-
-    def _find_open(self, symbol: str, client_id: str | None) -> str:
-        for row in self.fetch_open_orders(symbol):
-            if row.get("clientOrderId") == client_id:
-                return row["id"]
-        raise ccxt.OrderNotFound(f"no open order {client_id}")
 
     def _explain_cancel(self, symbol: str, number: str, reason: str) -> None:
         """Why a cancel was not taken; one that is under way already is."""

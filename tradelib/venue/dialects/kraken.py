@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,6 +20,7 @@ from tradelib.venue.facts import OrderRequest, OrderType
 _TEXT = 18
 _DESK_ID = re.compile(r"nd-([0-9a-f]{21})")
 _PREFIX = "6e642d00000"
+_NONCE_ATTEMPTS = 3
 
 
 class Kraken(Dialect):
@@ -38,6 +41,9 @@ class Kraken(Dialect):
         ),
     )
 
+    def create_order(self, request: OrderRequest) -> Row:
+        return _nonced(lambda: super(Kraken, self).create_order(request))
+
     def order_params(self, request: OrderRequest) -> dict[str, Any]:
         if request.type is OrderType.TRAILING_STOP and request.stop_price is not None:
             raise InvalidInput("Kraken's trailing stops trail at once; leave out the stop_price.")
@@ -54,7 +60,7 @@ class Kraken(Dialect):
 
     def cancel_order(self, symbol: str, venue_order_id: str | None, client_id: str | None) -> None:
         named = {} if venue_order_id else {self.client_id_name: _venue_id(client_id or "")}
-        self.exchange.cancel_order(venue_order_id or "", symbol, named)
+        _nonced(lambda: self.exchange.cancel_order(venue_order_id or "", symbol, named))
 
     def fetch_order(
         self, symbol: str, client_id: str, venue_order_id: str | None, since: datetime | None
@@ -118,6 +124,15 @@ class Kraken(Dialect):
         if not ids:
             return []
         return self.exchange.fetch_order_trades(venue_order_id, symbol, None, None, {"trades": ids})
+
+
+def _nonced(call: Callable[[], Row]) -> Row:
+    """Try again what a request of another process with the same key overtook: the venue takes
+    no number below the last one, and refuses such a request before it does anything."""
+    for _ in range(_NONCE_ATTEMPTS - 1):
+        with suppress(ccxt.InvalidNonce):
+            return call()
+    return call()
 
 
 def _venue_id(client_id: str) -> str:
