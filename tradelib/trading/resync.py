@@ -14,18 +14,19 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Table, Text, select, type_coerce
+from sqlalchemy import Connection, Integer, Table, Text, func, select, type_coerce
 
 from tradelib.clock import parse_time, utc_now
 from tradelib.errors import DeskError, InvalidInput, RetryableError
 from tradelib.trading import tables
 from tradelib.trading.accounts import Account, Balance, save_balance
-from tradelib.trading.backup import back_up, require_nobody_trading
+from tradelib.trading.backup import Tell, back_up, require_nobody_trading, tell_nobody
 from tradelib.trading.booking import save_cursor
+from tradelib.trading.decisions import Action
 from tradelib.trading.ledger import Ledger, as_row, insert
 from tradelib.trading.orders import (
     ZERO,
@@ -44,9 +45,10 @@ log = logging.getLogger(__name__)
 
 REPAIR = "rebuilt from the venue"
 LISTED = 200  # changes told one by one; the rest is only counted
-# Legs and attempts of a decision that are looked for: the usual ones first.
-_USUAL = tuple(product(range(4), range(2)))
-_RARE = tuple(one for one in product(range(12), range(6)) if one not in _USUAL)
+# Legs and attempts by which an order's name may derive from a decision; stops are numbered through
+# over all that a bot ever had, so that theirs may be high.
+_LEGS = tuple(product(range(4), range(6)))
+_MOST_STOPS = 2000
 # The desk's own facts, of which a venue knows nothing.
 _OWN = (OrderStatus.DENIED, OrderStatus.PLANNED, OrderStatus.REJECTED)
 _ON_THEIR_WAY = (OrderStatus.SUBMITTED, OrderStatus.UNRESOLVED)
@@ -112,6 +114,7 @@ class _Work:
     books: Connection
     venue: Venue
     stage: Stage
+    tell: Tell = tell_nobody
     counts: Counter[str] = field(default_factory=Counter)
     changes: list[Change] = field(default_factory=list)
 
@@ -126,11 +129,17 @@ class _Work:
 
 
 def resync(
-    ledger: Ledger, venue: Venue, *, backup: Path | None = None, dry_run: bool = False
+    ledger: Ledger,
+    venue: Venue,
+    *,
+    backup: Path | None = None,
+    dry_run: bool = False,
+    tell: Tell = tell_nobody,
 ) -> Resync:
     """Rebuild a venue's books from its history, in one transaction at the end.
 
-    backup: the file that the ledger is backed up to first. The desk must be at rest.
+    backup: the file that the ledger is backed up to first. The desk must be at rest. tell: hears
+    how many orders and fills are read, and then how many of them are booked.
     Raises InvalidInput when the books are another account's, and RetryableError while the venue
     may not show all yet; the books are as they were then.
     """
@@ -139,12 +148,12 @@ def resync(
         symbols, assets = _known_symbols(books, venue.name), _known_assets(books, venue.name)
     saved = back_up(ledger, backup).file if backup and not dry_run else None
     with closing(Stage()) as stage:
-        balances = fetch_history(stage, venue, symbols, assets)
+        balances = fetch_history(stage, venue, symbols, assets, tell)
         as_of = venue.fetch_time()
         account_id = venue.fetch_account_id()
         try:
             with ledger.write() as books:
-                work = _Work(books, venue, stage)
+                work = _Work(books, venue, stage, tell)
                 told = _rebuild(work, balances, as_of, account_id)
                 if dry_run:
                     raise _Undo
@@ -183,6 +192,7 @@ def _rebuild(
     with _positions_compared(work):
         _clear(work)
         _rebuild_orders(work)
+        _rebuild_brackets(work)
         _remove_orders(work, absent)
         _insert_fills(work)
     told = tuple(_rebuild_balances(work, balances, as_of))
@@ -237,9 +247,9 @@ def _claim_orders(work: _Work) -> None:
             for row in rows
             if row["venue"] not in others
         )
-    for legs in (_USUAL, _RARE):
-        if work.stage.has_unlinked():
-            _link_decisions(work, legs)
+    _link_decisions(work, _LEGS)
+    most = min(_MOST_STOPS, work.stage.count("orders")) + 10
+    _link_decisions(work, [(leg, 0) for leg in range(4, most)], action=Action.BUY)
     work.stage.claim()
 
 
@@ -256,21 +266,21 @@ def _is_derived(row: Raw) -> bool:
     return bool(row["decision"]) and client_order_id(*named) == row["client_id"]
 
 
-def _link_decisions(work: _Work, legs: Sequence[tuple[int, int]]) -> None:
-    result = work.books.execute(
-        select(tables.decisions.c.id), execution_options={"yield_per": PAGE}
-    )
-    for ids in result.scalars().partitions():
-        for start in range(0, len(ids), 50):
-            work.stage.link(
-                [
-                    (client_order_id(decision, leg, attempt), decision, leg, attempt)
-                    for decision in ids[start : start + 50]
-                    for leg, attempt in legs
-                ]
-            )
-        if not work.stage.has_unlinked():
-            return
+def _link_decisions(
+    work: _Work, legs: Sequence[tuple[int, int]], action: Action | None = None
+) -> None:
+    """Look for decisions from which the names of orders derive that nothing else explains."""
+    query = select(tables.decisions.c.id)
+    if action:
+        query = query.where(tables.decisions.c.action == action)
+    result = work.books.execute(query, execution_options={"yield_per": PAGE})
+    names = ((decision, *leg) for decision in result.scalars() for leg in legs)
+    while work.stage.has_unlinked():
+        page = [(client_order_id(*name), *name) for name in islice(names, 4 * PAGE)]
+        if not page:
+            break
+        work.stage.link(page)
+    result.close()
 
 
 def _rebuild_orders(work: _Work) -> None:
@@ -308,6 +318,7 @@ class _Reasons:
         """The order with its decision, run and bot, as far as they are there."""
         if link:
             order = replace(order, decision=link[1], leg=link[2], attempt=link[3])
+            order = replace(order, role=_role(order.side, order.type, order.leg))
         decision = self.decisions.get(order.decision or "")
         if decision is None:
             order = replace(order, decision=None)
@@ -359,18 +370,21 @@ def _lost_order(work: _Work, client_id: str, told: VenueOrder, row: Raw | None) 
         as_of=at,
         created_at=at,
         updated_at=at,
-        role=_role(told),
+        role=_role(Side(told.side), told.type, leg=0),
         stop_price=told.stop_price,
         sent_at=at,
     )
 
 
-def _role(told: VenueOrder) -> Role:
-    if told.side == Side.BUY:
+def _role(side: Side, kind: str, leg: int) -> Role:
+    """What an order was for; the legs of a decision after the first protect what it bought."""
+    if side == Side.BUY:
         return Role.ENTRY
-    if told.type.startswith(("stop_loss", "trailing")):
+    if kind.startswith(("stop_loss", "trailing")):
         return Role.STOP
-    return Role.TARGET if told.type.startswith("take_profit") else Role.EXIT
+    if leg == 0:
+        return Role.EXIT
+    return Role.STOP if kind == OrderType.MARKET else Role.TARGET
 
 
 def _as_told(work: _Work, order: Order, told: VenueOrder) -> Order:
@@ -425,15 +439,33 @@ def _save_order(work: _Work, row: Raw | None, kept: Order | None, order: Order) 
         )
 
 
+def _rebuild_brackets(work: _Work) -> None:
+    """Orders of one list at the venue are a bracket again, under the name that it had."""
+    orders = tables.orders
+    lost = (
+        orders.c.venue == work.venue.name,
+        orders.c.bracket.is_(None),
+        orders.c.venue_list_id.is_not(None),
+        orders.c.decision.is_not(None),
+    )
+    listed = (orders.c.venue_list_id, orders.c.decision)
+    query = select(*listed, func.min(orders.c.leg)).where(*lost).group_by(*listed)
+    for list_id, decision, leg in work.books.execute(query).all():
+        mine = (*lost, orders.c.venue_list_id == list_id, orders.c.decision == decision)
+        name = client_order_id(decision, leg, -1)
+        work.books.execute(orders.update().where(*mine).values(bracket=name))
+
+
 def _absent_orders(work: _Work) -> Iterator[tuple[str, str]]:
     """Client ids and states of the ledger's orders that the venue does not have, but for those
-    that never were to be there."""
+    that never were to be there and can be read."""
     for rows in _pages(work.books, tables.orders, venue=work.venue.name):
         there = work.stage.owns([row["client_id"] for row in rows])
         for row in rows:
-            if row["client_id"] not in there and row["status"] not in _OWN:
-                _require_old_enough(work, row)
-                yield row["client_id"], f"{row['status']}, filled {row['filled']}"
+            if row["client_id"] in there or (row["status"] in _OWN and _kept_order(row)):
+                continue
+            _require_old_enough(work, row)
+            yield row["client_id"], f"{row['status']}, filled {row['filled']}"
 
 
 def _require_old_enough(work: _Work, row: Raw) -> None:
@@ -486,10 +518,13 @@ def _clear(work: _Work) -> None:
 
 def _insert_fills(work: _Work) -> None:
     """Book the fills in the venue's order, positions beside them, as reconciliation would have."""
+    done, total = 0, work.stage.count("trades")
     for page in work.stage.pages_of_trades():
         fills = [_fill(work, trade, owner) for trade, owner in page]
         work.books.execute(tables.fills.insert(), [as_row(fill) for fill in fills])
         book_positions(work.books, fills)
+        done += len(fills)
+        work.tell(done, total)
 
 
 def _fill(work: _Work, trade: VenueTrade, owner: str | None) -> Fill:

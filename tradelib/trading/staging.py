@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -59,11 +59,12 @@ Link = tuple[str, str, int, int]  # client id, decision, leg, attempt
 class Stage:
     """The orders and executions that a venue told, and which of them are the ledger's own.
 
-    symbols: those whose history is in it.
+    symbols: those whose history is in it. rows: how many the venue told so far.
     """
 
     def __init__(self) -> None:
         self.symbols: list[str] = []
+        self.rows = 0
         self._db = sqlite3.connect("", isolation_level=None)
         self._db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + _SCHEMA)
         self._db.execute("BEGIN")  # which never ends: nothing of it is to be kept
@@ -73,8 +74,9 @@ class Stage:
 
     # What the venue tells
 
-    def put_orders(self, orders: Iterable[VenueOrder]) -> None:
+    def put_orders(self, orders: Sequence[VenueOrder]) -> None:
         """Keep orders; the newest word on each stands."""
+        self.rows += len(orders)
         self._db.executemany(
             f"INSERT OR REPLACE INTO orders ({_ORDER}) VALUES ({_places(13)})",
             [
@@ -87,8 +89,9 @@ class Stage:
             ],
         )  # fmt: skip
 
-    def put_trades(self, trades: Iterable[VenueTrade]) -> None:
+    def put_trades(self, trades: Sequence[VenueTrade]) -> None:
         """Keep executions, each once."""
+        self.rows += len(trades)
         self._db.executemany(
             f"INSERT OR IGNORE INTO trades ({_TRADE}) VALUES ({_places(10)})",
             [
@@ -220,7 +223,11 @@ _UNLINKED = """o.client_id LIKE 'nd-%'
 
 
 def fetch_history(
-    stage: Stage, venue: Venue, symbols: Iterable[str], assets: Iterable[str]
+    stage: Stage,
+    venue: Venue,
+    symbols: Iterable[str],
+    assets: Iterable[str],
+    tell: Callable[[int, int], None],
 ) -> dict[str, VenueBalance]:
     """Stage all orders and executions of an account, and give the balances that they lead to.
 
@@ -239,16 +246,20 @@ def fetch_history(
         for symbol in sorted(wanted - done):
             for page in venue.iterate_orders(symbol, None):
                 stage.put_orders(page)
-            _stage_trades(stage, venue, symbol)
+                tell(stage.rows, stage.rows)
+            for _ in _stage_trades(stage, venue, symbol):
+                tell(stage.rows, stage.rows)
         done |= wanted
         held |= stage.assets()
     stage.symbols = sorted(done)
     return _fetch_balances(stage, venue, stage.symbols)
 
 
-def _stage_trades(stage: Stage, venue: Venue, symbol: str) -> None:
+def _stage_trades(stage: Stage, venue: Venue, symbol: str) -> Iterator[int]:
+    """Stage what is new, page by page; the lengths of the pages."""
     for page in venue.iterate_trades(symbol, stage.last_trade(symbol), None):
         stage.put_trades(page)
+        yield len(page)
 
 
 def _fetch_balances(stage: Stage, venue: Venue, symbols: Sequence[str]) -> dict[str, VenueBalance]:
@@ -256,7 +267,7 @@ def _fetch_balances(stage: Stage, venue: Venue, symbols: Sequence[str]) -> dict[
     between, and until the venue lists all that its orders were filled."""
     for _ in range(_ATTEMPTS):
         for symbol in symbols:
-            _stage_trades(stage, venue, symbol)
+            sum(_stage_trades(stage, venue, symbol))
         for order in stage.unsettled_orders():
             fresh = venue.fetch_order(order.symbol, order.client_id or "", order.venue_order_id)
             stage.put_orders([fresh])
