@@ -157,6 +157,11 @@ class DeskSettings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     ports: PortSettings = PortSettings()
     notebook_timeout: float = Field(default=120.0, gt=0, description="seconds a notebook may run")
+    dead_man_minutes: float = Field(
+        default=10.0,
+        gt=0,
+        description="without a healthy cycle before resting entries are cancelled",
+    )
     kernels: int = Field(default=2, ge=1, description="notebooks that run side by side")
 
     @field_validator("home")

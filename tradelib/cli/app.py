@@ -17,8 +17,9 @@ from typer.exceptions import TyperException
 from tradelib.cli.bots import bots_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.records import records_app
+from tradelib.cli.trade import trade_app
 from tradelib.cli.upkeep import upkeep_app
-from tradelib.errors import DeskError, InvalidInput, unknown_name
+from tradelib.errors import DeskError, InvalidInput
 from tradelib.settings import load_settings
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(bots_app, name="bots")
 app.add_typer(records_app)
+app.add_typer(trade_app)
 app.add_typer(upkeep_app)
 
 
@@ -172,75 +174,3 @@ def logs(
     for entry in entries:
         line = f"{entry['time'][:19]} {entry['level']:7} {entry['cycle'] or '-':22} "
         out.print(line + entry["message"], soft_wrap=True)
-
-
-@app.command()
-def halt(reason: Annotated[str, typer.Argument(help="Why.")], home: Home = None) -> None:
-    """Stop every new order, everywhere, until `desk resume`."""
-    from tradelib.trading.halts import halt_trading
-    from tradelib.trading.ledger import open_ledger
-
-    found = halt_trading(open_ledger(settings_for(home)), reason)
-    out.print(f"Trading is halted since {found.at:%F %T}Z: {found.reason}")
-
-
-@app.command()
-def resume(home: Home = None) -> None:
-    """Lift the halt."""
-    from tradelib.trading.halts import resume_trading
-    from tradelib.trading.ledger import open_ledger
-
-    lifted = resume_trading(open_ledger(settings_for(home)))
-    out.print("Trading goes on." if lifted else "There was no halt.")
-
-
-@app.command()
-def arm(
-    venue: Annotated[str, typer.Argument(help="A venue of desk.toml.")],
-    hours: Annotated[float, typer.Option("--hours", min=0.01, max=720, help="For how long.")] = 24,
-    home: Home = None,
-) -> None:
-    """Let bots send orders to a real exchange, for a set time."""
-    from datetime import timedelta
-
-    from tradelib.trading.arming import arm_venue
-    from tradelib.trading.ledger import open_ledger
-    from tradelib.venue import open_venue
-
-    if not sys.stdin.isatty():
-        raise InvalidInput("Arming asks a person to type the venue's name; run it in a terminal.")
-    settings = settings_for(home)
-    ledger = open_ledger(settings)
-    account = open_venue(settings, venue)
-    if account.is_local:
-        raise InvalidInput(f"Venue {venue} is the desk's own exchange and needs no arming.")
-    out.print(f"Venue {venue} is {settings.venues[venue].exchange}, with real money.")
-    for balance in account.fetch_balances().values():
-        out.print(f"  {balance.asset:8} free {balance.free:f}, in orders {balance.used:f}")
-    limits = settings.limits
-    bounds = limits.notional_for(account.quote)
-    out.print(
-        f"  an order {bounds.min} to {bounds.max} {account.quote}, a position at most "
-        f"{limits.max_position_share:.0%} of equity, {limits.max_trades_per_day} orders a day, "
-        f"a daily loss of at most {limits.max_daily_loss_share:.0%}"
-    )
-    if typer.prompt(f"Type the venue's name to arm it for {hours:g} h") != venue:
-        raise InvalidInput("The name typed is not the venue's; nothing is armed.")
-    until = arm_venue(ledger, venue, timedelta(hours=hours)).until
-    out.print(f"Armed until {until:%F %T}Z; `desk disarm {venue}` ends it.")
-
-
-@app.command()
-def disarm(
-    venue: Annotated[str, typer.Argument(help="A venue of desk.toml.")], home: Home = None
-) -> None:
-    """Send no more orders to a real exchange."""
-    from tradelib.trading.arming import disarm_venue
-    from tradelib.trading.ledger import open_ledger
-
-    settings = settings_for(home)
-    ledger = open_ledger(settings)
-    if venue not in settings.venues:
-        raise unknown_name("venue", venue, settings.venues, "desk.toml")
-    disarm_venue(ledger, venue)
-    out.print(f"Venue {venue} is not armed.")

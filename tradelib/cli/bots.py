@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +19,11 @@ Params = Annotated[
 ]
 Decisions = Annotated[
     list[str] | None, typer.Option("--decision", help="A decision parameter, name=value.")
+]
+
+Stops = Annotated[
+    list[str] | None,
+    typer.Option("--stops", help="What rests at the venue: loss, profit or trailing=0.05, or off."),
 ]
 
 
@@ -47,6 +52,7 @@ def add(
     strategy: Annotated[str, typer.Option("--strategy", help="The strategy's name.")] = "weighted",
     param: Params = None,
     decision: Decisions = None,
+    stops: Stops = None,
     home: Home = None,
 ) -> None:
     """Add a bot, stopped."""
@@ -62,6 +68,7 @@ def add(
         strategy,
         parse_pairs(param or [], "Parameter"),
         parse_pairs(decision or [], "Decision parameter"),
+        _parse_stops({}, stops),
     )
     check_market(settings, venue, symbol, timeframe)
     add_bot(open_ledger(settings, migrate=True), bot)
@@ -74,9 +81,10 @@ def edit(
     timeframe: Annotated[str | None, typer.Option("--timeframe")] = None,
     param: Params = None,
     decision: Decisions = None,
+    stops: Stops = None,
     home: Home = None,
 ) -> None:
-    """Change a bot's timeframe, strategy parameters or decision parameters."""
+    """Change a bot's timeframe, parameters or stops."""
     from tradelib.trading.bots import load_bot, new_bot, update_bot
     from tradelib.trading.ledger import open_ledger
 
@@ -90,9 +98,16 @@ def edit(
         bot.strategy,
         bot.parameters | parse_pairs(param or [], "Parameter"),
         bot.decision | parse_pairs(decision or [], "Decision parameter"),
+        _parse_stops(bot.stops, stops),
     )
     update_bot(ledger, replace(checked, status=bot.status, created_at=bot.created_at))
     out.print(f"Changed {name}; its next decision uses it.")
+
+
+def _parse_stops(now: dict[str, Any], pairs: list[str] | None) -> dict[str, Any]:
+    """The stops with changes; `off` takes one away."""
+    changed = now | parse_pairs(pairs or [], "Stop")
+    return {name: value for name, value in changed.items() if value != "off"}
 
 
 @bots_app.command("start")

@@ -166,7 +166,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     for name, service in told["services"].items():
         out.print(f"  {name:16} {'up  ' if service['alive'] else 'DOWN'} {service['url']}")
     if told["halt"]:
-        out.print(f"HALTED: {told['halt']}")
+        out.print(f"{told['state']}: {told['halt']}")
     out.print(
         f"Bots {told['bots_running']} running of {told['bots']}; orders {told['orders']}, "
         f"unsettled {told['orders_unsettled']}; open incidents {told['incidents']}; "
@@ -182,7 +182,7 @@ FETCH = "live/10_fetch_candles"  # what tells a trading cycle from a pass betwee
 def _status(settings: DeskSettings) -> dict[str, Any]:
     from tradelib.services.addresses import load_services
     from tradelib.trading.bots import BotStatus, load_bots
-    from tradelib.trading.halts import active_halt
+    from tradelib.trading.halts import TradingState, active_halt
     from tradelib.trading.incidents import load_incidents
     from tradelib.trading.orders import load_orders
     from tradelib.trading.runs import Outcome, load_runs
@@ -202,6 +202,7 @@ def _status(settings: DeskSettings) -> dict[str, Any]:
             name: {"url": s.url, "pid": s.pid, "alive": s.alive} for name, s in services.items()
         },
         "halt": halt.reason if halt else None,
+        "state": halt.state if halt else TradingState.ACTIVE,
         "bots": len(bots),
         "bots_running": sum(bot.status == BotStatus.RUNNING for bot in bots),
         "orders": len(load_orders(ledger)),

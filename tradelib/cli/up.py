@@ -31,6 +31,7 @@ from tradelib.cli.markets import (
     seeded_candles,
     seeded_market,
 )
+from tradelib.cli.trade import accounts_in_use
 from tradelib.clock import floor_time, format_time, parse_time, timeframe_ms, utc_now
 from tradelib.errors import DeskError, InvalidInput, RunFailed, StorageFailed
 from tradelib.logs import configure_logging
@@ -45,6 +46,7 @@ from tradelib.services.supervisor import State, Supervisor
 from tradelib.settings import load_settings
 from tradelib.trading.bots import load_bots
 from tradelib.trading.runs import Outcome, fail_abandoned_runs, load_runs
+from tradelib.trading.watch import watch_once
 from tradelib.venue import open_venue
 
 MIN_CYCLE_SECONDS = 30.0
@@ -52,6 +54,7 @@ MAX_SPEED = 1e6  # which the paper exchange can play
 # Wall seconds after a candle's close at which a cycle starts, so that the venue has it.
 SETTLE_SECONDS = 2.0
 _SEEDED_SEARCH_HOURS = 24
+_WATCH_SECONDS = 15.0
 log = logging.getLogger(__name__)
 
 
@@ -110,12 +113,36 @@ def _run_claimed(
                 return _run_counted(prepared, market, options.cycles, console)
             _first_cycle(prepared, console)
             console.print(f"Trading every {seconds:.0f} s. Ctrl-C ends everything.")
-            desk.watch()
+            with _dead_man_switch(prepared):
+                desk.watch()
     except KeyboardInterrupt:
         if options.cycles:
             raise
         console.print("Everything has ended.")
     return 0
+
+
+@contextmanager
+def _dead_man_switch(prepared: PreparedHome) -> Iterator[None]:
+    """Look after the cycles from this process, which depends on neither Prefect nor the flows."""
+    done, since = threading.Event(), utc_now()
+    patience = timedelta(minutes=prepared.settings.dead_man_minutes)
+
+    def look() -> None:
+        while not done.wait(_WATCH_SECONDS):
+            try:
+                accounts = accounts_in_use(prepared.settings, prepared.ledger)
+                watch_once(prepared.ledger, accounts, patience, since)
+            except DeskError as error:  # the next look may fare better
+                log.error("the watch over the cycles failed: %s", error)
+
+    watcher = threading.Thread(target=look, name="dead-man-switch", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _choose_market(options: UpOptions) -> LocalMarket:

@@ -82,10 +82,10 @@ def venues_in_use(
     """The venues of the bots (all when None), but for local exchanges that are not up: a desk may
     hold the books of several markets and runs one at a time."""
     names = {bot.venue for bot in (load_bots(ledger) if bots is None else bots)}
-    return sorted(name for name in names if _is_up(settings, name))
+    return sorted(name for name in names if is_up(settings, name))
 
 
-def _is_up(settings: DeskSettings, venue: str) -> bool:
+def is_up(settings: DeskSettings, venue: str) -> bool:
     chosen = settings.venues.get(venue)
     if chosen is None or not chosen.is_local:
         return True  # asking it will tell
