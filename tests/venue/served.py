@@ -39,13 +39,13 @@ class Exchange(Protocol):
 class Served:
     """An exchange under its address.
 
-    lose_next: the next request reaches it, and its answer does not come back.
+    lose_next: so many requests from now on reach it, and their answers do not come back.
     next_answer: is given to the next request, which does not reach it.
     """
 
     exchange: Exchange
     url: str = ""
-    lose_next: bool = False
+    lose_next: int = 0
     next_answer: Answer | None = None
     asked: list[Asked] = field(default_factory=list)
 
@@ -56,7 +56,7 @@ class Served:
             given, self.next_answer = self.next_answer, None
             return given
         given = self.exchange.answer(asked)
-        lost, self.lose_next = self.lose_next, False
+        lost, self.lose_next = self.lose_next > 0, max(self.lose_next - 1, 0)
         return None if lost else given
 
 

@@ -129,7 +129,7 @@ class VenueSuite:
 
     def test_an_order_whose_answer_was_lost_is_found_again_by_its_client_id(self, bench: Bench):
         request = bench.request()
-        bench.served.lose_next = True
+        bench.served.lose_next = 1
         with pytest.raises(UnresolvedError, match="whether it took effect is not known"):
             bench.venue.submit_order(request)
         found = bench.find()
@@ -320,7 +320,7 @@ class VenueSuite:
         if not bench.venue.supports_brackets:
             return
         request = bench.bracket()
-        bench.served.lose_next = True
+        bench.served.lose_next = 1
         with pytest.raises(UnresolvedError):
             bench.venue.submit_bracket(request)
         assert bench.find(IDS[1]).list_id == bench.find(IDS[2]).list_id
@@ -345,7 +345,7 @@ class VenueSuite:
 
     def test_no_error_shows_a_key_a_signature_or_a_query(self, bench: Bench):
         def lose() -> None:
-            bench.served.lose_next = True
+            bench.served.lose_next = 1
             bench.venue.submit_order(request)
 
         def busy() -> None:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.venue.served import Relay, serve
-from tests.venue.suite import AMOUNT, IDS, SYMBOL, Bench, VenueSuite
+from tests.venue.suite import AMOUNT, IDS, SYMBOL, Bench, VenueSuite, assert_hides
 from tradelib.errors import (
     DeskError,
     InvalidInput,
@@ -155,6 +155,18 @@ class TestBinance(VenueSuite):
                  "orderId=0" in one.target]  # fmt: skip
         assert len(asked) == 2
         assert all("limit=1000" in target for target in asked)
+
+    def test_a_read_whose_answer_is_lost_is_asked_again_and_shows_no_signed_address(
+        self, bench: Bench
+    ):
+        bench.submit()
+        bench.served.lose_next = 2
+        assert bench.find().filled == AMOUNT
+        bench.served.lose_next = 3
+        with pytest.raises(VenueUnavailable, match="could not find order") as caught:
+            bench.find()
+        assert "signature=" in bench.served.asked[-1].target
+        assert_hides(caught.value, bench.secrets)
 
     def test_an_order_type_that_the_symbol_lacks_is_refused(self, bench: Bench):
         bench.venue.fetch_instruments()

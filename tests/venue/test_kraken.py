@@ -143,6 +143,24 @@ class TestKraken(VenueSuite):
         assert (trade.fee, trade.fee_currency) == (Decimal("0.5"), "USDT")
         assert bench.books.orders[sent.venue_order_id].asked["oflags"] == "fciq"
 
+    def test_an_order_that_ends_between_two_lists_is_found(
+        self, bench: KrakenBench, monkeypatch: pytest.MonkeyPatch
+    ):
+        sent = bench.submit(OrderType.LIMIT)
+        server = bench.served.exchange
+        tell_open = server._open
+
+        def tell_and_end(params):
+            told = tell_open(params)
+            bench.books.orders[sent.venue_order_id].status = "canceled"
+            return told
+
+        monkeypatch.setattr(server, "_open", tell_and_end)
+        assert bench.find().status is VenueStatus.CANCELED
+        bench.books.orders[sent.venue_order_id].status = "open"
+        ((listed,),) = bench.venue.iterate_orders(SYMBOL, None)
+        assert listed.status is VenueStatus.CANCELED
+
     def test_nothing_cancels_more_than_one_order(self, bench: KrakenBench):
         first, _ = (bench.submit(OrderType.LIMIT, name) for name in IDS[:2])
         bench.venue.cancel_order(SYMBOL, first.venue_order_id)

@@ -82,6 +82,7 @@ class Venue:
         self.is_local = is_local
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
         self.trade_page = TRADE_PAGE
+        self._instruments: dict[str, Instrument] = {}
         self._exchange = make_exchange(name, settings, keys)
         self._dialect = dialect_of(self._exchange)
         self.identity = identity or venue_identity(settings)
@@ -111,10 +112,11 @@ class Venue:
 
     def fetch_instruments(self) -> dict[str, Instrument]:
         """Every spot instrument, by symbol; asked once per client."""
-        markets = self._read("list its instruments", lambda: self._exchange.load_markets())
-        return {
-            symbol: _instrument(market) for symbol, market in markets.items() if market.get("spot")
-        }
+        if not self._instruments:
+            markets = self._read("list its instruments", lambda: self._exchange.load_markets())
+            spot = {symbol: market for symbol, market in markets.items() if market.get("spot")}
+            self._instruments = {symbol: _instrument(market) for symbol, market in spot.items()}
+        return self._instruments
 
     def fetch_instrument(self, symbol: str) -> Instrument:
         instruments = self.fetch_instruments()
@@ -192,8 +194,9 @@ class Venue:
     ) -> VenueOrder:
         """One order, by the venue's id if known, else by ours.
 
-        since: when it was sent at the earliest; spares venues without a search by client id a
-            walk through their whole history. Raises OrderUnknown when the venue has none.
+        since: when it was sent at the earliest, in the venue's time; spares venues without a
+            search by client id a walk through their whole history.
+        Raises OrderUnknown when the venue has none.
         """
         self.fetch_instrument(symbol)
         start = since - _SINCE_MARGIN if since else None
@@ -216,7 +219,10 @@ class Venue:
         return found
 
     def iterate_orders(self, symbol: str, since: datetime | None) -> Iterator[list[VenueOrder]]:
-        """The account's orders of a symbol, open and ended, in pages, oldest first."""
+        """The account's orders of a symbol, open and ended, in pages, oldest first.
+
+        since: creation, in the venue's time; all when None.
+        """
         pages = self._walk(
             f"list orders of {symbol}",
             lambda cursor: self._dialect.fetch_order_page(symbol, since, cursor, self.trade_page),
@@ -254,7 +260,7 @@ class Venue:
         return list(chain.from_iterable(self.iterate_trades(symbol, last_trade_id, opened_at)))
 
     def _walk(self, action: str, fetch: Callable[[Any], Page]) -> Iterator[list[Row]]:
-        page = Page([], next=None)
+        page = Page([])
         self.fetch_instruments()
         while True:
             page = self._read(action, lambda cursor=page.next: fetch(cursor))
