@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice, product
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,15 @@ from tradelib.trading.orders import (
 )
 from tradelib.trading.positions import book_positions
 from tradelib.trading.staging import PAGE, Link, Stage, fetch_history
-from tradelib.venue import OrderType, Venue, VenueBalance, VenueOrder, VenueStatus, VenueTrade
+from tradelib.venue import (
+    OrderType,
+    TimeInForce,
+    Venue,
+    VenueBalance,
+    VenueOrder,
+    VenueStatus,
+    VenueTrade,
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +61,7 @@ _MOST_STOPS = 2000
 # The desk's own facts, of which a venue knows nothing.
 _OWN = (OrderStatus.DENIED, OrderStatus.PLANNED, OrderStatus.REJECTED)
 _ON_THEIR_WAY = (OrderStatus.SUBMITTED, OrderStatus.UNRESOLVED)
+_DECISION = tables.decisions.c.id
 _TYPES = {kind.value for kind in OrderType}
 
 Raw = Mapping[str, Any]  # a row as it is stored, which may hold anything after damage
@@ -322,13 +332,13 @@ class _Reasons:
         decision = self.decisions.get(order.decision or "")
         if decision is None:
             order = replace(order, decision=None)
-        elif link or not order.bot:
+        else:
             at = _time(decision["decided_at"]) or order.created_at
             is_lost = order.created_at == order.as_of
             order = replace(
                 order,
                 bot=decision["bot"],
-                run=order.run or decision["run"],
+                run=order.run if order.run in self.runs else decision["run"],
                 created_at=at if is_lost else order.created_at,
                 sent_at=at if is_lost else order.sent_at,
                 expected_price=order.expected_price or _money(decision["price"]) or ZERO,
@@ -345,6 +355,7 @@ def _kept_order(row: Raw | None) -> Order | None:
         Side(values["side"])
         Role(values["role"])
         OrderStatus(values["status"])
+        TimeInForce(values["time_in_force"] or TimeInForce.GTC)
     except ValueError:
         return None
     return Order(**values)
@@ -354,6 +365,8 @@ def _lost_order(work: _Work, client_id: str, told: VenueOrder, row: Raw | None) 
     """An order whose row is gone or cannot be read, by what the venue tells of it."""
     at = told.at or utc_now()
     rest = row or {}
+    is_derived = row is not None and _is_derived(row)
+    leg, attempt = (row["leg"], row["attempt"]) if row and is_derived else (0, 0)
     return Order(
         client_id=client_id,
         decision=rest.get("decision"),
@@ -370,7 +383,9 @@ def _lost_order(work: _Work, client_id: str, told: VenueOrder, row: Raw | None) 
         as_of=at,
         created_at=at,
         updated_at=at,
-        role=_role(Side(told.side), told.type, leg=0),
+        role=_role(Side(told.side), told.type, leg),
+        leg=leg,
+        attempt=attempt,
         stop_price=told.stop_price,
         sent_at=at,
     )
@@ -410,7 +425,8 @@ def _as_told(work: _Work, order: Order, told: VenueOrder) -> Order:
         status=status,
         reason=order.reason if status == order.status else None,
         venue_order_id=told.venue_order_id,
-        venue_list_id=told.list_id or order.venue_list_id,
+        venue_list_id=told.list_id,
+        bracket=order.bracket if told.list_id else None,
         filled=filled,
         cost=told.cost if known_cost and told.cost is not None else paid,
         fills_complete=traded >= filled,
@@ -440,20 +456,20 @@ def _save_order(work: _Work, row: Raw | None, kept: Order | None, order: Order) 
 
 
 def _rebuild_brackets(work: _Work) -> None:
-    """Orders of one list at the venue are a bracket again, under the name that it had."""
+    """Orders of one list at the venue are a bracket, under the name that derives from the first."""
     orders = tables.orders
-    lost = (
+    listed = (orders.c.venue_list_id, orders.c.decision)
+    query = select(*listed, func.min(orders.c.leg)).group_by(*listed)
+    query = query.where(
         orders.c.venue == work.venue.name,
-        orders.c.bracket.is_(None),
         orders.c.venue_list_id.is_not(None),
         orders.c.decision.is_not(None),
     )
-    listed = (orders.c.venue_list_id, orders.c.decision)
-    query = select(*listed, func.min(orders.c.leg)).where(*lost).group_by(*listed)
     for list_id, decision, leg in work.books.execute(query).all():
-        mine = (*lost, orders.c.venue_list_id == list_id, orders.c.decision == decision)
         name = client_order_id(decision, leg, -1)
-        work.books.execute(orders.update().where(*mine).values(bracket=name))
+        mine = (orders.c.venue_list_id == list_id, orders.c.decision == decision)
+        wrong = orders.c.bracket.is_distinct_from(name)
+        work.books.execute(orders.update().where(*mine, wrong).values(bracket=name))
 
 
 def _absent_orders(work: _Work) -> Iterator[tuple[str, str]]:
@@ -486,10 +502,19 @@ def _remove_orders(work: _Work, absent: Iterable[tuple[str, str]]) -> None:
         work.note("orders", "removed", client_id, state, None)
         for table in (tables.order_events, tables.refusals, tables.orders):
             work.books.execute(table.delete().where(table.c.client_id == client_id))
-    # Rows that damage has left without their order.
+    _cut_dangling(work)
+
+
+def _cut_dangling(work: _Work) -> None:
+    """Rows that damage has left without what they belong to."""
+    orders = tables.orders
     for table in (tables.order_events, tables.refusals):
-        known = select(tables.orders.c.client_id)
-        work.books.execute(table.delete().where(table.c.client_id.not_in(known)))
+        lost = table.c.client_id.not_in(select(orders.c.client_id))
+        work.books.execute(table.delete().where(lost))
+    for column, known in ((orders.c.run, tables.runs.c.id), (orders.c.decision, _DECISION)):
+        work.books.execute(
+            orders.update().where(column.not_in(select(known))).values({column.name: None})
+        )
 
 
 # Fills
@@ -686,7 +711,7 @@ def _value(column: Any, raw: Any) -> Any:
         case tables.UtcText():
             return parse_time(raw)
         case Integer():
-            return int(raw)
+            return index(raw)
     return raw
 
 

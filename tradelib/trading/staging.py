@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 from tradelib.clock import format_time, parse_time
-from tradelib.errors import VenueUnavailable
+from tradelib.errors import RateLimited, VenueUnavailable
 from tradelib.trading.orders import ZERO
 from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueStatus, VenueTrade
 
@@ -22,6 +23,12 @@ _ATTEMPTS = 5
 _PAUSE = 0.5  # seconds before the next look
 # An order whose executions are not all listed after this time has lost them for good.
 _LISTED_WITHIN = timedelta(minutes=2)
+# Seconds to wait where the venue wants fewer requests and does not say for how long, how often
+# without any progress, and how long at most.
+_PATIENCE, _WAITS, _LONGEST_WAIT = 15.0, 10, 300.0
+
+T = TypeVar("T")
+Tell = Callable[[int, int], None]
 
 _SCHEMA = """
 CREATE TABLE orders (
@@ -102,6 +109,10 @@ class Stage:
                 for t in trades
             ],
         )  # fmt: skip
+
+    def last_order_time(self, symbol: str) -> datetime | None:
+        found = self._one("SELECT max(at) FROM orders WHERE symbol = ?", symbol)
+        return parse_time(str(found)) if found else None
 
     def last_trade(self, symbol: str) -> str | None:
         return self._one(
@@ -227,7 +238,7 @@ def fetch_history(
     venue: Venue,
     symbols: Iterable[str],
     assets: Iterable[str],
-    tell: Callable[[int, int], None],
+    tell: Tell,
 ) -> dict[str, VenueBalance]:
     """Stage all orders and executions of an account, and give the balances that they lead to.
 
@@ -244,43 +255,68 @@ def fetch_history(
         if wanted <= done:
             break
         for symbol in sorted(wanted - done):
-            for page in venue.iterate_orders(symbol, None):
-                stage.put_orders(page)
-                tell(stage.rows, stage.rows)
-            for _ in _stage_trades(stage, venue, symbol):
-                tell(stage.rows, stage.rows)
+            _patiently(stage, lambda symbol=symbol: _stage_orders(stage, venue, symbol, tell))
+            _patiently(stage, lambda symbol=symbol: _stage_trades(stage, venue, symbol, tell))
         done |= wanted
         held |= stage.assets()
     stage.symbols = sorted(done)
-    return _fetch_balances(stage, venue, stage.symbols)
+    return _fetch_balances(stage, venue, tell)
 
 
-def _stage_trades(stage: Stage, venue: Venue, symbol: str) -> Iterator[int]:
-    """Stage what is new, page by page; the lengths of the pages."""
+def _stage_orders(stage: Stage, venue: Venue, symbol: str, tell: Tell) -> None:
+    for page in venue.iterate_orders(symbol, stage.last_order_time(symbol)):
+        stage.put_orders(page)
+        tell(stage.rows, stage.rows)
+
+
+def _stage_trades(stage: Stage, venue: Venue, symbol: str, tell: Tell) -> None:
     for page in venue.iterate_trades(symbol, stage.last_trade(symbol), None):
         stage.put_trades(page)
-        yield len(page)
+        tell(stage.rows, stage.rows)
 
 
-def _fetch_balances(stage: Stage, venue: Venue, symbols: Sequence[str]) -> dict[str, VenueBalance]:
+def _patiently(stage: Stage, step: Callable[[], T]) -> T:
+    """A step of a walk that may be longer than the venue's budget for a minute; it goes on where
+    it was stopped."""
+    waits, rows = 0, stage.rows
+    while True:
+        try:
+            return step()
+        except RateLimited as error:
+            waits, rows = (0 if stage.rows > rows else waits + 1), stage.rows
+            seconds = error.retry_after or _PATIENCE
+            if waits >= _WAITS or seconds > _LONGEST_WAIT:
+                raise
+            time.sleep(seconds)
+
+
+def _fetch_balances(stage: Stage, venue: Venue, tell: Tell) -> dict[str, VenueBalance]:
     """Balances that contain every staged execution and no other: looked at again until none came
     between, and until the venue lists all that its orders were filled."""
     for _ in range(_ATTEMPTS):
-        for symbol in symbols:
-            sum(_stage_trades(stage, venue, symbol))
-        for order in stage.unsettled_orders():
-            fresh = venue.fetch_order(order.symbol, order.client_id or "", order.venue_order_id)
-            stage.put_orders([fresh])
-        before = {symbol: stage.last_trade(symbol) for symbol in symbols}
-        balances = venue.fetch_balances()
-        quiet = before == {symbol: venue.fetch_last_trade_id(symbol) for symbol in symbols}
-        if quiet and not stage.has_unlisted_trades(venue.fetch_time() - _LISTED_WITHIN):
-            return balances
+        found = _patiently(stage, lambda: _look(stage, venue, tell))
+        if found is not None:
+            return found
         time.sleep(_PAUSE)
     raise VenueUnavailable(
         f"Venue {venue.name} goes on trading, or does not list yet what it traded; stop other "
         "programs on the account and try again in a minute. The books are as they were."
     )
+
+
+def _look(stage: Stage, venue: Venue, tell: Tell) -> dict[str, VenueBalance] | None:
+    """Balances with all that led to them; None when something happened meanwhile."""
+    for symbol in stage.symbols:
+        _stage_trades(stage, venue, symbol, tell)
+    for order in stage.unsettled_orders():
+        fresh = venue.fetch_order(order.symbol, order.client_id or "", order.venue_order_id)
+        stage.put_orders([fresh])
+    before = {symbol: stage.last_trade(symbol) for symbol in stage.symbols}
+    balances = venue.fetch_balances()
+    if before != {symbol: venue.fetch_last_trade_id(symbol) for symbol in stage.symbols}:
+        return None
+    unlisted = stage.has_unlisted_trades(venue.fetch_time() - _LISTED_WITHIN)
+    return None if unlisted else balances
 
 
 def _order(row: Sequence[str | None]) -> VenueOrder:
