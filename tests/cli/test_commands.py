@@ -61,6 +61,10 @@ def test_orders_fills_and_positions_tell_the_same_trade(desk):
     assert Decimal(order["filled"]) == amount > 0
     held = {row["bot"]: row for row in told(desk, "positions")}[order["bot"]]
     assert Decimal(held["amount"]) == amount - fees
+    assert held["status"] == "OPEN"
+    (purchase,) = held["tranches"]
+    assert (purchase["entry"], purchase["left"]) == (order["client_id"], held["amount"])
+    assert "Purchase of" in run(desk, "positions")
     for command in ("orders", "fills", "positions", "runs", "logs", "status"):
         run(desk, command)
     assert order["client_id"] in run(desk, "orders")

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.views.books import EVIL, add_run, add_story, add_trade, open_books
+from tests.views.books import EVIL, START, add_run, add_story, add_trade, open_books
 from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
 from tradelib.settings import DeskSettings
 from tradelib.trading import tables
+from tradelib.trading.accounts import Equity, record_equity
 from tradelib.trading.halts import halt_trading
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.orders import Side, load_orders
+from tradelib.trading.orders import ZERO, Side, load_orders
 from tradelib.trading.positions import load_position
 from tradelib.views.portfolio import PortfolioPage, draw_portfolio, load_curve
 
@@ -70,8 +71,9 @@ def test_positions_are_the_sum_of_fills_at_the_newest_close(
     # 0.5 bought for 50.1 and 0.5 for 55.1 with fees; 0.4 of the first sold for 47.9 after its fee.
     assert first == [
         "first", "stopped", "BTC/USDT", "0.6", "108.533", "125", "75.00", "+9.88", "+7.82",
+        "reducing",
     ]  # fmt: skip
-    assert second == ["second", "running", "ETH/USDT", "0", "–", "–", "–", "–", "0.00"]
+    assert second == ["second", "running", "ETH/USDT", "0", "–", "–", "–", "–", "0.00", "closed"]
 
 
 def test_a_balance_that_differs_from_the_venues_stands_out(
@@ -206,3 +208,55 @@ def test_a_halt_is_the_first_thing_on_the_page(settings: DeskSettings, ledger: L
 def test_a_page_cannot_write_the_ledger(settings: DeskSettings, ledger: Ledger) -> None:
     page = PortfolioPage(settings, 5, 7)
     assert page.ledger.read_only
+
+
+def test_each_purchase_shows_what_it_cost_and_what_it_earned(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    second, first = cells(draw(settings, ledger)["tranches"])
+    # The sale of 0.4 for 47.9 took 0.8 of the first purchase, which cost 50.1.
+    assert first[:-1] == [
+        "first", "BTC/USDT", "2026-03-01 12:01:00", "0.5", "50.10", "100.2", "0.1", "+7.82",
+        "+2.48", "part sold",
+    ]  # fmt: skip
+    assert second[3:-1] == ["0.5", "55.10", "110.2", "0.5", "0.00", "+7.40", "held"]
+
+
+def test_profits_are_told_by_bot_by_symbol_and_by_account(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    told = cells(draw(settings, ledger)["profits"])
+    earned = ["paper", "USDT", "+7.82", "+9.88", "–", "+17.70"]
+    assert told == [
+        ["bot", "first", *earned],
+        ["symbol", "BTC/USDT", *earned],
+        ["account", "paper", *earned],
+    ]
+
+
+def test_coins_that_are_no_bots_show_and_missing_ones_stand_out(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    add_story(settings, ledger)
+    assert cells(draw(settings, ledger)["shares"]) == [["paper", "BTC", "0.6", "0.6", "0", "first"]]
+    with ledger.write() as books:
+        books.execute(
+            tables.balances.update()
+            .where(tables.balances.c.asset == "BTC")
+            .values(booked=Decimal("0.5"))
+        )
+    assert '<span class="loss">-0.1</span>' in draw(settings, ledger)["shares"]
+
+
+def test_a_protection_in_force_says_until_when(settings: DeskSettings, ledger: Ledger) -> None:
+    add_story(settings, ledger)
+    assert "nothing but the limits" in draw(settings, ledger)["protections"]
+    with ledger.write() as books:
+        fallen = Equity("paper", START + timedelta(minutes=5), "USDT", ZERO + 9000, ZERO, {}, None)
+        record_equity(books, fallen)
+    (row,) = cells(draw(settings, ledger)["protections"])
+    assert row[:6] == [
+        "MaxDrawdown", "paper", "all", "all", "2026-03-01 12:05:00", "2026-03-01 16:05:00",
+    ]  # fmt: skip

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
@@ -14,6 +15,13 @@ from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import Ledger, open_ledger
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from tradelib.candles.store import CandleStore
+    from tradelib.trading.bots import Bot
+    from tradelib.trading.positions import Tranche
 
 records_app = typer.Typer()
 
@@ -59,45 +67,87 @@ def fills(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> None
 
 @records_app.command()
 def positions(home: Home = None, as_json: AsJson = False) -> None:
-    """Each bot's position: the sum of its fills, priced at the last stored candle."""
+    """Each bot's position and the purchases it is made of, priced at the last stored candle."""
     settings = settings_for(home)
     found = _positions(settings, open_ledger(settings))
     if as_json:
         print_json(found)
         return
-    table = make_table("Bot", "Symbol", "Amount", "Average entry", "Last", "Unrealised", "Realised")
+    columns = (
+        "bot",
+        "symbol",
+        "status",
+        "amount",
+        "average_entry",
+        "last",
+        "unrealised",
+        "realised",
+    )
+    table = make_table(*(name.replace("_", " ").capitalize() for name in columns))
     for row in found:
-        table.add_row(*(_cell(row[name]) for name in (
-            "bot", "symbol", "amount", "average_entry", "last", "unrealised", "realised",
-        )))  # fmt: skip
+        table.add_row(*(_cell(row[name]) for name in columns))
     out.print(table if found else "No bots yet.")
+    if any(row["tranches"] for row in found):
+        out.print(_purchases(found))
+
+
+def _purchases(positions: list[dict[str, Any]]) -> Table:
+    """What is not sold of each bot's purchases, oldest first."""
+    columns = ("entered", "amount", "cost", "left", "average_entry", "unrealised", "realised")
+    titles = ("Purchase of", *(name.replace("_", " ").capitalize() for name in columns), "Order")
+    table = make_table(*titles)
+    for row in positions:
+        for one in row["tranches"]:
+            table.add_row(row["bot"], *(_cell(one[name]) for name in columns), one["entry"])
+    return table
 
 
 def _positions(settings: DeskSettings, ledger: Ledger) -> list[dict[str, Any]]:
-    from decimal import Decimal
-
     from tradelib.candles.store import CandleStore
     from tradelib.trading.bots import load_bots
+
+    store = CandleStore(settings.candles)
+    return [_position(ledger, store, bot) for bot in load_bots(ledger)]
+
+
+def _position(ledger: Ledger, store: CandleStore, bot: Bot) -> dict[str, Any]:
+    from decimal import Decimal
+
+    from tradelib.trading.accounts import newest_equity
     from tradelib.trading.positions import load_position
 
-    store, found = CandleStore(settings.candles), []
-    for bot in load_bots(ledger):
-        held = load_position(ledger, bot.name, bot.symbol)
-        newest = store.load(bot.venue, bot.symbol, bot.timeframe, limit=1)
-        last = Decimal(str(float(newest["close"].iloc[-1]))) if len(newest) else None
-        found.append(
-            {
-                "bot": bot.name,
-                "venue": bot.venue,
-                "symbol": bot.symbol,
-                "amount": held.amount,
-                "average_entry": held.average_entry,
-                "last": last,
-                "unrealised": held.unrealised(last) if last else None,
-                "realised": held.realised,
-            }
-        )
-    return found
+    held = load_position(ledger, bot.name, bot.symbol, bot.venue)
+    newest = store.load(bot.venue, bot.symbol, bot.timeframe, limit=1)
+    last = Decimal(str(float(newest["close"].iloc[-1]))) if len(newest) else None
+    with ledger.read() as books:
+        worth = newest_equity(books, bot.venue)
+    equity, entries = worth.equity if worth else None, bot.decision_params.entries
+    return {
+        "bot": bot.name,
+        "venue": bot.venue,
+        "symbol": bot.symbol,
+        "status": str(held.status(last, equity, entries=entries)),
+        "amount": held.amount,
+        "average_entry": held.average_entry,
+        "last": last,
+        "unrealised": held.unrealised(last) if last else None,
+        "realised": held.realised,
+        "other_fees": held.other_fees,
+        "tranches": [_tranche(tranche, last) for tranche in held.tranches],
+    }
+
+
+def _tranche(tranche: Tranche, last: Decimal | None) -> dict[str, Any]:
+    return {
+        "entry": tranche.entry,
+        "entered": tranche.opened_at,
+        "amount": tranche.amount,
+        "cost": tranche.cost,
+        "left": tranche.left,
+        "average_entry": tranche.average_entry,
+        "unrealised": tranche.unrealised(last) if last else None,
+        "realised": tranche.realised,
+    }
 
 
 @records_app.command()
@@ -220,4 +270,6 @@ def _status(settings: DeskSettings) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, datetime):
+        return f"{value:%F %T}"
     return value if isinstance(value, str) else f"{value:.8f}".rstrip("0").rstrip(".")

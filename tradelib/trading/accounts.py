@@ -153,6 +153,14 @@ def record_equity(books: Connection, value: Equity) -> None:
     insert(books, tables.equity, value)
 
 
+def newest_equity(books: Connection, venue: str, as_of: datetime | None = None) -> Equity | None:
+    """The account's worth by its newest reconciliation, up to a market time if one is given."""
+    query = select(tables.equity).where(tables.equity.c.venue == venue)
+    if as_of:
+        query = query.where(tables.equity.c.as_of <= as_of)
+    return first(rows(books, query.order_by(tables.equity.c.as_of.desc()).limit(1), Equity))
+
+
 def equity_at_day_start(books: Connection, venue: str, as_of: datetime) -> Decimal | None:
     """The last known worth before this UTC day began, else the first one of the day."""
     midnight = datetime.combine(as_of.date(), time(), tzinfo=as_of.tzinfo)

@@ -12,18 +12,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from itertools import groupby
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, func, or_, select
 
 from tradelib.settings import ProtectionSettings
 from tradelib.strategy.decision import STOP_LOSS, reason_text
 from tradelib.trading import tables
-from tradelib.trading.accounts import Equity
-from tradelib.trading.ledger import Ledger, first, rows
+from tradelib.trading.accounts import newest_equity
+from tradelib.trading.ledger import Ledger, rows
 from tradelib.trading.orders import ZERO, Order, Role, Side
 from tradelib.trading.positions import UNASSIGNED, Tranche
-from tradelib.trading.risk import Refusal
+
+if TYPE_CHECKING:
+    # It reaches the venue's client, which costs half a second that no page needs to pay.
+    from tradelib.trading.risk import Refusal
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,8 @@ def check_protections(
     books: Connection, order: Order, as_of: datetime, settings: ProtectionSettings
 ) -> tuple[Refusal, ...]:
     """The refusals of an entry by the protections in force; an exit gets none."""
+    from tradelib.trading.risk import Refusal
+
     if order.reduces:
         return ()
     found = find_protections(books, order.venue, as_of, settings)
@@ -315,9 +320,7 @@ def _closed_tranches(
     books: Connection, venue: str, since: datetime, as_of: datetime
 ) -> Iterable[Tranche]:
     """Bots' purchases whose newest sale was in the time, sold but for dust."""
-    worth = tables.equity.c
-    newest = select(tables.equity).where(worth.venue == venue, worth.as_of <= as_of)
-    known = first(rows(books, newest.order_by(worth.as_of.desc()).limit(1), Equity))
+    known = newest_equity(books, venue, as_of)
     mine = tables.tranches.c
     query = select(tables.tranches).where(
         mine.venue == venue,

@@ -337,4 +337,5 @@ tranches = Table(
     Index("ix_tranches_open", "venue", "bot", "symbol", "is_open", "number"),
     Index("ix_tranches_entry", "venue", "bot", "symbol", "entry"),
     Index("ix_tranches_exit", "venue", "exited_at"),
+    Index("ix_tranches_opened", "venue", "opened_at"),
 )

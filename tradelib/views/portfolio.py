@@ -13,14 +13,14 @@ from sqlalchemy import func, select
 
 from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
-from tradelib.settings import DeskSettings, load_settings
+from tradelib.settings import DeskSettings, LimitSettings, load_settings
 from tradelib.trading import tables
-from tradelib.trading.accounts import Equity, equity_at_day_start
+from tradelib.trading.accounts import Equity, equity_at_day_start, newest_equity
 from tradelib.trading.bots import Bot, load_bots
 from tradelib.trading.decisions import Decision
 from tradelib.trading.ledger import Ledger, open_ledger, rows
 from tradelib.trading.orders import ZERO, Order, load_fills, load_orders
-from tradelib.trading.positions import Position, load_position
+from tradelib.trading.positions import Position, PositionStatus, load_position
 from tradelib.trading.runs import load_run
 from tradelib.views.accounts import balances_table
 from tradelib.views.cells import Cell, amount, money, percent, price, word
@@ -29,6 +29,15 @@ from tradelib.views.dashboard import Dashboard, live_figure
 from tradelib.views.halt import halt_banner
 from tradelib.views.html import Html, banner, cards, empty, heading, table
 from tradelib.views.orders import decisions_table, fills_table, orders_table
+from tradelib.views.positions import (
+    AccountView,
+    load_account_view,
+    profits_table,
+    protections_table,
+    shares_table,
+    status_cell,
+    tranches_table,
+)
 from tradelib.views.theme import themed
 from tradelib.views.version import ledger_version
 
@@ -39,11 +48,13 @@ OLD_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Holding:
-    """A bot's position, with the newest stored close of its symbol, None without candles."""
+    """A bot's position, with the newest stored close of its symbol, None without candles, and
+    its account's worth, None before the first reconciliation."""
 
     bot: Bot
     position: Position
     close: Decimal | None
+    equity: Decimal | None = None
 
     @property
     def value(self) -> Decimal | None:
@@ -53,6 +64,11 @@ class Holding:
     @property
     def unrealised(self) -> Decimal | None:
         return None if self.close is None else self.position.unrealised(self.close)
+
+    @property
+    def status(self) -> PositionStatus:
+        entries = self.bot.decision_params.entries
+        return self.position.status(self.close, self.equity, entries=entries)
 
 
 @dataclass(frozen=True)
@@ -87,10 +103,23 @@ class Worth:
 
 def load_holdings(ledger: Ledger, store: CandleStore) -> list[Holding]:
     """The position of every bot, by name."""
-    return [
-        Holding(bot, load_position(ledger, bot.name, bot.symbol), newest_close(store, bot))
-        for bot in load_bots(ledger)
-    ]
+    worth = {venue: _newest_equity(ledger, venue) for venue in load_venues(ledger)}
+    return [_holding(ledger, store, bot, worth.get(bot.venue)) for bot in load_bots(ledger)]
+
+
+def _holding(ledger: Ledger, store: CandleStore, bot: Bot, worth: Equity | None) -> Holding:
+    position = load_position(ledger, bot.name, bot.symbol, bot.venue)
+    return Holding(bot, position, newest_close(store, bot), worth.equity if worth else None)
+
+
+def load_account_views(ledger: Ledger, holdings: Sequence[Holding]) -> list[AccountView]:
+    """Every venue whose books are open, with the newest prices known there."""
+    found = []
+    for venue in load_venues(ledger):
+        mine = [holding for holding in holdings if holding.bot.venue == venue]
+        closes = {h.bot.symbol: h.close for h in mine if h.close is not None}
+        found.append(load_account_view(ledger, venue, _newest_equity(ledger, venue), closes))
+    return found
 
 
 def newest_close(store: CandleStore, bot: Bot) -> Decimal | None:
@@ -146,9 +175,8 @@ def load_curve(ledger: Ledger, venue: str, days: float) -> list[CurvePoint]:
 
 
 def _newest_equity(ledger: Ledger, venue: str) -> Equity | None:
-    query = select(tables.equity).where(tables.equity.c.venue == venue)
-    found = ledger.rows(query.order_by(tables.equity.c.as_of.desc()).limit(1), Equity)
-    return found[0] if found else None
+    with ledger.read() as books:
+        return newest_equity(books, venue)
 
 
 class PortfolioPage:
@@ -163,8 +191,8 @@ class PortfolioPage:
         self.dashboard = Dashboard(
             self.version,
             self.draw,
-            layout=("halt", "worth", "curve", self.curve, "holdings", "balances", "decisions",
-                    "orders", "fills"),
+            layout=("halt", "protections", "worth", "curve", self.curve, "holdings", "profits",
+                    "tranches", "shares", "balances", "decisions", "orders", "fills"),
             seconds=seconds,
         )  # fmt: skip
 
@@ -178,7 +206,8 @@ class PortfolioPage:
         assert self.ledger is not None  # version() comes first and opens it
         curves = {v: load_curve(self.ledger, v, self.days) for v in load_venues(self.ledger)}
         self._draw_curves(curves)
-        return draw_portfolio(self.ledger, self.store) | {
+        limits = self.settings.limits
+        return draw_portfolio(self.ledger, self.store, limits) | {
             "curve": _curve_heading(curves, self.days)
         }
 
@@ -200,14 +229,28 @@ def open_portfolio(refresh_seconds: float = 5.0, days: float = 7.0) -> widgets.W
     return PortfolioPage(load_settings(), refresh_seconds, days).dashboard.widget
 
 
-def draw_portfolio(ledger: Ledger, store: CandleStore) -> dict[str, Html]:
+def draw_portfolio(
+    ledger: Ledger, store: CandleStore, limits: LimitSettings | None = None
+) -> dict[str, Html]:
     """The portfolio's sections, but for the curve."""
+    limits = limits or LimitSettings()
     holdings = load_holdings(ledger, store)
+    accounts = load_account_views(ledger, holdings)
     orders = load_orders(ledger, limit=RECENT)
     return {
         "halt": halt_banner(ledger),
         "worth": _worth_cards(load_worth(ledger, holdings)),
+        "protections": heading("Protections", "entries wait for these; exits never do")
+        + protections_table(ledger, accounts, limits.protections),
         "holdings": _holdings_section(holdings),
+        "profits": heading("Profits", "fees included, in the quote currency")
+        + profits_table(accounts),
+        "tranches": heading(
+            "Purchases", f"the newest {RECENT} of each account; the oldest sells first"
+        )
+        + tranches_table(ledger, accounts, RECENT),
+        "shares": heading("Who owns what", "of each asset that was traded, in its own units")
+        + shares_table(accounts),
         "balances": heading("Balances", "in units of the asset")
         + balances_table(ledger, load_venues(ledger)),
         "decisions": heading("Decisions", f"the newest {RECENT}")
@@ -264,7 +307,7 @@ def _curve_heading(curves: Mapping[str, Sequence[CurvePoint]], days: float) -> H
 def _holdings_section(holdings: Sequence[Holding]) -> Html:
     columns = (
         "bot", "status", "symbol", "amount (base)", "average entry", "newest close",
-        "value (quote)", "unrealised P&L (quote)", "realised P&L (quote)",
+        "value (quote)", "unrealised P&L (quote)", "realised P&L (quote)", "position",
     )  # fmt: skip
     positions = table(
         "positions",
@@ -287,6 +330,7 @@ def _holding_row(holding: Holding) -> list[Cell]:
         money(holding.value, bot.quote),
         money(holding.unrealised, bot.quote, signed=True),
         money(position.realised, bot.quote, signed=True),
+        status_cell(holding.status),
     ]
 
 

@@ -50,3 +50,4 @@ def upgrade() -> None:
     op.create_index("ix_tranches_open", "tranches", ["venue", "bot", "symbol", "is_open", "number"])
     op.create_index("ix_tranches_entry", "tranches", ["venue", "bot", "symbol", "entry"])
     op.create_index("ix_tranches_exit", "tranches", ["venue", "exited_at"])
+    op.create_index("ix_tranches_opened", "tranches", ["venue", "opened_at"])
