@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tradelib.errors import InvalidInput
@@ -11,9 +12,23 @@ _UNIT_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _TIMEFRAME = re.compile(r"^([1-9][0-9]*)([mhdw])$")
 
 
+def _machine_time() -> datetime:
+    return datetime.now(UTC)
+
+
+_source: Callable[[], datetime] = _machine_time
+
+
 def utc_now() -> datetime:
     """The wall clock, aware and in UTC."""
-    return datetime.now(UTC)
+    return _source()
+
+
+def set_clock(source: Callable[[], datetime] | None) -> None:
+    """Let another source, which tells aware UTC, be this process's wall clock; None: the
+    machine's again. For rehearsals, in which hours pass in an instant."""
+    global _source
+    _source = source or _machine_time
 
 
 def to_ms(time: datetime) -> int:

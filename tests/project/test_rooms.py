@@ -25,6 +25,7 @@ ROOMS = (
     "strategy",
     "research",
     "trading",
+    "torture",
     "notebooks",
     "views",
     "cli",
