@@ -214,7 +214,9 @@ def test_each_purchase_shows_what_it_cost_and_what_it_earned(
     settings: DeskSettings, ledger: Ledger
 ) -> None:
     add_story(settings, ledger)
-    second, first = cells(draw(settings, ledger)["tranches"])
+    drawn = draw(settings, ledger)["tranches"]
+    second, first = cells(drawn)
+    assert drawn.count('href="/voila/render/reports/') == 2
     # The sale of 0.4 for 47.9 took 0.8 of the first purchase, which cost 50.1.
     assert first[:-1] == [
         "first", "BTC/USDT", "2026-03-01 12:01:00", "0.5", "50.10", "100.2", "0.1", "+7.82",
@@ -260,3 +262,4 @@ def test_a_protection_in_force_says_until_when(settings: DeskSettings, ledger: L
     assert row[:6] == [
         "MaxDrawdown", "paper", "all", "all", "2026-03-01 12:05:00", "2026-03-01 16:05:00",
     ]  # fmt: skip
+    assert "Entries wait. account paper: equity fell 10.1%" in draw(settings, ledger)["halt"]

@@ -32,7 +32,9 @@ from tradelib.views.orders import decisions_table, fills_table, orders_table
 from tradelib.views.positions import (
     AccountView,
     load_account_view,
+    load_protections,
     profits_table,
+    protection_banners,
     protections_table,
     shares_table,
     status_cell,
@@ -138,6 +140,8 @@ def load_worth(ledger: Ledger, holdings: Sequence[Holding]) -> list[Worth]:
 
 
 def _worth(ledger: Ledger, newest: Equity, holdings: Sequence[Holding]) -> Worth:
+    # Profits in another quote currency are told in the table of profits, never added to these.
+    holdings = [holding for holding in holdings if holding.bot.quote == newest.quote]
     profits = [holding.unrealised for holding in holdings if holding.position.amount]
     with ledger.read() as books:
         at_day_start = equity_at_day_start(books, newest.venue, newest.as_of)
@@ -191,8 +195,8 @@ class PortfolioPage:
         self.dashboard = Dashboard(
             self.version,
             self.draw,
-            layout=("halt", "protections", "worth", "curve", self.curve, "holdings", "profits",
-                    "tranches", "shares", "balances", "decisions", "orders", "fills"),
+            layout=("halt", "worth", "curve", self.curve, "holdings", "profits", "tranches",
+                    "shares", "protections", "balances", "decisions", "orders", "fills"),
             seconds=seconds,
         )  # fmt: skip
 
@@ -236,12 +240,13 @@ def draw_portfolio(
     limits = limits or LimitSettings()
     holdings = load_holdings(ledger, store)
     accounts = load_account_views(ledger, holdings)
+    pauses = load_protections(ledger, accounts, limits.protections)
     orders = load_orders(ledger, limit=RECENT)
     return {
-        "halt": halt_banner(ledger),
+        "halt": halt_banner(ledger) + protection_banners(pauses),
         "worth": _worth_cards(load_worth(ledger, holdings)),
         "protections": heading("Protections", "entries wait for these; exits never do")
-        + protections_table(ledger, accounts, limits.protections),
+        + protections_table(pauses),
         "holdings": _holdings_section(holdings),
         "profits": heading("Profits", "fees included, in the quote currency")
         + profits_table(accounts),
@@ -285,7 +290,7 @@ def _account_cards(worth: Worth) -> Html:
         f"Realised P&L ({quote})": money(worth.realised, quote, signed=True),
         f"Unrealised P&L ({quote})": money(worth.unrealised, quote, signed=True),
     }
-    told = f"market time {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of all bots, fees included"
+    told = f"market time {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of its bots in {quote}, fees included"
     title = heading(f"Account {newest.venue}", told)
     return title + _age_warning(worth) + cards(figures, name=newest.venue)
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from sqlalchemy import select
+
 from tradelib.settings import ProtectionSettings
+from tradelib.trading import tables
 from tradelib.trading.accounts import Equity
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.positions import (
@@ -22,8 +25,8 @@ from tradelib.trading.positions import (
 from tradelib.trading.profits import Profit, compute_profits
 from tradelib.trading.protections import ActiveProtection, active_protections
 from tradelib.views.cells import Cell, amount, moment, money, price, prose, word
-from tradelib.views.html import Html, table
-from tradelib.views.links import short_id
+from tradelib.views.html import Html, banner, table
+from tradelib.views.links import load_pages, short_id
 
 NOBODY = "nobody"
 _TONES = {
@@ -67,18 +70,25 @@ def tranches_table(ledger: Ledger, views: Sequence[AccountView], limit: int) -> 
     """Each venue's newest purchases, those that are sold included."""
     columns = (
         "bot", "symbol", "entered (UTC)", "amount (base)", "cost (quote)", "average entry",
-        "left (base)", "realised P&L (quote)", "unrealised P&L (quote)", "status", "order",
+        "left (base)", "realised P&L", "unrealised P&L", "status", "order",
     )  # fmt: skip
-    rows = (
-        _tranche_row(tranche, view)
-        for view in views
-        for tranche in load_tranches(ledger, venue=view.venue, limit=limit)
-    )
+    shown = [(v, load_tranches(ledger, venue=v.venue, limit=limit)) for v in views]
+    pages = _entry_pages(ledger, [tranche.entry for _, found in shown for tranche in found])
+    rows = (_tranche_row(tranche, view, pages) for view, found in shown for tranche in found)
     none = "Purchases show here as orders fill: each with what it cost and what it has earned."
     return table("tranches", columns, rows, empty=none)
 
 
-def _tranche_row(tranche: Tranche, view: AccountView) -> list[Cell]:
+def _entry_pages(ledger: Ledger, entries: Sequence[str]) -> dict[str, str]:
+    """URL of the page that sent each entry order, where there is one."""
+    orders = tables.orders.c
+    query = select(orders.client_id, orders.run).where(orders.client_id.in_(entries))
+    runs = {row["client_id"]: row["run"] for row in ledger.mappings(query)}
+    pages = load_pages(ledger, runs.values())
+    return {entry: pages[run] for entry, run in runs.items() if run in pages}
+
+
+def _tranche_row(tranche: Tranche, view: AccountView, pages: dict[str, str]) -> list[Cell]:
     quote, last = tranche.symbol.split("/")[1], view.prices.get(tranche.symbol)
     unrealised = None if last is None else tranche.unrealised(last)
     return [
@@ -92,7 +102,7 @@ def _tranche_row(tranche: Tranche, view: AccountView) -> list[Cell]:
         money(tranche.realised, quote, signed=True),
         money(unrealised if tranche.left else Decimal(0), quote, signed=True),
         _tranche_status(tranche, view.equity),
-        short_id(tranche.entry, {}),
+        short_id(tranche.entry, pages),
     ]
 
 
@@ -176,19 +186,28 @@ def _owners(positions: Iterable[Position], asset: str) -> list[str]:
     return sorted({p.bot for p in mine if p.symbol.split("/")[0] == asset})
 
 
-def protections_table(
+def load_protections(
     ledger: Ledger, views: Sequence[AccountView], settings: ProtectionSettings
-) -> Html:
+) -> list[ActiveProtection]:
     """The pauses in force at each account's newest reconciliation."""
-    found = [
-        _protection_row(one)
+    return [
+        found
         for view in views
         if view.equity
-        for one in active_protections(ledger, view.venue, view.equity.as_of, settings)
+        for found in active_protections(ledger, view.venue, view.equity.as_of, settings)
     ]
+
+
+def protection_banners(found: Sequence[ActiveProtection]) -> Html:
+    """A line for each pause in force; nothing where there is none."""
+    lines = (banner(f"Entries wait. {one.reason}.", "warn", name="pause") for one in found)
+    return sum(lines, Html(""))
+
+
+def protections_table(found: Sequence[ActiveProtection]) -> Html:
     columns = ("protection", "venue", "bot", "symbol", "struck (UTC)", "until (UTC)", "reason")
     none = "None: nothing but the limits holds an entry back."
-    return table("protections", columns, found, empty=none)
+    return table("protections", columns, map(_protection_row, found), empty=none)
 
 
 def _protection_row(one: ActiveProtection) -> list[Cell]:
