@@ -13,11 +13,11 @@ from tradelib.clock import utc_now
 from tradelib.errors import UnresolvedError
 from tradelib.trading import tables
 from tradelib.trading.accounts import load_balances
-from tradelib.trading.decisions import Action
 from tradelib.trading.booking import book_trades
+from tradelib.trading.decisions import Action
+from tradelib.trading.discrepancies import compare_balances
 from tradelib.trading.incidents import load_incidents, open_incident
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
-from tradelib.trading.discrepancies import compare_balances
 from tradelib.venue import OrderRequest, OrderType, Venue, VenueStatus
 
 LAG = timedelta(seconds=60)  # longer than any venue here may hide an order
@@ -170,7 +170,7 @@ def test_a_state_that_cannot_be_is_an_incident_and_not_the_end_of_the_pass(desk,
     told = replace(
         fetch(order.symbol, order.client_id, order.venue_order_id), status=VenueStatus.REJECTED
     )
-    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_, **__: told)  # the newest
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order", lambda *_, **__: told)
     report = desk.reconcile()
     assert ("venue contradicts itself", False) in kinds(report)
     assert load_orders(desk.ledger)[0].status == OrderStatus.PARTIALLY_FILLED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, select
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 from tradelib.errors import InvalidInput
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, first, insert, rows
-from tradelib.trading.orders import ZERO, Fill
+from tradelib.trading.orders import EXACT, ZERO, Fill
 
 if TYPE_CHECKING:
     # It reaches the venue's client, which costs half a second that no page needs to pay.
@@ -106,13 +106,15 @@ def load_balances(ledger: Ledger, venue: str) -> list[Balance]:
 def book_fills(books: Connection, fills: Sequence[Fill]) -> None:
     """Add what new fills did to each asset to the booked balances, in the fills' transaction."""
     changes: dict[tuple[str, str], Decimal] = {}
-    for fill in fills:
-        for asset, change in fill.asset_changes().items():
-            key = (fill.venue, asset)
-            changes[key] = changes.get(key, ZERO) + change
-    for (venue, asset), change in changes.items():
-        known = find_balance(books, venue, asset) or Balance(venue, asset, ZERO, ZERO, ZERO, EPOCH)
-        save_balance(books, replace(known, booked=known.booked + change))
+    with localcontext(EXACT):
+        for fill in fills:
+            for asset, change in fill.asset_changes().items():
+                key = (fill.venue, asset)
+                changes[key] = changes.get(key, ZERO) + change
+        for (venue, asset), change in changes.items():
+            known = find_balance(books, venue, asset)
+            known = known or Balance(venue, asset, ZERO, ZERO, ZERO, EPOCH)
+            save_balance(books, replace(known, booked=known.booked + change))
 
 
 def find_balance(books: Connection, venue: str, asset: str) -> Balance | None:

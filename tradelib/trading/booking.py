@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import localcontext
 
 from sqlalchemy import ColumnElement, Connection, select
 
@@ -10,6 +11,7 @@ from tradelib.trading import tables
 from tradelib.trading.accounts import book_fills
 from tradelib.trading.ledger import Ledger, insert
 from tradelib.trading.orders import (
+    EXACT,
     LEGAL_CHANGES,
     ZERO,
     Fill,
@@ -102,14 +104,15 @@ def book_trades(books: Connection, venue: str, trades: Sequence[VenueTrade]) -> 
 def _notice_fills(books: Connection, order: Order) -> None:
     """An order is filled at least as far as its fills go, whatever its status lags behind."""
     booked = order_fills(books, order.client_id)
-    amount = sum((fill.amount for fill in booked), ZERO)
+    with localcontext(EXACT):
+        amount = sum((fill.amount for fill in booked), ZERO)
+        cost = sum((fill.cost for fill in booked), ZERO)
     if amount <= order.filled:
         change_order(books, order)  # takes notice of whether its fills are complete now
         return
     status = OrderStatus(order.status)
     if OrderStatus.PARTIALLY_FILLED in LEGAL_CHANGES[status]:
         status = OrderStatus.PARTIALLY_FILLED
-    cost = sum((fill.cost for fill in booked), ZERO)
     change_order(books, order, status=status, filled=amount, cost=cost)
 
 

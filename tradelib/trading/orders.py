@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +18,8 @@ from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
 
 ZERO = Decimal(0)
+# Wide enough that no sum or product of real money is ever rounded.
+EXACT = Context(prec=120)
 
 
 class Side(StrEnum):
@@ -182,7 +184,8 @@ class Fill:
         base, quote = self.symbol.split("/")
         sign = Side(self.side).sign
         changes = {base: sign * self.amount, quote: -sign * self.cost}
-        changes[self.fee_currency] = changes.get(self.fee_currency, ZERO) - self.fee
+        with localcontext(EXACT):
+            changes[self.fee_currency] = changes.get(self.fee_currency, ZERO) - self.fee
         return changes
 
 
@@ -244,7 +247,8 @@ def revive_order(books: Connection, order: Order, **changes: object) -> Order:
 def _booked(books: Connection, order: Order) -> Decimal:
     """The sum of the order's fills; summed here, since databases would add text as floats."""
     query = select(tables.fills.c.amount).where(tables.fills.c.client_id == order.client_id)
-    return sum(books.execute(query).scalars(), ZERO)
+    with localcontext(EXACT):
+        return sum(books.execute(query).scalars(), ZERO)
 
 
 def _add_event(books: Connection, order: Order) -> None:

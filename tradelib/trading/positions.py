@@ -13,7 +13,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from decimal import Context, Decimal, localcontext
+from decimal import Decimal, localcontext
 from enum import StrEnum
 from typing import Any
 
@@ -22,10 +22,8 @@ from sqlalchemy import Connection, Select, and_, delete, func, select
 from tradelib.trading import tables
 from tradelib.trading.accounts import booked_balances
 from tradelib.trading.ledger import Ledger, first, rows
-from tradelib.trading.orders import ZERO, Fill, Side
+from tradelib.trading.orders import EXACT, ZERO, Fill, Side
 
-# Wide enough that no sum or product of real money is ever rounded.
-EXACT = Context(prec=120)
 _SHARE_STEP = Decimal("1E-18")
 _DUST_SHARE = Decimal("0.0005")
 UNASSIGNED = ""
