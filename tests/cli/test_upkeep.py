@@ -5,9 +5,12 @@ import json
 import pytest
 from sqlalchemy import text
 
-from tests.desks import desk_command
+from tests.desks import desk_command, paper_desk
 from tests.trading.books import all_rows, fill_ledger
+from tradelib.services.claim import claim_home
 from tradelib.settings import load_settings
+from tradelib.trading.decisions import Action
+from tradelib.trading.orders import load_fills
 
 
 @pytest.fixture
@@ -49,3 +52,65 @@ def test_what_is_no_backup_is_told_in_one_sentence(home, ledger, content):
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
     assert "the ledger stays as it is" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def traded(tmp_path_factory):
+    home = tmp_path_factory.mktemp("desk")
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        desk.trade(Action.BUY)
+        yield desk
+
+
+def test_a_resync_tells_what_it_changes_and_then_changes_it(traded):
+    home = traded.settings.home
+    with traded.ledger.write() as books:
+        books.execute(text("DELETE FROM fills"))
+    would = json.loads(desk_command("resync", "--dry-run", "--json", home=home).stdout)
+    assert would["counts"]["fills added"] == 1
+    assert load_fills(traded.ledger) == []
+    done = desk_command("resync", "paper", home=home)
+    assert done.returncode == 0, done.stderr
+    assert "fills added" in done.stdout
+    assert "is kept in" in done.stdout
+    (fill,) = load_fills(traded.ledger)
+    shown = desk_command("show", fill.trade_id, home=home).stdout
+    assert "run run-" in shown
+    again = desk_command("resync", home=home).stdout
+    assert "nothing differs" in again
+
+
+def test_an_unknown_venue_is_named(traded):
+    done = desk_command("resync", "papr", home=traded.settings.home)
+    assert "did you mean 'paper'" in done.stderr
+
+
+@pytest.mark.parametrize("words", [("resync",), ("restore", "ledger.sqlite")])
+def test_nothing_is_rebuilt_while_the_desk_runs(traded, words, tmp_path):
+    home, file = traded.settings.home, tmp_path / "ledger.sqlite"
+    assert desk_command("backup", file, home=home).returncode == 0
+    before = all_rows(traded.ledger)
+    with claim_home(traded.settings):
+        done = desk_command(words[0], *(file for _ in words[1:]), home=home)
+    assert done.returncode == 1
+    assert "already running" in done.stderr
+    assert all_rows(traded.ledger) == before
+
+
+def test_the_desks_own_exchange_is_opened_for_a_resync(home):
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        desk.trade(Action.BUY)
+        with desk.ledger.write() as books:
+            # As `desk up` opens them: the exchange is a service of the desk.
+            books.execute(text("UPDATE accounts SET identity = 'binance service:paper'"))
+            books.execute(text("DELETE FROM fills"))
+        url = desk.paper.url
+    file = home / "desk.toml"
+    file.write_text(file.read_text().replace(url, "service:paper"))
+    done = desk_command("resync", "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["counts"]["fills added"] == 1
+    assert all(each["before"] == each["after"] for each in told["balances"])

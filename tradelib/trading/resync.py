@@ -207,8 +207,8 @@ def _rebuild(
         _insert_fills(work)
     told = tuple(_rebuild_balances(work, balances, as_of))
     _rebuild_cursors(work)
-    _close_incidents(work, as_of)
-    _rebuild_account(work, as_of, account_id)
+    _close_incidents(work)
+    _rebuild_account(work, as_of, account_id, anew=any(b.after != b.before for b in told))
     return told
 
 
@@ -625,7 +625,7 @@ def _rebuild_cursors(work: _Work) -> None:
             work.books.execute(table.delete().where(*mine))
 
 
-def _close_incidents(work: _Work, as_of: datetime) -> None:
+def _close_incidents(work: _Work) -> None:
     table = tables.incidents
     work.counts["incidents closed"] += work.books.execute(
         table.update()
@@ -634,13 +634,13 @@ def _close_incidents(work: _Work, as_of: datetime) -> None:
     ).rowcount
 
 
-def _rebuild_account(work: _Work, as_of: datetime, account_id: str | None) -> None:
-    """The books are this account's. Where they changed they begin anew: trades of a symbol that
-    was never walked are in the balances up to now."""
+def _rebuild_account(work: _Work, as_of: datetime, account_id: str | None, *, anew: bool) -> None:
+    """The books are this account's. Where booked balances changed they begin anew: trades of a
+    symbol that was never walked are in the balances up to now."""
     table, name = tables.accounts, work.venue.name
     row = _find_row(work.books, table, venue=name)
     known = Account(**values) if row and (values := _typed(table, row)) else None
-    opened_at = known.opened_at if known and not work.counts["balances changed"] else as_of
+    opened_at = known.opened_at if known and not anew else as_of
     wanted = Account(
         venue=name,
         quote=work.venue.quote,
