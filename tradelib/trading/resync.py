@@ -19,7 +19,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Table, Text, func, select, type_coerce
+from sqlalchemy import Connection, Integer, Table, Text, bindparam, func, select, type_coerce
 
 from tradelib.clock import parse_time, utc_now
 from tradelib.errors import DeskError, InvalidInput, RetryableError
@@ -300,12 +300,14 @@ def _rebuild_orders(work: _Work) -> None:
         rows = _rows_by(work.books, tables.orders.c.client_id, names)
         links = {name: work.stage.find_link(name) for name in names}
         reasons = _Reasons.load(work.books, rows.values(), links.values())
+        writes = _Writes()
         for client_id, told in page:
             row = rows.get(client_id)
             kept = _kept_order(row)
             base = kept or _lost_order(work, client_id, told, row)
             base = reasons.relink(base, links[client_id])
-            _save_order(work, row, kept, _as_told(work, base, told))
+            _save_order(work, writes, row, kept, _as_told(work, base, told))
+        writes.write(work.books)
 
 
 @dataclass(frozen=True)
@@ -435,7 +437,28 @@ def _as_told(work: _Work, order: Order, told: VenueOrder) -> Order:
     )
 
 
-def _save_order(work: _Work, row: Raw | None, kept: Order | None, order: Order) -> None:
+@dataclass
+class _Writes:
+    """What is to be written of one page of orders, in as few statements as there are kinds."""
+
+    new: list[Raw] = field(default_factory=list)
+    changed: list[Raw] = field(default_factory=list)
+    events: list[Raw] = field(default_factory=list)
+
+    def write(self, books: Connection) -> None:
+        mine = tables.orders.c.client_id == bindparam("mine")
+        for statement, values in (
+            (tables.orders.insert(), self.new),
+            (tables.orders.update().where(mine), self.changed),
+            (tables.order_events.insert(), self.events),
+        ):
+            if values:
+                books.execute(statement, values)
+
+
+def _save_order(
+    work: _Work, writes: _Writes, row: Raw | None, kept: Order | None, order: Order
+) -> None:
     if order == kept:
         return
     order = replace(order, updated_at=utc_now())
@@ -443,16 +466,12 @@ def _save_order(work: _Work, row: Raw | None, kept: Order | None, order: Order) 
     before = None if row is None else f"{row['status']}, filled {row['filled']} of {row['amount']}"
     work.note("orders", "added" if row is None else "changed", order.client_id, before, told)
     if row is None:
-        insert(work.books, tables.orders, order)
+        writes.new.append(as_row(order))
     else:
-        mine = tables.orders.c.client_id == order.client_id
-        work.books.execute(tables.orders.update().where(mine).values(**as_row(order)))
-    if row is None or row["status"] != order.status or kept is None or kept.filled != order.filled:
-        work.books.execute(
-            tables.order_events.insert().values(
-                client_id=order.client_id, status=order.status, detail=REPAIR, at=order.updated_at
-            )
-        )
+        writes.changed.append({"mine": order.client_id, **as_row(order)})
+    if kept is None or (kept.status, kept.filled) != (order.status, order.filled):
+        event = {"client_id": order.client_id, "status": order.status, "detail": REPAIR}
+        writes.events.append({**event, "at": order.updated_at})
 
 
 def _rebuild_brackets(work: _Work) -> None:
