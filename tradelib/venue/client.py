@@ -480,9 +480,23 @@ def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt
             "secret": keys.secret.get_secret_value(),
         }
     exchange = kind(config)
+    exchange.fetch = _whole(exchange.fetch)
     if settings.rest_url:
         _redirect(exchange, settings.rest_url, settings.ws_url)
     return exchange
+
+
+def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
+    """ccxt's request, whose answer is never empty: a connection cut within a reply's head leaves
+    a good status without a body, which ccxt's parsers take for a venue that has nothing."""
+
+    def fetch_whole(*request: Any, **more: Any) -> Any:
+        answer = fetch(*request, **more)
+        if not isinstance(answer, dict | list):
+            raise ccxt.BadResponse("the answer was cut off, or is no JSON")
+        return answer
+
+    return fetch_whole
 
 
 def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> None:

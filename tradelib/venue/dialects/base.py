@@ -215,5 +215,4 @@ def page_by_time(
     if not new:
         return Page([])
     end = max(row["timestamp"] for row in rows)
-    at_end = frozenset(row["id"] for row in rows if row["timestamp"] == end)
-    return Page(new, (end, at_end | seen if end == start else at_end))
+    return Page(new, (end, frozenset(row["id"] for row in rows if row["timestamp"] == end)))
