@@ -17,11 +17,13 @@ from tradelib.trading.accounts import Equity, record_equity
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.ledger import open_ledger
 from tradelib.trading.orders import Role, Side, decision_id
+from tradelib.trading.positions import Tranche
 from tradelib.trading.protections import (
     Worth,
     active_protections,
     check_protections,
     last_drawdown,
+    last_low_profit,
     last_streak,
     protections_for,
 )
@@ -212,6 +214,29 @@ def names_in(books, at):
     order = replace(add_order(books, "v", None, Side.BUY, int(at * 10) + 100), bot="ann")
     refusals = check_protections(books, order, hour(at), SETTINGS)
     return [(refusal.limit_name, None, order.symbol) for refusal in refusals]
+
+
+sold = st.lists(
+    st.tuples(st.integers(0, 12), st.integers(1, 9), st.integers(-5, 5)), max_size=12
+)  # hours, cost, profit
+
+
+@given(sold, st.integers(1, 4), st.integers(0, 8))
+def test_a_low_profit_is_what_a_look_at_every_sale_finds(sold, after, window):
+    tranches = [
+        Tranche(
+            "v", "ann", "BTC/USDT", n, f"nd-{n}", START, amount=Decimal(1), cost=Decimal(cost),
+            proceeds=Decimal(cost + profit), exited_at=hour(at),
+        )
+        for n, (at, cost, profit) in enumerate(sold)
+    ]  # fmt: skip
+    expected = None
+    for at in sorted({at for at, _, _ in sold}):
+        judged = [(cost, profit) for then, cost, profit in sold if at - window <= then <= at]
+        cost, profit = sum(c for c, _ in judged), sum(p for _, p in judged)
+        if len(judged) >= after and profit < Decimal("-0.1") * cost:
+            expected = (hour(at), Decimal(profit) / cost)
+    assert last_low_profit(tranches, after, Decimal("-0.1"), window * HOUR) == expected
 
 
 def test_a_loss_within_the_bound_pauses_nothing(ledger):

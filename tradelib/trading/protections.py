@@ -258,13 +258,23 @@ def last_low_profit(
 ) -> tuple[datetime, Decimal] | None:
     """The newest sale at which the purchases closed in the window before it, `after` or more,
     had earned less than `bound` of their cost, and what they had earned, a fraction."""
-    for moment in sorted({t.exited_at for t in closed}, reverse=True):
-        of_window = [t for t in closed if moment - window <= t.exited_at <= moment]
-        cost = sum((t.cost - t.cost_left for t in of_window), ZERO)
-        earned = sum((t.realised for t in of_window), ZERO)
-        if len(of_window) >= after and cost > 0 and earned < bound * cost:
-            return moment, earned / cost
-    return None
+    judged: deque[Tranche] = deque()
+    cost, earned, struck = ZERO, ZERO, None
+    in_time = sorted(closed, key=lambda tranche: tranche.exited_at)
+    for moment, group in groupby(in_time, lambda tranche: tranche.exited_at):
+        for tranche in group:
+            judged.append(tranche)
+            cost, earned = cost + _cost_of_sold(tranche), earned + tranche.realised
+        while judged[0].exited_at < moment - window:
+            gone = judged.popleft()
+            cost, earned = cost - _cost_of_sold(gone), earned - gone.realised
+        if len(judged) >= after and cost > 0 and earned < bound * cost:
+            struck = moment, earned / cost
+    return struck
+
+
+def _cost_of_sold(tranche: Tranche) -> Decimal:
+    return tranche.cost - tranche.cost_left
 
 
 def _in_force(

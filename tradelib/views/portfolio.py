@@ -290,8 +290,8 @@ def _account_cards(worth: Worth) -> Html:
         f"Realised P&L ({quote})": money(worth.realised, quote, signed=True),
         f"Unrealised P&L ({quote})": money(worth.unrealised, quote, signed=True),
     }
-    told = f"market time {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; P&L of its bots in {quote}, fees included"
-    title = heading(f"Account {newest.venue}", told)
+    told = f"market time {newest.as_of:%Y-%m-%d %H:%M:%S} UTC; "
+    title = heading(f"Account {newest.venue}", f"{told}P&L of its bots in {quote}, fees included")
     return title + _age_warning(worth) + cards(figures, name=newest.venue)
 
 
