@@ -25,7 +25,14 @@ from tradelib.trading.decisions import Action
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.incidents import load_incidents, open_incident
 from tradelib.trading.ledger import rows
-from tradelib.trading.orders import Fill, Order, OrderStatus, load_fills, load_orders
+from tradelib.trading.orders import (
+    Fill,
+    Order,
+    OrderStatus,
+    client_order_id,
+    load_fills,
+    load_orders,
+)
 from tradelib.trading.positions import load_positions, load_tranches
 from tradelib.trading.resync import REPAIR, resync
 from tradelib.trading.staging import Stage, _patiently
@@ -245,6 +252,22 @@ def test_links_come_back_when_every_order_is_gone(desk):
     assert facts(desk) == before
     assert reasons(desk) == led_to
     assert sum(run is not None for run in led_to.values()) == 4
+
+
+def test_a_stop_with_a_high_number_is_found_again(home):
+    """A bot numbers its stops through over all entries."""
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        entry = desk.trade(Action.BUY).order
+        other, name = desk.ccxt(), client_order_id(entry.decision, 17)
+        for _ in range(10):
+            other.create_order("BTC/USDT", "market", "buy", 0.001)
+        stop = {"clientOrderId": name, "stopLossPrice": 100_000}
+        other.create_order("BTC/USDT", "market", "sell", 0.005, None, stop)
+        resync(desk.ledger, desk.venue())
+        found = find_chain(desk.ledger, name)
+        assert found.run.id == find_chain(desk.ledger, entry.client_id).run.id
+        assert (found.order.leg, found.order.role, found.order.bot) == (17, "STOP", desk.bot.name)
 
 
 def test_a_second_time_changes_nothing(desk):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -58,6 +58,7 @@ LISTED = 200  # changes told one by one; the rest is only counted
 # over all that a bot ever had, so that theirs may be high.
 _LEGS = tuple(product(range(4), range(6)))
 _MOST_STOPS = 2000
+_ENTRIES = 5
 # The desk's own facts, of which a venue knows nothing.
 _OWN = (OrderStatus.DENIED, OrderStatus.PLANNED, OrderStatus.REJECTED)
 _ON_THEIR_WAY = (OrderStatus.SUBMITTED, OrderStatus.UNRESOLVED)
@@ -257,9 +258,8 @@ def _claim_orders(work: _Work) -> None:
             for row in rows
             if row["venue"] not in others
         )
-    _link_decisions(work, _LEGS)
-    most = min(_MOST_STOPS, work.stage.count("orders")) + 10
-    _link_decisions(work, [(leg, 0) for leg in range(4, most)], action=Action.BUY)
+    _link_decisions(work)
+    _link_stops(work)
     work.stage.claim()
 
 
@@ -276,21 +276,41 @@ def _is_derived(row: Raw) -> bool:
     return bool(row["decision"]) and client_order_id(*named) == row["client_id"]
 
 
-def _link_decisions(
-    work: _Work, legs: Sequence[tuple[int, int]], action: Action | None = None
-) -> None:
+def _link_decisions(work: _Work) -> None:
     """Look for decisions from which the names of orders derive that nothing else explains."""
     query = select(tables.decisions.c.id)
-    if action:
-        query = query.where(tables.decisions.c.action == action)
     result = work.books.execute(query, execution_options={"yield_per": PAGE})
-    names = ((decision, *leg) for decision in result.scalars() for leg in legs)
+    _link(work, ((decision, *leg) for decision in result.scalars() for leg in _LEGS))
+    result.close()
+
+
+def _link_stops(work: _Work) -> None:
+    """The same for stops, whose legs may be high: they are of the entries shortly before them."""
+    most = min(_MOST_STOPS, work.stage.count("orders")) + 10
+    bots = work.books.execute(select(tables.decisions.c.bot).distinct()).scalars().all()
+    tried: set[str] = set()
+    for page in work.stage.pages_of_unlinked_sells():
+        for at in page:
+            near = {one for bot in bots for one in _entries_before(work.books, bot, at)} - tried
+            tried |= near
+            _link(work, ((one, leg, 0) for one in sorted(near) for leg in range(4, most)))
+
+
+def _entries_before(books: Connection, bot: str, at: datetime) -> list[str]:
+    decided = tables.decisions.c
+    query = select(decided.id).where(
+        decided.bot == bot, decided.action == Action.BUY, decided.candle_close <= at
+    )
+    newest = query.order_by(decided.candle_close.desc()).limit(_ENTRIES)
+    return list(books.execute(newest).scalars())
+
+
+def _link(work: _Work, names: Iterator[tuple[str, int, int]]) -> None:
     while work.stage.has_unlinked():
         page = [(client_order_id(*name), *name) for name in islice(names, 4 * PAGE)]
         if not page:
             break
         work.stage.link(page)
-    result.close()
 
 
 def _rebuild_orders(work: _Work) -> None:

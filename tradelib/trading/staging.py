@@ -152,6 +152,12 @@ class Stage:
         ledger says why."""
         return self._one(f"SELECT 1 FROM orders o WHERE {_UNLINKED} LIMIT 1") is not None
 
+    def pages_of_unlinked_sells(self) -> Iterator[list[datetime]]:
+        """When those of them were made that sold."""
+        query = f"SELECT o.at FROM orders o WHERE o.side = 'sell' AND o.at > '' AND {_UNLINKED}"
+        for page in self._pages(query):
+            yield [parse_time(at) for (at,) in page]
+
     def link(self, candidates: Sequence[Link]) -> None:
         """Keep those of derived client ids that the venue has."""
         found = {link[0]: link for link in candidates}
