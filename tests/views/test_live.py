@@ -131,7 +131,7 @@ def test_a_signal_shows_its_decision_and_the_order_that_came_of_it(
     signal = signal_of(ledger, "first")
     assert card(signal_summary(ledger, signal).text, "signal-share-of-equity-or-position") == "0.25"
     (row,) = cells(signal_orders(ledger, signal).text)
-    assert row[3:6] == ["sell", "0.4", "0.4"]
+    assert row[3:7] == ["sell", "market", "0.4", "0.4"]
 
 
 def test_a_signals_chart_has_candles_scores_and_the_bots_fills(
@@ -191,7 +191,10 @@ def test_a_reconciliation_reads_the_same_just_made_and_opened_again(
     (row,) = cells(html)
     assert row == ["balance differs", "USDT", "9942.7", "9940", "open"]
     state = reconciliation_state(ledger, result).text
-    assert "ledger: 9942.7" in state
+    assert "balance differs: USDT" in state
+    assert "9942.7" in state
+    assert "desk resync" in state  # what to do about it
+    assert "incident-fills" in state  # what moved the asset
 
 
 def test_every_page_is_a_page() -> None:

@@ -18,11 +18,11 @@ from tradelib.trading.orders import load_fills, load_orders
 from tradelib.views.accounts import (
     balances_table,
     discrepancies_table,
-    incidents_table,
 )
 from tradelib.views.cells import Cell, count, moment, money, price, prose, span, word
 from tradelib.views.charts import SHOWN_CANDLES, Chart, closes_figure, signal_figure
 from tradelib.views.html import Html, cards, empty, heading, note, table
+from tradelib.views.incidents import closed_incidents, incidents_page
 from tradelib.views.orders import (
     action_word,
     decisions_table,
@@ -193,13 +193,13 @@ def reconciliation_summary(ledger: Ledger, result: Recordable | dict[str, Any]) 
 
 
 def reconciliation_state(ledger: Ledger, result: Recordable | dict[str, Any]) -> Html:
-    """Balances and open incidents of the venue, as they stand now."""
+    """Balances and incidents of the venue, as they stand now."""
     venue = _plain(result)["venue"]
     return (
         heading("Balances now", "in units of the asset")
         + balances_table(ledger, [venue])
-        + heading("Open incidents now")
-        + incidents_table(ledger, venue)
+        + incidents_page(ledger, venue)
+        + closed_incidents(ledger, venue)
     )
 
 

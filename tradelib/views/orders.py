@@ -29,7 +29,7 @@ def orders_table(ledger: Ledger, orders: Sequence[Order], *, name: str, empty: s
     pages = load_pages(ledger, (order.run for order in orders))
     deciders = load_decision_pages(ledger, (order.decision for order in orders))
     columns = (
-        "market time (UTC)", "bot", "symbol", "side", "amount (base)", "filled (base)",
+        "market time (UTC)", "bot", "symbol", "side", "type", "amount (base)", "filled (base)",
         "expected price", "cost (quote)", "status", "order", "decision", "reason",
     )  # fmt: skip
     return table(name, columns, (_order_row(o, pages, deciders) for o in orders), empty=empty)
@@ -41,6 +41,7 @@ def _order_row(order: Order, pages: dict[str, str], deciders: dict[str, str]) ->
         word(order.bot),
         word(order.symbol),
         side_word(order.side),
+        word(_type_words(order)),
         amount(order.amount),
         amount(order.filled),
         price(order.expected_price),
@@ -50,6 +51,15 @@ def _order_row(order: Order, pages: dict[str, str], deciders: dict[str, str]) ->
         short_id(order.decision, deciders),
         prose(order.reason),
     ]
+
+
+def _type_words(order: Order) -> str:
+    """Its type with the price that it waits for, as 'stop loss 95'."""
+    waits = order.stop_price or order.limit_price
+    name = order.type.replace("_", " ")
+    if order.trailing_bips:
+        return f"{name} {order.trailing_bips / 100:g}%"
+    return f"{name} {waits.normalize():f}" if waits else name
 
 
 def fills_table(
