@@ -46,8 +46,7 @@ from tradelib.services.addresses import load_services
 from tradelib.services.claim import claim_home
 from tradelib.settings import DeskSettings
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, open_ledger
-from tradelib.trading.ledger import _require_own_ledger as require_own_ledger
+from tradelib.trading.ledger import Ledger, open_ledger, require_own_ledger
 
 CHUNK = 1000  # rows in memory at a time
 FORMAT = 1

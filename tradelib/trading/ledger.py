@@ -122,7 +122,7 @@ def open_ledger(
     Raises StorageFailed when the database is missing, unreadable or of another version.
     """
     url = settings.database_url
-    _require_own_ledger(settings)
+    require_own_ledger(settings)
     if url.startswith("sqlite") and not migrate:
         _require_file(Path(make_url(url).database or ""))
     elif url.startswith("sqlite"):
@@ -149,7 +149,7 @@ def _identity(settings: DeskSettings) -> str:
     return make_url(settings.ledger_url).render_as_string(hide_password=True)
 
 
-def _require_own_ledger(settings: DeskSettings) -> None:
+def require_own_ledger(settings: DeskSettings) -> None:
     """A home stays with its ledger: a halt set in another one would stop nobody."""
     note = settings.home / LEDGER_NOTE
     with suppress(OSError, ArgumentError, ValueError):
