@@ -6,9 +6,11 @@ import pytest
 from sqlalchemy import text
 
 from tests.desks import desk_command, paper_desk
+from tests.replays import seeded_file
 from tests.trading.books import all_rows, fill_ledger
 from tradelib.services.claim import claim_home
 from tradelib.settings import load_settings
+from tradelib.trading import tables
 from tradelib.trading.decisions import Action
 from tradelib.trading.orders import load_fills
 
@@ -98,18 +100,24 @@ def test_nothing_is_rebuilt_while_the_desk_runs(traded, words, tmp_path):
     assert all_rows(traded.ledger) == before
 
 
-def test_the_desks_own_exchange_is_opened_for_a_resync(home):
-    with paper_desk(home) as desk:
+@pytest.mark.parametrize("replays", [False, True])
+def test_the_desks_own_exchange_is_opened_for_a_resync(home, tmp_path, replays):
+    files = [seeded_file(tmp_path, hours=20)] if replays else []
+    with paper_desk(home, files=files) as desk:
         desk.reconcile()
         desk.trade(Action.BUY)
         with desk.ledger.write() as books:
             # As `desk up` opens them: the exchange is a service of the desk.
-            books.execute(text("UPDATE accounts SET identity = 'binance service:paper'"))
+            whose = f"binance service:{desk.market.venue}"
+            books.execute(tables.accounts.update().values(identity=whose))
             books.execute(text("DELETE FROM fills"))
-        url = desk.paper.url
+        url, venue = desk.paper.url, desk.market.venue
     file = home / "desk.toml"
-    file.write_text(file.read_text().replace(url, "service:paper"))
-    done = desk_command("resync", "--json", home=home)
+    file.write_text(file.read_text().replace(url, f"service:{venue}"))
+    if replays:
+        assert "name the same ones with --market" in desk_command("resync", home=home).stderr
+    options = ("--market", files[0]) if replays else ()
+    done = desk_command("resync", "--json", *options, home=home)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["counts"]["fills added"] == 1

@@ -270,6 +270,23 @@ def test_a_stop_with_a_high_number_is_found_again(home):
         assert (found.order.leg, found.order.role, found.order.bot) == (17, "STOP", desk.bot.name)
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_of_two_orders_by_one_name_the_first_is_ours(home, is_lost):
+    """A venue may take the name of an ended order again, from whoever sends it."""
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        ours = desk.trade(Action.BUY).order
+        named = {"clientOrderId": ours.client_id}
+        desk.ccxt().create_order("BTC/USDT", "market", "buy", 0.001, None, named)
+        if is_lost:
+            with connect(desk) as books:
+                books.execute("DELETE FROM orders")
+        resync(desk.ledger, desk.venue())
+        (order,) = load_orders(desk.ledger)
+        assert (order.venue_order_id, order.filled) == (ours.venue_order_id, ours.filled)
+        assert [fill.client_id for fill in load_fills(desk.ledger)] == [ours.client_id, None]
+
+
 def test_a_second_time_changes_nothing(desk):
     resync(desk.ledger, desk.venue())
     before = all_rows(desk.ledger)
