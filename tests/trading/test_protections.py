@@ -16,7 +16,7 @@ from tradelib.trading import tables
 from tradelib.trading.accounts import Equity, record_equity
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.ledger import open_ledger
-from tradelib.trading.orders import Role, Side, decision_id
+from tradelib.trading.orders import OrderStatus, Role, Side, decision_id
 from tradelib.trading.positions import Tranche
 from tradelib.trading.protections import (
     Worth,
@@ -251,22 +251,24 @@ def test_what_is_off_is_not_looked_for():
     assert len(protections_for(ProtectionSettings())) == 3
 
 
-def test_a_stop_on_the_paper_exchange_pauses_the_next_entry(home):
+def test_a_stop_on_the_paper_exchange_pauses_entries_and_no_exit(home):
     with paper_desk(home) as desk:
+        settings = ProtectionSettings(stop_streak=1)
+        limits = desk.settings.limits.model_copy(update={"protections": settings})
+        desk = replace(desk, settings=desk.settings.model_copy(update={"limits": limits}))
+        bot = desk.bot
         desk.reconcile()
-        bot, settings = desk.bot, ProtectionSettings(stop_streak=1)
-        desk.trade(Action.BUY)
-        sold = desk.trade(Action.SELL, "1").order
+        desk.trade(Action.BUY, "0.2")
+        desk.trade(Action.SELL, "0.5")
         with desk.ledger.write() as books:
             books.execute(tables.decisions.update().values(reason="stop loss"))
-        as_of = desk.venue().fetch_time()
-        (found,) = active_protections(desk.ledger, bot.venue, as_of, settings)
+        (found,) = active_protections(desk.ledger, bot.venue, desk.venue().fetch_time(), settings)
         assert (found.name, found.symbol) == ("StopLossStreak", bot.symbol)
         assert found.until == found.struck_at + timedelta(hours=4)
-        with desk.ledger.read() as books:
-            assert check_protections(books, sold, as_of, settings) == ()
-            (refusal,) = check_protections(
-                books, replace(sold, side=Side.BUY, role=Role.ENTRY), as_of, settings
-            )
+
+        entry = desk.trade(Action.BUY)
+        assert entry.order.status == OrderStatus.DENIED
+        (refusal,) = entry.refusals
+        assert refusal.limit_name == "StopLossStreak"
         assert refusal.reason.startswith(f"{bot.symbol}: 1 exits by a stop within 24 h")
-        assert active_protections(desk.ledger, bot.venue, found.until, settings) == []
+        assert desk.trade(Action.SELL, "1").order.status == OrderStatus.FILLED
