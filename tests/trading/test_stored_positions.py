@@ -194,6 +194,19 @@ def test_a_booking_costs_the_same_whatever_the_history_holds(ledger):
     assert (position.amount, position.realised) == (Decimal("1997.5"), Decimal("2.5"))
 
 
+def test_a_sale_may_take_more_purchases_than_are_read_at_once(ledger, monkeypatch):
+    monkeypatch.setattr("tradelib.trading.positions._PAGE", 3)
+    with ledger.write() as books:
+        for number in range(10):
+            order = add_order(books, "v", "ann", Side.BUY, number)
+            book(books, [made_fill("v", 100 + number, order, Side.BUY, Decimal(1), Decimal(9))])
+        order = add_order(books, "v", "ann", Side.SELL, 0)
+        book(books, [made_fill("v", 200, order, Side.SELL, Decimal("7.5"), Decimal(9))])
+        position = bot_position(books, "ann", SYMBOL, "v")
+    assert [tranche.number for tranche in position.tranches] == [7, 8, 9]
+    assert (position.amount, position.entries) == (Decimal("2.5"), 10)
+
+
 def test_an_older_ledger_gets_the_positions_of_its_fills(home):
     url = f"sqlite:///{home / 'ledger.sqlite'}"
     old = Ledger(url)

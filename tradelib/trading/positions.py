@@ -26,6 +26,7 @@ from tradelib.trading.orders import EXACT, ZERO, Fill, Side
 
 _SHARE_STEP = Decimal("1E-18")
 _DUST_SHARE = Decimal("0.0005")
+_PAGE = 200  # purchases read at once
 UNASSIGNED = ""
 """The bot of fills that no bot ordered."""
 
@@ -394,14 +395,14 @@ def _base_change(fill: Fill) -> Decimal:
 
 
 def _open_tranches(books: Connection, key: _Key) -> Iterable[Tranche]:
-    """What is not sold of the purchases, oldest first, read one by one."""
-    open_first = _select_tranches(key).where(tables.tranches.c.is_open == 1)
-    for row in books.execute(open_first.order_by(tables.tranches.c.number)).mappings():
-        yield _tranche(row)
-
-
-def _tranche(row: Mapping[str, Any]) -> Tranche:
-    return Tranche(**{one.name: row[one.name] for one in fields(Tranche)})
+    """What is not sold of the purchases, oldest first, read page by page: a sale needs few."""
+    table = tables.tranches.c
+    query = _select_tranches(key).where(table.is_open == 1).order_by(table.number)
+    page = rows(books, query.limit(_PAGE), Tranche)
+    while page:
+        yield from page
+        following = query.where(table.number > page[-1].number)
+        page = rows(books, following.limit(_PAGE), Tranche) if len(page) == _PAGE else []
 
 
 def _select_tranches(key: _Key) -> Select[Any]:
