@@ -69,7 +69,10 @@ def test_what_the_limits_refuse_is_told_before_anything_is_typed(desk):
         (["buy", "BTC/USDT", "0.001", "--limit", "-5"], "not a number above 0"),
         (["buy", "BTX/USDT", "0.001"], "did you mean 'BTC/USDT'"),
         (["buy", "BTC/USDT", "0.001", "--post-only"], "give it --limit"),
-        (["sell", "BTC/USDT", "0.001", "--stop", "1", "--trailing", "0.1"], "do not make one order"),
+        (
+            ["sell", "BTC/USDT", "0.001", "--stop", "1", "--trailing", "0.1"],
+            "do not make one order",
+        ),
         (["buy", "BTC/USDT", "0.001", "--limit", "9", "--tif", "GTD"], "time in force"),
         (["buy", "BTC/USDT", "0.001", "--venue", "papr"], "did you mean 'paper'"),
         (["sell", "BTC/USDT", "0.001", "--bot", "nobody"], "nobody"),

@@ -22,7 +22,7 @@ from tradelib.errors import (
 )
 from tradelib.paper.config import RateLimits
 from tradelib.settings import VenueSettings, load_settings
-from tradelib.venue import VenueStatus, load_keys, open_venue, save_keys
+from tradelib.venue import OrderRequest, OrderType, VenueStatus, load_keys, open_venue, save_keys
 from tradelib.venue.client import Venue, make_exchange
 from tradelib.venue.translate import redact, translated
 
@@ -55,6 +55,10 @@ def silent_port():
         thread.join()
         for connection in kept:
             connection.close()
+
+
+def buy(venue: Venue, amount: Decimal, client_id: str):
+    return venue.submit_order(OrderRequest("BTC/USDT", "buy", OrderType.MARKET, amount, client_id))
 
 
 def test_instruments_carry_the_venues_rules_as_decimals(desk: PaperDesk):
@@ -90,7 +94,7 @@ def test_the_last_candle_answered_is_the_forming_one(desk: PaperDesk):
 
 def test_an_order_can_be_found_again_by_its_client_id(desk: PaperDesk):
     venue = desk.venue()
-    sent = venue.submit_market_order("BTC/USDT", "buy", Decimal("0.01"), "nd-test-1")
+    sent = buy(venue, Decimal("0.01"), "nd-test-1")
     found = venue.fetch_order("BTC/USDT", "nd-test-1")
     assert found.venue_order_id == sent.venue_order_id
     assert (found.status, found.filled) == (VenueStatus.FILLED, Decimal("0.01"))
@@ -102,7 +106,7 @@ def test_trades_are_walked_by_id_and_none_is_lost_at_a_page_edge(desk: PaperDesk
     venue = desk.venue()
     venue.trade_page = 3
     for number in range(7):
-        venue.submit_market_order("BTC/USDT", "buy", Decimal("0.001"), f"nd-walk-{number}")
+        buy(venue, Decimal("0.001"), f"nd-walk-{number}")
     ids = [trade.trade_id for trade in venue.fetch_trades_since("BTC/USDT", None)]
     assert len(ids) == len(set(ids)) >= 7
     assert [t.trade_id for t in venue.fetch_trades_since("BTC/USDT", ids[2])] == ids[3:]
@@ -123,20 +127,20 @@ def test_no_address_of_an_exchange_is_left_where_it_was():
 def test_refusals_of_the_venue_are_definite(desk: PaperDesk):
     venue = desk.venue()
     with pytest.raises(InsufficientFunds):
-        venue.submit_market_order("BTC/USDT", "buy", Decimal("5"), "nd-a")
+        buy(venue, Decimal("5"), "nd-a")
     with pytest.raises(OrderRejected):
-        venue.submit_market_order("BTC/USDT", "buy", Decimal("0.00001"), "nd-b")
+        buy(venue, Decimal("0.00001"), "nd-b")
 
 
 def test_only_a_trading_client_sends_orders(desk: PaperDesk):
     with pytest.raises(ReadOnly):
-        desk.venue(trading=False).submit_market_order("BTC/USDT", "buy", Decimal("0.01"), "nd-c")
+        buy(desk.venue(trading=False), Decimal("0.01"), "nd-c")
 
 
 def test_a_read_only_environment_beats_a_trading_client(desk: PaperDesk, monkeypatch):
     monkeypatch.setenv("DESK_READ_ONLY", "1")
     with pytest.raises(ReadOnly):
-        desk.venue(trading=True).submit_market_order("BTC/USDT", "buy", Decimal("0.01"), "nd-d")
+        buy(desk.venue(trading=True), Decimal("0.01"), "nd-d")
 
 
 def test_a_wrong_key_is_named_and_not_shown(desk: PaperDesk):
@@ -169,7 +173,7 @@ def test_a_send_without_an_answer_is_unresolved(desk: PaperDesk, silent_port):
     venue._exchange.urls["api"]["private"] = f"http://127.0.0.1:{silent_port}/api/v3"
     venue._exchange.timeout = 200
     with pytest.raises(UnresolvedError, match="whether it took effect is not known"):
-        venue.submit_market_order("BTC/USDT", "buy", Decimal("0.01"), "nd-e")
+        buy(venue, Decimal("0.01"), "nd-e")
 
 
 @pytest.mark.parametrize(

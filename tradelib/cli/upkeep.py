@@ -151,7 +151,7 @@ def _account(settings: DeskSettings, name: str, files: tuple[Path, ...]) -> Iter
     with paper_exchange(config) as running:
         there = chosen.model_copy(update={"rest_url": running.url, "ws_url": None})
         keys = load_keys(chosen.keys, settings.home, name)
-        yield Venue(name, there, keys, is_local=True, identity=venue_identity(chosen))
+        yield Venue(name, there, keys, is_local=True, identity=venue_identity(name, chosen))
 
 
 def _local_market(settings: DeskSettings, name: str, files: tuple[Path, ...]) -> LocalMarket:

@@ -353,7 +353,7 @@ def _balances(books: Books, account: Account) -> list[Finding]:
     }
     return [
         Finding(BALANCE_DIFFERS, asset, f"{booked:f}", f"{actual:f}")
-        for asset, (booked, actual) in differing_balances(books, account).items()
+        for asset, (booked, actual) in differing_balances(books.balances, account.balances).items()
         if asset not in moving
     ]
 
@@ -363,9 +363,11 @@ def is_young(order: Order, books: Books, at: datetime) -> bool:
     return at - order.updated_at < books.visibility_lag
 
 
-def differing_balances(books: Books, account: Account) -> dict[str, tuple[Decimal, Decimal]]:
-    totals = {asset: balance.free + balance.used for asset, balance in account.balances.items()}
-    return compare_balances(books.balances, totals)
+def differing_balances(
+    booked: Mapping[str, Decimal], there: Mapping[str, VenueBalance]
+) -> dict[str, tuple[Decimal, Decimal]]:
+    totals = {asset: balance.free + balance.used for asset, balance in there.items()}
+    return compare_balances(booked, totals)
 
 
 def compare_balances(

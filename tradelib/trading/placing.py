@@ -161,7 +161,7 @@ def look_up(ledger: Ledger, venue: Venue, order: Order) -> Order:
     find out; absence proves nothing so soon."""
     try:
         answer = venue.fetch_order(
-            order.symbol, order.client_id, order.venue_order_id, since=order.sent_at
+            order.symbol, order.client_id, order.venue_order_id, since=order.as_of
         )
     except DeskError:
         return order

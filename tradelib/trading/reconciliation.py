@@ -289,7 +289,7 @@ def _fetch_answers(
 def _ask(work: _Pass, order: Order) -> VenueOrder | None:
     try:
         return work.venue.fetch_order(
-            order.symbol, order.client_id, order.venue_order_id, since=order.sent_at
+            order.symbol, order.client_id, order.venue_order_id, since=order.as_of
         )
     except OrderUnknown:
         return None
@@ -389,7 +389,9 @@ def _load_books(work: _Pass, seen: Seen) -> Books:
 
 def _symbols_to_walk(work: _Pass, seen: Seen) -> set[str]:
     """Watched symbols whose assets differ still: somebody else may have traded in them."""
-    differing = set(differing_balances(_load_books(work, seen), seen))
+    with work.ledger.read() as books:
+        booked = {b.asset: b.booked for b in booked_balances(books, work.venue.name)}
+    differing = set(differing_balances(booked, seen.balances))
     return {symbol for symbol in work.symbols if set(symbol.split("/")) & differing}
 
 

@@ -85,7 +85,7 @@ class Venue:
         self._instruments: dict[str, Instrument] = {}
         self._exchange = make_exchange(name, settings, keys)
         self._dialect = dialect_of(self._exchange)
-        self.identity = identity or venue_identity(settings)
+        self.identity = identity or venue_identity(name, settings)
         self.request_lifetime = self._dialect.request_lifetime
         self.dedupes_client_ids = self._dialect.dedupes_client_ids
         self.supports_brackets = self._dialect.has_brackets
@@ -323,12 +323,6 @@ class Venue:
             legs = {order.client_id: order for order in rows}
             return legs[request.target.client_id], legs[request.stop.client_id]
 
-    def submit_market_order(
-        self, symbol: str, side: str, amount: Decimal, client_id: str
-    ) -> VenueOrder:
-        """A market order through submit_order."""
-        return self.submit_order(OrderRequest(symbol, side, OrderType.MARKET, amount, client_id))
-
     def cancel_order(
         self, symbol: str, venue_order_id: str | None, client_id: str | None = None
     ) -> None:
@@ -423,11 +417,11 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
     keys = load_keys(chosen.keys, settings.home, name)
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(chosen),
+        identity=venue_identity(name, chosen),
     )  # fmt: skip
 
 
-def venue_identity(settings: VenueSettings) -> str:
+def venue_identity(name: str, settings: VenueSettings) -> str:
     """The exchange and where its requests go: 'binance service:paper', 'binance api.binance.com'.
 
     An address without its path, its query and whatever else may hold a key.
@@ -436,7 +430,7 @@ def venue_identity(settings: VenueSettings) -> str:
     if url and url.startswith(SERVICE_PREFIX):
         return f"{settings.exchange} {url}"
     if url is None:
-        exchange = getattr(ccxt, settings.exchange)()
+        exchange = _exchange_class(name, settings)()
         url = exchange.implode_hostname(_first_url(exchange.urls["api"]))
     return f"{settings.exchange} {urlsplit(url).netloc.rpartition('@')[2]}"
 
@@ -454,11 +448,15 @@ def _resolve(settings: DeskSettings, url: str | None) -> str | None:
     return url
 
 
-def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
-    """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
+def _exchange_class(name: str, settings: VenueSettings) -> type[ccxt.Exchange]:
     if settings.exchange not in ccxt.exchanges:
         raise unknown_name("exchange", settings.exchange, ccxt.exchanges, f"venue {name}")
-    kind = getattr(ccxt, settings.exchange)
+    return getattr(ccxt, settings.exchange)
+
+
+def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
+    """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
+    kind = _exchange_class(name, settings)
     config: dict[str, Any] = {
         # Numbers stay text inside ccxt, so that no digit passes through a float.
         "number": str,
