@@ -105,12 +105,13 @@ class Odds:
     """How likely what is, as shares.
 
     kill, sleep: of acts; retry: of executions that are done once more; aimed: of signals that
-    are sent around the order's own request.
+    are sent around the order's own request. overlap: of bots that two processes trade at once.
     """
 
     kill: float = 0.3
     sleep: float = 0.15
     retry: float = 0.4
+    overlap: float = 0.12
     aimed: float = 0.4
     foreign: float = 0.15
     late: float = 0.1
@@ -121,10 +122,10 @@ class Odds:
 
 FOCUSES: Mapping[str, Odds] = {
     "": Odds(),
-    "quiet": Odds(kill=0, sleep=0, faults=0, wire=0),
-    "kills": Odds(kill=0.7, sleep=0, faults=0, wire=0),
+    "quiet": Odds(kill=0, sleep=0, overlap=0, faults=0, wire=0),
+    "kills": Odds(kill=0.7, sleep=0, overlap=0, faults=0, wire=0),
     "answers": Odds(kill=0.2, sleep=0, faults=2.5, retry=0.8),
-    "zombies": Odds(kill=0.1, sleep=0.6, faults=0.2, wire=0, late=0.3),
+    "zombies": Odds(kill=0.1, sleep=0.3, overlap=0.7, faults=0.2, wire=0, late=0.3),
     "strangers": Odds(kill=0.1, foreign=0.7, faults=0.3),
 }
 
@@ -182,6 +183,8 @@ class _Writer:
             *(lambda bot=bot: self._execute(bot.name) for bot in self.bots),
             *(self._maybe(self.odds.retry, lambda bot=bot: self._execute(bot.name))
               for bot in self.bots),
+            *(self._maybe(self.odds.overlap, lambda bot=bot: self._overlap(bot.name))
+              for bot in self.bots),
             self._maybe(self.odds.late, self._execute_late),
             self._maybe(self.odds.foreign, lambda: self._act("foreign", share=0)),
             self._maybe(self.odds.halt, self._halt),
@@ -223,6 +226,21 @@ class _Writer:
         if aim is not None and aim.signal == signal.SIGSTOP:
             yield from self._maybe(0.4, lambda: iter((GiveUp(),)))()
             yield from self._maybe(0.8, self._pass)()
+
+    def _overlap(self, bot: str) -> Iterator[Step]:
+        """A process falls asleep within an execution, and another one takes its bot over."""
+        rng = self.rng
+        yield Act("execute", bot, aim=self._aim("execute", signal.SIGSTOP), choice=rng.random())
+        if rng.random() < 0.3:
+            yield GiveUp()
+        yield Pass(rng.choice((0.5, 4, 8, 12, 100, 100, 100, 200)))
+        if rng.random() < 0.5:
+            yield Candle(rng.choice((1, 100)))
+            yield self._decide(bot)
+        yield from self._act("execute", bot)
+        yield from self._maybe(0.3, lambda: self._act("reconcile"))()
+        yield from self._maybe(0.3, self._pass)()
+        yield from self._wake()
 
     def _aim(self, kind: str, number: int) -> Aim:
         if kind == "execute" and self.rng.random() < self.odds.aimed:
