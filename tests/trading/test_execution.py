@@ -367,6 +367,17 @@ def test_a_stale_candle_denies_the_order(desk: PaperDesk):
     assert [refusal.limit_name for refusal in done.refusals] == ["FreshCandles"]
 
 
+def test_a_decision_is_not_executed_once_a_newer_one_of_its_bot_was(desk: PaperDesk):
+    """Found by `desk torture`: an older purchase, executed late, undid the newer sale."""
+    desk.trade(Action.BUY)
+    older = desk.decide(Action.BUY)
+    desk.step()
+    assert desk.execute(desk.decide(Action.SELL, "1")).order.status == OrderStatus.FILLED
+    late = desk.execute(older)
+    assert [refusal.limit_name for refusal in late.refusals] == ["NewestDecision"]
+    assert late.order.status == OrderStatus.DENIED
+
+
 def test_selling_what_is_not_held_is_denied(desk: PaperDesk):
     done = desk.execute(desk.decide(Action.SELL, "1"))
     assert done.order.status == OrderStatus.DENIED

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
-from tradelib.clock import timeframe_ms, utc_now
+from tradelib.clock import format_time, timeframe_ms, utc_now
 from tradelib.settings import LimitSettings
 from tradelib.trading import tables
 from tradelib.trading.accounts import require_own_books
@@ -137,8 +137,31 @@ def _plan_order(
         order = _size_order(bot, decision, run, as_of, instrument, prices, portfolio)
         client_id = client_order_id(decision.id, order.leg, attempt)
         order = replace(order, client_id=client_id, attempt=attempt, lease_token=held.token)
-        refusals = check_order(books, limits, order, portfolio, instrument)
+        refusals = (
+            *_check_newest(books, decision),
+            *check_order(books, limits, order, portfolio, instrument),
+        )
         return record_planned(books, order, refusals), refusals
+
+
+def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:
+    """A decision executed late must not undo a newer one of its bot that has been sent."""
+    orders, decisions = tables.orders, tables.decisions
+    newer = (
+        select(decisions.c.candle_close)
+        .join(orders, orders.c.decision == decisions.c.id)
+        .where(
+            decisions.c.bot == decision.bot,
+            decisions.c.candle_close > decision.candle_close,
+            orders.c.status.not_in((OrderStatus.DENIED, OrderStatus.REJECTED)),
+        )
+    )
+    found = books.execute(newer.order_by(decisions.c.candle_close.desc()).limit(1)).scalar()
+    if found is None:
+        return ()
+    mine, its = format_time(decision.candle_close), format_time(found)
+    reason = f"the bot's decision of {found:%F %T}Z, which is newer, has been executed"
+    return (Refusal("NewestDecision", mine, its, reason),)
 
 
 def check_order(
