@@ -107,6 +107,7 @@ class Player:
         resume_trading(self.ledger)
         self.stage.play({}, {})
         self._pass(_SETTLING)
+        self._pass(_SETTLING)  # what arrived late in the first may have brought a lag with it
         return dict(played)
 
     async def reconcile(self) -> None:

@@ -3,7 +3,6 @@ own, and says of each what came of it."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import shutil
 import tempfile
@@ -84,6 +83,13 @@ class Worker:
             self.processes.end_sleepers()
             self.ledger.close()
             self.stage.lower_curtain()
+
+    def copy_ledger(self, to: Path) -> None:
+        """The ledger as the last schedule left it; one on a server is left there."""
+        file = self.ledger.engine.url.database
+        if self.ledger.engine.dialect.name == "sqlite" and file:
+            self.ledger.close()
+            shutil.copyfile(file, to)
 
     async def _settle(self, player: Player) -> tuple[int, list[Violation]]:
         """Reconcile until nothing differs, a few times at most."""
@@ -181,13 +187,3 @@ def _database(url: str) -> tuple[Ledger, Callable[[], None]]:
                 books.execute(table.delete())
 
     return ledger, renew
-
-
-def play_seeds(seeds: list[int], focus: str = "") -> list[Result]:
-    """Play schedules here and now."""
-
-    async def play() -> list[Result]:
-        async with open_worker() as worker:
-            return [await worker.play(seed, focus) for seed in seeds]
-
-    return asyncio.run(play())
