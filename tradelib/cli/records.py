@@ -36,12 +36,13 @@ def orders(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> Non
         print_json(found)
         return
     table = make_table(
-        "Order", "Bot", "Side", "Amount", "Symbol", "Status", "Filled", "Market time"
+        "Order", "Bot", "Side", "Type", "Amount", "Symbol", "Price", "Status", "Filled",
+        "Market time",
     )
     for o in found:
         table.add_row(
-            o.client_id, o.bot or "-", o.side, f"{o.amount:f}", o.symbol, o.status,
-            f"{o.filled:f}", f"{o.as_of:%F %T}",
+            o.client_id, o.bot or "-", o.side, o.type, _cell(o.amount), o.symbol,
+            _cell(o.limit_price or o.stop_price), o.status, _cell(o.filled), f"{o.as_of:%F %T}",
         )  # fmt: skip
     out.print(table if found else "No orders yet.")
 
