@@ -26,6 +26,7 @@ ROOMS = (
     "research",
     "trading",
     "torture",
+    "kernels",
     "notebooks",
     "views",
     "cli",

@@ -36,7 +36,15 @@ def orders(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> Non
         print_json(found)
         return
     table = make_table(
-        "Order", "Bot", "Side", "Type", "Amount", "Symbol", "Price", "Status", "Filled",
+        "Order",
+        "Bot",
+        "Side",
+        "Type",
+        "Amount",
+        "Symbol",
+        "Price",
+        "Status",
+        "Filled",
         "Market time",
     )
     for o in found:

@@ -66,6 +66,7 @@ def _kernel_config(sockets: Path) -> Config:
     by default all kernels that start at once would share one. Where the folder's name is too long
     for a socket, over loopback."""
     config = Config()
+    config.AsyncKernelManager.client_class = "tradelib.kernels.client.QuickKernelClient"
     name = sockets / secrets.token_hex(4)
     if os.name == "posix" and len(str(name)) <= _LONGEST_SOCKET_NAME:
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)

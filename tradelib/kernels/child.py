@@ -1,0 +1,103 @@
+"""What a fork does to become a kernel that cannot be told from one that was started cold."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tradelib.kernels import wire
+
+if TYPE_CHECKING:
+    from ipykernel.kernelapp import IPKernelApp
+
+# Seconds in which whoever asked for the kernel must say how it is to run.
+PATIENCE = 10.0
+
+
+def run_kernel(connection: socket.socket) -> None:
+    """Read how to run from the connection, run, and return when the kernel is shut down.
+
+    The request has argv, env, cwd and umask; with it come the lifeline, stdout and stderr.
+    """
+    os.setsid()
+    connection.settimeout(PATIENCE)
+    request, (lifeline, out, err) = wire.receive(connection, handles=3)
+    connection.close()
+    _take_streams(out, err)
+    _take_surroundings(request)
+    _forget_the_server()
+    _refresh_randomness()
+    alive = socket.socket(fileno=lifeline)
+    alive.settimeout(None)
+    threading.Thread(target=_end_with, args=(alive,), name="lifeline", daemon=True).start()
+    app = _make_app(request["argv"])
+    alive.send(b"1")
+    app.start()
+
+
+def _take_streams(out: int, err: int) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+        os.close(source)
+
+
+def _take_surroundings(request: dict[str, Any]) -> None:
+    os.environ.clear()
+    os.environ.update(request["env"])
+    time.tzset()
+    os.umask(request["umask"])
+    os.chdir(request["cwd"])
+    # As `python -m ipykernel_launcher` has it.
+    launcher = importlib.util.find_spec("ipykernel_launcher").origin
+    sys.argv = [launcher, *request["argv"]]
+    sys.orig_argv = [sys.executable, "-m", "ipykernel_launcher", *request["argv"]]
+    Path("/proc/self/comm").write_text("warm-kernel")
+
+
+def _forget_the_server() -> None:
+    """A kernel imports the project afresh, and its collector runs again."""
+    package = __name__.partition(".")[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        del sys.modules[name]
+    importlib.invalidate_caches()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.enable()
+
+
+def _refresh_randomness() -> None:
+    """The standard library's generators notice a fork by themselves; NumPy's does not."""
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
+
+
+def _end_with(lifeline: socket.socket) -> None:
+    """Wait until whoever asked for this kernel has ended; then end it, and what it started."""
+    lifeline.recv(1)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def _make_app(arguments: list[str]) -> IPKernelApp:
+    from ipykernel.kernelapp import IPKernelApp
+
+    class WarmKernelApp(IPKernelApp):  # type: ignore[misc]
+        def close(self) -> None:
+            """Stop the control thread before the one that publishes: otherwise it may wait
+            seconds for a flush that nobody does any more."""
+            thread = self.control_thread
+            if thread and thread.is_alive():
+                thread.stop()
+                thread.join()
+            super().close()
+
+    app = WarmKernelApp.instance()
+    app.initialize(arguments)
+    return app

@@ -1,0 +1,319 @@
+"""The fork server: it imports packages once and forks a kernel for each that asks.
+
+It has one thread, no event loop and no messaging context, for none of them would survive a fork;
+and it never reads what a kernel is given, secrets included: the fork itself does, from the
+connection that it inherits.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tradelib.kernels import wire
+from tradelib.kernels.child import run_kernel
+from tradelib.kernels.files import Files, find_change, imported_files
+from tradelib.kernels.identity import open_owner
+
+# What every kernel needs, whatever its notebook imports.
+KERNEL_MODULES = (
+    "ipykernel.kernelapp",
+    "ipykernel.ipkernel",
+    "ipykernel.debugger",
+    "ipykernel.datapub",
+    "IPython.core.completerlib",
+    "IPython.core.display_functions",
+    "IPython.display",
+    "matplotlib_inline.backend_inline",
+    "comm",
+    "zmq.eventloop.zmqstream",
+    "tornado.platform.asyncio",
+)
+# Threads that survive being forked away, by name: pyarrow's allocator keeps one.
+HARMLESS_THREADS = ("jemalloc_bg_thd",)
+# Seconds that a connection may take to say what it wants; the others wait meanwhile.
+PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a server was started for: its socket's path, its modules, its owner, and the seconds
+    without a kernel after which it ends when it has no owner."""
+
+    path: str
+    preload: tuple[str, ...]
+    owner: str
+    idle: float
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A living kernel, and the connection over which its exit code is told."""
+
+    pid: int
+    connection: socket.socket
+    since: float
+
+
+class Server:
+    """Forks kernels until its owner has ended, or until it has been idle, or is stale, and its
+    last kernel has ended."""
+
+    def __init__(
+        self, plan: Plan, listener: socket.socket, loaded: Sequence[str], files: Files
+    ) -> None:
+        self._plan, self._listener, self._loaded, self._files = plan, listener, loaded, files
+        self._inode = os.stat(plan.path).st_ino
+        self._kernels: dict[int, Kernel] = {}
+        self._started = self._busy_at = time.time()
+        self._served = 0
+        self._stale = ""
+        self._owner = open_owner(plan.owner) if plan.owner else None
+        self._poll = select.poll()
+        for handle in (listener.fileno(), self._owner):
+            if handle is not None:
+                self._poll.register(handle, select.POLLIN)
+
+    def serve(self) -> socket.socket | None:
+        """The connection to read a kernel's request from, in the fork that is to be that kernel;
+        None in the server, once it has nothing left to do."""
+        while self._is_needed():
+            for handle, _ in self._poll.poll(self._milliseconds_left()):
+                if handle == self._owner:
+                    self._end_kernels()
+                    return None
+                if handle in self._kernels:
+                    self._bury(handle)
+                elif connection := self._welcome():
+                    return connection
+        return None
+
+    def close(self) -> None:
+        """Leave nothing behind that a client could try."""
+        with suppress(OSError):
+            if os.stat(self._plan.path).st_ino == self._inode:  # not a newer server's
+                os.unlink(self._plan.path)
+
+    def _is_needed(self) -> bool:
+        if self._kernels:
+            return True
+        if self._stale:
+            return False
+        if self._plan.owner:
+            return self._owner is not None
+        return time.time() - self._busy_at < self._plan.idle
+
+    def _milliseconds_left(self) -> float | None:
+        if self._kernels or self._plan.owner:
+            return None
+        return max(0.0, self._busy_at + self._plan.idle - time.time()) * 1000 + 1
+
+    def _welcome(self) -> socket.socket | None:
+        """Answer one connection; it is returned in the fork that is to serve it."""
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return None  # it went away again, or this server is stale
+        try:
+            connection.settimeout(PATIENCE)
+            if wire.peer_user(connection) != os.getuid():
+                wanted = b""
+            else:
+                wanted = connection.recv(1)
+            return self._answer(connection, wanted)
+        except (OSError, EOFError):
+            connection.close()
+            return None
+
+    def _answer(self, connection: socket.socket, wanted: bytes) -> socket.socket | None:
+        if wanted == wire.WANT_KERNEL:
+            return self._fork(connection)
+        if wanted == wire.WANT_STATUS:
+            wire.send(connection, self._status())
+        elif wanted == wire.WANT_END:
+            self._retire("it was asked to end")
+            self._end_kernels()
+        connection.close()
+        return None
+
+    def _fork(self, connection: socket.socket) -> socket.socket | None:
+        if self._is_stale():
+            wire.send(connection, {"stale": self._stale})
+            connection.close()
+            return None
+        pid = _fork_quietly()
+        if pid == 0:
+            self._let_go()
+            return connection
+        self._served += 1
+        handle = os.pidfd_open(pid)
+        self._kernels[handle] = Kernel(pid, connection, time.time())
+        self._poll.register(handle, select.POLLIN)
+        wire.send(connection, {"pid": pid}, [handle])
+        return None
+
+    def _is_stale(self) -> bool:
+        changed = None if self._stale else find_change(self._files)
+        if changed:
+            self._retire(f"{changed} has changed")
+        return bool(self._stale)
+
+    def _retire(self, reason: str) -> None:
+        """Fork no more; living kernels go on, and their exit codes are still told."""
+        self._stale = reason
+        self.close()
+        with suppress(KeyError):
+            self._poll.unregister(self._listener)
+        self._listener.close()
+
+    def _let_go(self) -> None:
+        """In a fork: close what belongs to the server and to other kernels."""
+        self._listener.close()
+        for handle, kernel in self._kernels.items():
+            os.close(handle)
+            kernel.connection.close()
+        if self._owner is not None:
+            os.close(self._owner)
+
+    def _bury(self, handle: int) -> None:
+        """Tell a kernel's exit code to whom it belonged."""
+        kernel = self._kernels.pop(handle)
+        self._poll.unregister(handle)
+        os.close(handle)
+        _, status = os.waitpid(kernel.pid, 0)
+        with suppress(OSError):
+            wire.send(kernel.connection, {"exit": os.waitstatus_to_exitcode(status)})
+        kernel.connection.close()
+        self._busy_at = time.time()
+
+    def _end_kernels(self) -> None:
+        for handle, kernel in list(self._kernels.items()):
+            _kill_family(kernel.pid)
+            self._bury(handle)
+
+    def _status(self) -> dict[str, object]:
+        kernels = [{"pid": one.pid, "since": one.since} for one in self._kernels.values()]
+        return {
+            "pid": os.getpid(),
+            "since": self._started,
+            "owner": self._plan.owner,
+            "preload": list(self._plan.preload),
+            "missing": [name for name in self._plan.preload if name not in self._loaded],
+            "files": len(self._files),
+            "served": self._served,
+            "kernels": kernels,
+        }
+
+
+def _fork_quietly() -> int:
+    """Fork without Python's warning about threads: those that there are have been looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return os.fork()
+
+
+def _kill_family(pid: int) -> None:
+    """Kill a kernel and its children; it leads a group of its own once it runs."""
+    for kill, target in ((os.killpg, pid), (os.kill, pid)):
+        with suppress(ProcessLookupError):
+            kill(target, signal.SIGKILL)
+
+
+def preload(modules: Sequence[str]) -> list[str]:
+    """Import modules; returns those that could be."""
+    return [name for name in modules if _can_import(name)]
+
+
+def _can_import(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        if name not in KERNEL_MODULES:
+            traceback.print_exc()
+        return False
+    return True
+
+
+def find_strange_threads() -> list[str]:
+    """Threads that a fork would cut off in the middle of something, by name.
+
+    Numerical libraries end theirs when a process forks, so one fork comes first.
+    """
+    pid = _fork_quietly()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    tasks = Path("/proc/self/task")
+    names = [(task / "comm").read_text().strip() for task in tasks.iterdir()]
+    own = [one.name for one in threading.enumerate() if one is not threading.main_thread()]
+    strange = [name for name in names if name not in HARMLESS_THREADS]
+    return own + strange[1:]
+
+
+def freeze() -> None:
+    """Keep the collector from touching, and so copying, what all kernels share."""
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+
+
+def listen(path: str) -> socket.socket:
+    """A listener that takes the place of a dead or stale server's at once."""
+    fresh = f"{path}.{os.getpid()}"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(fresh)
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    os.rename(fresh, path)
+    return listener
+
+
+def detach() -> None:
+    """Become nobody's child, so that no starter is left with a zombie."""
+    if _fork_quietly():
+        os._exit(0)
+    os.setsid()
+    if _fork_quietly():
+        os._exit(0)
+
+
+def main() -> None:
+    """`python -m tradelib.kernels READY PLAN`: READY is the number of a pipe's end, to which a
+    byte is written once the server listens; PLAN is JSON."""
+    ready, told = int(sys.argv[1]), json.loads(sys.argv[2])
+    plan = Plan(told["path"], tuple(told["preload"]), told["owner"], told["idle"])
+    detach()
+    with suppress(ValueError):
+        sys.path.remove(os.getcwd())
+    # What IPython sets before a notebook can import matplotlib, which reads it then.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    loaded = preload([*KERNEL_MODULES, *plan.preload])
+    if strange := find_strange_threads():
+        sys.exit(f"the preloaded packages keep threads: {', '.join(strange)}")
+    files = imported_files()
+    freeze()
+    server = Server(plan, listen(plan.path), loaded, files)
+    os.write(ready, b"1")
+    os.close(ready)
+    connection = server.serve()
+    if connection is None:
+        server.close()
+    else:
+        run_kernel(connection)
