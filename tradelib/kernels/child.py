@@ -22,6 +22,27 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 
 
+def await_call(channel: socket.socket) -> socket.socket:
+    """Prepare as a spare, and wait for the connection to serve; ends with the server."""
+    with channel:
+        _forget_the_server()
+        _touch()
+        _, handles, _, _ = socket.recv_fds(channel, 1, 1)
+    if not handles:
+        os._exit(0)
+    return socket.socket(fileno=handles[0])
+
+
+def _touch() -> None:
+    """Look at what ipykernel will look at, so that the memory is this fork's own by then: a third
+    of a kernel's start is the copying of pages."""
+    from ipykernel.kernelapp import IPKernelApp
+
+    for module in list(sys.modules.values()):
+        getattr(module, "__file__", None)
+    IPKernelApp().parse_command_line(["-f", "connection.json"])
+
+
 def run_kernel(connection: socket.socket) -> None:
     """Read how to run from the connection, run, and return when the kernel is shut down.
 
@@ -35,6 +56,7 @@ def run_kernel(connection: socket.socket) -> None:
     _take_surroundings(request)
     _forget_the_server()
     _refresh_randomness()
+    importlib.invalidate_caches()
     alive = socket.socket(fileno=lifeline)
     alive.settimeout(None)
     threading.Thread(target=_end_with, args=(alive,), name="lifeline", daemon=True).start()
@@ -51,13 +73,15 @@ def _take_streams(out: int, err: int) -> None:
 
 
 def _take_surroundings(request: dict[str, Any]) -> None:
+    import ipykernel
+
     os.environ.clear()
     os.environ.update(request["env"])
     time.tzset()
     os.umask(request["umask"])
     os.chdir(request["cwd"])
     # As `python -m ipykernel_launcher` has it.
-    launcher = importlib.util.find_spec("ipykernel_launcher").origin
+    launcher = str(Path(ipykernel.__file__).parents[1] / "ipykernel_launcher.py")
     sys.argv = [launcher, *request["argv"]]
     sys.orig_argv = [sys.executable, "-m", "ipykernel_launcher", *request["argv"]]
     Path("/proc/self/comm").write_text("warm-kernel")
@@ -68,7 +92,6 @@ def _forget_the_server() -> None:
     package = __name__.partition(".")[0]
     for name in [name for name in sys.modules if name.partition(".")[0] == package]:
         del sys.modules[name]
-    importlib.invalidate_caches()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
 
@@ -89,6 +112,9 @@ def _make_app(arguments: list[str]) -> IPKernelApp:
     from ipykernel.kernelapp import IPKernelApp
 
     class WarmKernelApp(IPKernelApp):  # type: ignore[misc]
+        def init_poller(self) -> None:
+            """Its parent is the server, whose end means nothing: the lifeline tells."""
+
         def close(self) -> None:
             """Stop the control thread before the one that publishes: otherwise it may wait
             seconds for a flush that nobody does any more."""
@@ -98,6 +124,7 @@ def _make_app(arguments: list[str]) -> IPKernelApp:
                 thread.join()
             super().close()
 
-    app = WarmKernelApp.instance()
+    # Read from the environment when ipykernel was imported, which was long ago.
+    app = WarmKernelApp.instance(parent_handle=int(os.environ["JPY_PARENT_PID"]))
     app.initialize(arguments)
     return app

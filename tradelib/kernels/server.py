@@ -17,7 +17,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tradelib.kernels import wire
-from tradelib.kernels.child import run_kernel
+from tradelib.kernels.child import await_call, run_kernel
 from tradelib.kernels.files import Files, find_change, imported_files
 from tradelib.kernels.identity import open_owner
 
@@ -34,19 +33,25 @@ KERNEL_MODULES = (
     "ipykernel.kernelapp",
     "ipykernel.ipkernel",
     "ipykernel.debugger",
-    "ipykernel.datapub",
     "IPython.core.completerlib",
-    "IPython.core.display_functions",
+    "IPython.core.debugger",
+    "IPython.core.oinspect",
     "IPython.display",
+    "IPython.extensions.storemagic",
     "matplotlib_inline.backend_inline",
     "comm",
-    "zmq.eventloop.zmqstream",
+    "faulthandler",
+    "pdb",
+    "sqlite3",
     "tornado.platform.asyncio",
+    "zmq.eventloop.zmqstream",
 )
 # Threads that survive being forked away, by name: pyarrow's allocator keeps one.
 HARMLESS_THREADS = ("jemalloc_bg_thd",)
 # Seconds that a connection may take to say what it wants; the others wait meanwhile.
 PATIENCE = 1.0
+# Seconds of quiet after which a spare is forked, which then does not hold up a kernel's start.
+QUIET = 0.05
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,16 @@ class Kernel:
     since: float
 
 
+@dataclass(frozen=True)
+class Spare:
+    """A fork that waits to become a kernel. handle: its pidfd; channel: takes the connection that
+    it is to serve, and ends it when closed."""
+
+    pid: int
+    handle: int
+    channel: socket.socket
+
+
 class Server:
     """Forks kernels until its owner has ended, or until it has been idle, or is stale, and its
     last kernel has ended."""
@@ -82,6 +97,7 @@ class Server:
         self._started = self._busy_at = time.time()
         self._served = 0
         self._stale = ""
+        self._spare: Spare | None = None
         self._owner = open_owner(plan.owner) if plan.owner else None
         self._poll = select.poll()
         for handle in (listener.fileno(), self._owner):
@@ -92,18 +108,29 @@ class Server:
         """The connection to read a kernel's request from, in the fork that is to be that kernel;
         None in the server, once it has nothing left to do."""
         while self._is_needed():
-            for handle, _ in self._poll.poll(self._milliseconds_left()):
-                if handle == self._owner:
-                    self._end_kernels()
-                    return None
-                if handle in self._kernels:
-                    self._bury(handle)
-                elif connection := self._welcome():
-                    return connection
+            events = self._poll.poll(self._milliseconds_left())
+            connection = self._handle(events) if events else self._make_spare()
+            if connection:
+                return connection
+        return None
+
+    def _handle(self, events: Sequence[tuple[int, int]]) -> socket.socket | None:
+        for handle, _ in events:
+            if handle == self._owner:
+                self._retire("its owner has ended")
+                self._end_kernels()
+            elif handle in self._kernels:
+                self._bury(handle)
+            elif self._spare and handle == self._spare.handle:
+                self._drop_spare()
+            elif connection := self._welcome():
+                return connection
         return None
 
     def close(self) -> None:
-        """Leave nothing behind that a client could try."""
+        """Leave nothing behind: no spare, and no socket that a client could try."""
+        if self._spare:
+            self._drop_spare()
         with suppress(OSError):
             if os.stat(self._plan.path).st_ino == self._inode:  # not a newer server's
                 os.unlink(self._plan.path)
@@ -111,16 +138,21 @@ class Server:
     def _is_needed(self) -> bool:
         if self._kernels:
             return True
-        if self._stale:
+        if self._stale or (self._plan.owner and self._owner is None):
             return False
         if self._plan.owner:
-            return self._owner is not None
+            return True
         return time.time() - self._busy_at < self._plan.idle
 
     def _milliseconds_left(self) -> float | None:
+        if self._wants_spare():
+            return QUIET * 1000
         if self._kernels or self._plan.owner:
             return None
         return max(0.0, self._busy_at + self._plan.idle - time.time()) * 1000 + 1
+
+    def _wants_spare(self) -> bool:
+        return self._spare is None and not self._stale
 
     def _welcome(self) -> socket.socket | None:
         """Answer one connection; it is returned in the fork that is to serve it."""
@@ -130,10 +162,8 @@ class Server:
             return None  # it went away again, or this server is stale
         try:
             connection.settimeout(PATIENCE)
-            if wire.peer_user(connection) != os.getuid():
-                wanted = b""
-            else:
-                wanted = connection.recv(1)
+            ours = wire.peer_user(connection) == os.getuid()
+            wanted = connection.recv(1) if ours else b""
             return self._answer(connection, wanted)
         except (OSError, EOFError):
             connection.close()
@@ -151,29 +181,61 @@ class Server:
         return None
 
     def _fork(self, connection: socket.socket) -> socket.socket | None:
-        if self._is_stale():
-            wire.send(connection, {"stale": self._stale})
-            connection.close()
-            return None
-        pid = _fork_quietly()
-        if pid == 0:
+        """Let the spare, else a new fork, serve the connection; and only then look whether the
+        packages have changed, for that takes as long as half a fork: whoever asked is told, and
+        lets go of a kernel that would run old code."""
+        if self._spare:
+            pid, handle = self._call_spare(connection)
+        elif (pid := _fork_quietly()) == 0:
             self._let_go()
             return connection
+        else:
+            handle = os.pidfd_open(pid)
+            self._poll.register(handle, select.POLLIN)
         self._served += 1
-        handle = os.pidfd_open(pid)
         self._kernels[handle] = Kernel(pid, connection, time.time())
-        self._poll.register(handle, select.POLLIN)
-        wire.send(connection, {"pid": pid}, [handle])
+        wire.send(connection, {"pid": pid, "stale": self._find_staleness()}, [handle])
         return None
 
-    def _is_stale(self) -> bool:
+    def _call_spare(self, connection: socket.socket) -> tuple[int, int]:
+        spare, self._spare = self._spare, None
+        with spare.channel:
+            socket.send_fds(spare.channel, [b"1"], [connection.fileno()])
+        return spare.pid, spare.handle
+
+    def _make_spare(self) -> socket.socket | None:
+        """Fork one in advance; in the fork, once it is called, the connection that it is to serve.
+        Called when nothing has happened for a while."""
+        if not self._wants_spare():
+            return None
+        ours, theirs = socket.socketpair()
+        if (pid := _fork_quietly()) == 0:
+            self._let_go()
+            ours.close()
+            return await_call(theirs)
+        theirs.close()
+        self._spare = Spare(pid, os.pidfd_open(pid), ours)
+        self._poll.register(self._spare.handle, select.POLLIN)
+        return None
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        self._poll.unregister(spare.handle)
+        spare.channel.close()
+        os.waitpid(spare.pid, 0)
+        os.close(spare.handle)
+
+    def _find_staleness(self) -> str:
+        """Why this server is stale; empty when it is not."""
         changed = None if self._stale else find_change(self._files)
         if changed:
             self._retire(f"{changed} has changed")
-        return bool(self._stale)
+        return self._stale
 
     def _retire(self, reason: str) -> None:
         """Fork no more; living kernels go on, and their exit codes are still told."""
+        if self._stale:
+            return
         self._stale = reason
         self.close()
         with suppress(KeyError):
@@ -183,6 +245,9 @@ class Server:
     def _let_go(self) -> None:
         """In a fork: close what belongs to the server and to other kernels."""
         self._listener.close()
+        if self._spare:
+            self._spare.channel.close()
+            os.close(self._spare.handle)
         for handle, kernel in self._kernels.items():
             os.close(handle)
             kernel.connection.close()
@@ -241,9 +306,8 @@ def preload(modules: Sequence[str]) -> list[str]:
 def _can_import(name: str) -> bool:
     try:
         importlib.import_module(name)
-    except Exception:
-        if name not in KERNEL_MODULES:
-            traceback.print_exc()
+    except Exception as error:  # a kernel that needs it will say so itself
+        print(f"{name} is not preloaded: {error}", file=sys.stderr)
         return False
     return True
 

@@ -174,18 +174,18 @@ def _last_line(path: Path) -> str:
 def _ask(connection: socket.socket, request: Request) -> WarmProcess:
     with ExitStack() as stack:
         stack.callback(connection.close)
-        connection.sendall(wire.WANT_KERNEL)
-        told, handles = wire.receive(connection, handles=1)
-        for handle in handles:
-            stack.callback(os.close, handle)
-        if "pid" not in told:
-            raise _Stale(f"the fork server is stale: {told.get('stale')}")
         ours, theirs = socket.socketpair()
         stack.callback(ours.close)
         with theirs:
+            connection.sendall(wire.WANT_KERNEL)
             body = {"argv": request.argv, "env": dict(request.env), "cwd": request.cwd,
                     "umask": _umask()}  # fmt: skip
             wire.send(connection, body, [theirs.fileno(), request.out, request.err])
+        told, handles = wire.receive(connection, handles=1)
+        for handle in handles:
+            stack.callback(os.close, handle)
+        if told["stale"]:
+            raise _Stale(f"the fork server is stale: {told['stale']}")
         _await_ready(ours)
         stack.pop_all()
     return WarmProcess(told["pid"], handles[0], connection, ours)

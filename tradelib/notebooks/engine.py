@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Any
 
 from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
 ENGINE = "notedesk"
@@ -24,6 +24,20 @@ _papermill_log.propagate = False
 _LONGEST_SOCKET_NAME = 100
 
 
+# Seconds of a page's work that a killed process may leave unwritten.
+_SAVE_EVERY = 2.0
+
+
+class _Page(NotebookExecutionManager):  # type: ignore[misc]
+    """A page that is written when it ends, and on its way only now and then: papermill writes it
+    twice per cell, which takes as long as a cell does."""
+
+    def save(self, **_: Any) -> None:
+        since = (self.now() - self.last_save_time).total_seconds()
+        if self.end_time is not None or since > _SAVE_EVERY:
+            super().save()
+
+
 class DeskEngine(NBClientEngine):  # type: ignore[misc]
     """A papermill engine with a deadline for the notebook instead of one per cell.
 
@@ -31,6 +45,18 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
     kernel says outside of cells. sockets: folder for its channels. timeout: seconds for the whole
     page.
     """
+
+    @classmethod
+    def execute_notebook(
+        cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any
+    ) -> Any:
+        page = _Page(nb, output_path=output_path, progress_bar=False, autosave_cell_every=0)
+        page.notebook_start()
+        try:
+            cls.execute_managed_notebook(page, kernel_name, **options)
+        finally:
+            page.notebook_complete()
+        return page.nb
 
     @classmethod
     def execute_managed_notebook(

@@ -21,8 +21,8 @@ class CodeVersion:
 
 
 def code_version() -> CodeVersion:
-    commit = _git("rev-parse", "HEAD")
-    changes = _git("status", "--porcelain")
+    asked = [_start_git("rev-parse", "HEAD"), _start_git("status", "--porcelain")]
+    commit, changes = map(_read, asked)
     return CodeVersion(
         git_commit=commit or None,
         git_clean=None if changes is None else int(not changes),
@@ -42,15 +42,26 @@ def _file_hash(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def _git(*arguments: str) -> str | None:
+def _start_git(*arguments: str) -> subprocess.Popen[str] | None:
     try:
-        answer = subprocess.run(
+        return subprocess.Popen(
             ["git", "-C", str(PROJECT), *arguments],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
-            timeout=10,
-            check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return None
-    return answer.stdout.strip() if answer.returncode == 0 else None
+
+
+def _read(asked: subprocess.Popen[str] | None) -> str | None:
+    """What git said, None when it failed or was not there."""
+    if asked is None:
+        return None
+    with asked:
+        try:
+            answer, _ = asked.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            asked.kill()
+            return None
+    return answer.strip() if asked.returncode == 0 else None

@@ -55,10 +55,12 @@ def run_notebook(
     venue: str | None = None,
     cycle: str | None = None,
     as_of: datetime | None = None,
+    kernel: str = KERNEL,
 ) -> Run:
     """Execute `notebooks/<notebook>.ipynb` and return its finished record.
 
     The record is in the ledger before the kernel starts, so that a killed run is seen as such.
+    kernel: a kernelspec's name; the one that the notebook itself names is for those who open it.
     The executed page is kept under `reports/<date>/<run>/`, as far as it got.
 
     Raises InvalidInput for unknown or ill-typed parameters (nothing is started) and RunFailed
@@ -67,7 +69,7 @@ def run_notebook(
     path = NOTEBOOKS / f"{notebook}.ipynb"
     check_parameters(path, {"run": "", **parameters})
     token = secrets.token_urlsafe(32)
-    run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of)
+    run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
     page = _make_page_path(settings, run)
     start_run(ledger, run)
     try:
@@ -102,6 +104,7 @@ def _new_run(
     venue: str | None,
     cycle: str | None,
     as_of: datetime | None,
+    kernel: str,
 ) -> Run:
     now, version = utc_now(), code_version()
     unique = hashlib.sha256(token.encode()).hexdigest()[:6]
@@ -119,7 +122,7 @@ def _new_run(
         git_clean=version.git_clean,
         lock_hash=version.lock_hash,
         host=socket.gethostname(),
-        kernel=KERNEL,
+        kernel=kernel,
         token_hash=hash_token(token),
         started_at=now,
     )
@@ -150,7 +153,7 @@ def _execute(
             page,
             {**run.parameters, "run": run.id},
             engine_name=ENGINE,
-            kernel_name=KERNEL,
+            kernel_name=run.kernel,
             progress_bar=False,
             autosave_cell_every=0,
             env=_kernel_environment(settings, run, token),
