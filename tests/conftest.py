@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tradelib.kernels.identity import OWNER_ENV, this_process
+
 
 def require(condition: object, reason: str) -> None:
     """Skip this test where an optional thing is missing; under CI its absence is a failure."""
@@ -26,6 +28,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("DESK_HOME", str(folder))
     return folder
+
+
+def pytest_configure() -> None:
+    """The fork servers of kernels end with these tests, whose workers share them."""
+    os.environ.setdefault(OWNER_ENV, this_process())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

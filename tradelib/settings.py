@@ -25,6 +25,10 @@ from tradelib.errors import InvalidInput
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
+KERNELSPECS = PROJECT / "kernelspecs"
+# Forked from servers that have imported what live pages need, and what exploring and showing does.
+LIVE_KERNEL = "notedesk-live"
+RESEARCH_KERNEL = "notedesk-research"
 DEFAULT_HOME = PROJECT / ".desk"
 SETTINGS_FILE = "desk.toml"
 SERVICE_PREFIX = "service:"

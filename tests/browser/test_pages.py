@@ -18,6 +18,7 @@ import pytest
 from tests.browser.desk import IDLE_SECONDS, LookedAtDesk, open_looked_at_desk
 from tests.conftest import require
 from tests.desks import load_equity
+from tradelib.kernels.servers import load_servers
 from tradelib.services.definitions import dashboard_path
 from tradelib.settings import PROJECT
 from tradelib.trading.accounts import load_balances
@@ -246,8 +247,9 @@ def test_an_open_page_keeps_its_kernel_and_a_closed_one_leaves_none_behind(
 
 
 def kernels(visitor: Visitor) -> set[int]:
-    """Process ids of Voilà's kernels."""
-    return {child.pid for child in psutil.Process(visitor.voila.pid).children(recursive=True)}
+    """Process ids of Voilà's kernels, which are not its children but a fork server's."""
+    servers = [server for server in load_servers() if "vectorbt" in server.preload]
+    return {pid for server in servers for pid in server.kernels}
 
 
 def test_an_error_on_a_page_would_be_noticed(desk: LookedAtDesk, visitor: Visitor) -> None:

@@ -16,9 +16,9 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tradelib.errors import InvalidInput
+from tradelib.kernels.servers import load_servers
 from tradelib.services.addresses import Running
 from tradelib.services.definitions import report_path, voila
-from tradelib.services.processes import MARK
 from tradelib.services.supervisor import Supervisor
 from tradelib.settings import DeskSettings
 
@@ -121,9 +121,10 @@ def test_its_kernels_end_with_it(home: Path) -> None:
     settings = make_desk(home)
     with Supervisor(settings, [voila(settings)]) as desk:
         server = desk.running["voila"]
-        kernel = int(re.search(r"kernel: (\d+)", get(server, PAGE, server.token)[1])[1])
-        assert MARK in psutil.Process(kernel).environ()
-    assert not psutil.pid_exists(kernel)
+        pid = int(re.search(r"kernel: (\d+)", get(server, PAGE, server.token)[1])[1])
+        kernel = psutil.Process(pid)
+        assert pid in {one for forked in load_servers() for one in forked.kernels}
+    assert psutil.wait_procs([kernel], timeout=5)[1] == []
 
 
 def test_a_notebook_outside_the_reports_has_no_page(settings: DeskSettings) -> None:

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from tradelib.cli.bots import bots_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
+from tradelib.cli.kernels import kernels_app
 from tradelib.cli.records import records_app
 from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
@@ -30,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bots_app, name="bots")
+app.add_typer(kernels_app)
 app.add_typer(records_app)
 app.add_typer(trade_app)
 app.add_typer(torture_app)

@@ -9,8 +9,8 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ from tradelib.cli.markets import (
 from tradelib.cli.trade import accounts_in_use
 from tradelib.clock import floor_time, format_time, parse_time, timeframe_ms, utc_now
 from tradelib.errors import DeskError, InvalidInput, RunFailed, StorageFailed
+from tradelib.kernels.servers import NoWarmKernel, own_servers, warm_up
 from tradelib.logs import configure_logging
 from tradelib.services.addresses import Running, find_service
 from tradelib.services.claim import claim_home
@@ -42,8 +43,9 @@ from tradelib.services.definitions import (
     desk_services,
     prefect_environment,
 )
+from tradelib.services.environment import environment_for_child
 from tradelib.services.supervisor import State, Supervisor
-from tradelib.settings import load_settings
+from tradelib.settings import LIVE_KERNEL, RESEARCH_KERNEL, load_settings
 from tradelib.trading.bots import load_bots
 from tradelib.trading.runs import Outcome, fail_abandoned_runs, load_runs
 from tradelib.trading.watch import watch_once
@@ -77,7 +79,7 @@ def run_desk(home: Path | None, options: UpOptions, console: Console) -> int:
     market = _choose_market(options)
     check_playable(market, start)
     settings = load_settings(home)
-    with claim_home(settings):
+    with claim_home(settings), own_servers():
         return _run_claimed(prepare_home(settings.home, market), market, options, start, console)
 
 
@@ -109,6 +111,7 @@ def _run_claimed(
             show.close()
             _join_prefect(prepared)
             _print_links(desk.running, console)
+            _warm_up_kernels([LIVE_KERNEL] if options.cycles else [LIVE_KERNEL, RESEARCH_KERNEL])
             if options.cycles:
                 return _run_counted(prepared, market, options.cycles, console)
             _first_cycle(prepared, console)
@@ -120,6 +123,18 @@ def _run_claimed(
             raise
         console.print("Everything has ended.")
     return 0
+
+
+def _warm_up_kernels(names: Sequence[str]) -> None:
+    """Start the fork servers beside the first cycle; what goes wrong is told when one is used."""
+    environment = environment_for_child()
+
+    def warm_up_all() -> None:
+        for name in names:
+            with suppress(NoWarmKernel):
+                warm_up(name, environment)
+
+    threading.Thread(target=warm_up_all, name="warm-up", daemon=True).start()
 
 
 @contextmanager

@@ -16,6 +16,9 @@ OWNER_ENV = "WARM_KERNELS_OWNER"
 # The folder of the servers' sockets; else one of the user's own.
 FOLDER_ENV = "WARM_KERNELS_FOLDER"
 
+# Seconds without a kernel after which a server that nobody owns ends.
+IDLE = 600.0
+
 # What Python and the packages read once, when they are loaded, and never again.
 _START_PREFIXES = (
     "PYTHON",
@@ -46,7 +49,7 @@ class Identity:
     preload: tuple[str, ...]
     environment: dict[str, str] = field(hash=False)
     owner: str = ""
-    idle: float = 600.0
+    idle: float = IDLE
 
     @property
     def key(self) -> str:
@@ -91,6 +94,14 @@ def _users_folder() -> Path:
 def this_process() -> str:
     """This process as an owner."""
     return f"{os.getpid()}:{_born(os.getpid())}"
+
+
+def is_owner(owner: str) -> bool:
+    """Whether that process lives; False where that cannot be told."""
+    handle = open_owner(owner) if hasattr(os, "pidfd_open") else None
+    if handle is not None:
+        os.close(handle)
+    return handle is not None
 
 
 def open_owner(owner: str) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import Float, List, Unicode
 
-from tradelib.kernels.identity import identity_for
+from tradelib.kernels.identity import IDLE, identity_for
 from tradelib.kernels.process import WarmProcess
 from tradelib.kernels.servers import NoWarmKernel, Request, start_kernel
 
@@ -31,7 +31,7 @@ class WarmProvisioner(LocalProvisioner):  # type: ignore[misc]
     """
 
     preload = List(Unicode(), config=True)
-    idle = Float(600.0, config=True)
+    idle = Float(IDLE, config=True)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         try:

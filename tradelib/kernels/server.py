@@ -71,7 +71,6 @@ class Kernel:
 
     pid: int
     connection: socket.socket
-    since: float
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class Server:
             handle = os.pidfd_open(pid)
             self._poll.register(handle, select.POLLIN)
         self._served += 1
-        self._kernels[handle] = Kernel(pid, connection, time.time())
+        self._kernels[handle] = Kernel(pid, connection)
         wire.send(connection, {"pid": pid, "stale": self._find_staleness()}, [handle])
         return None
 
@@ -271,16 +270,14 @@ class Server:
             self._bury(handle)
 
     def _status(self) -> dict[str, object]:
-        kernels = [{"pid": one.pid, "since": one.since} for one in self._kernels.values()]
         return {
             "pid": os.getpid(),
             "since": self._started,
             "owner": self._plan.owner,
             "preload": list(self._plan.preload),
             "missing": [name for name in self._plan.preload if name not in self._loaded],
-            "files": len(self._files),
             "served": self._served,
-            "kernels": kernels,
+            "kernels": [one.pid for one in self._kernels.values()],
         }
 
 

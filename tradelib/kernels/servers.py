@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from tradelib.kernels import wire
-from tradelib.kernels.identity import Identity, socket_folder
+from tradelib.kernels.identity import (
+    IDLE,
+    OWNER_ENV,
+    Identity,
+    identity_for,
+    is_owner,
+    socket_folder,
+    this_process,
+)
 from tradelib.kernels.process import WarmProcess
 
 # Seconds that a server may take to import its packages, and a fork to become a kernel.
@@ -68,6 +76,99 @@ def start_kernel(identity: Identity, request: Request) -> WarmProcess:
         except (_Stale, OSError, EOFError, ValueError) as error:
             reason = str(error) or type(error).__name__
     raise NoWarmKernel(reason)
+
+
+def warm_up(kernel: str, environment: Mapping[str, str]) -> None:
+    """Have the server ready for the kernels of that kernelspec in that environment.
+
+    Raises NoWarmKernel, also for a kernelspec that is not there or names no packages.
+    """
+    _check_can_fork()
+    try:
+        with _connect_or_start(_identity_of(kernel, environment)):
+            return
+    except OSError as error:
+        raise NoWarmKernel(str(error)) from error
+
+
+def _identity_of(kernel: str, environment: Mapping[str, str]) -> Identity:
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        told = KernelSpecManager().get_kernel_spec(kernel).metadata["kernel_provisioner"]["config"]
+    except (NoSuchKernel, KeyError) as error:
+        raise NoWarmKernel(f"no kernelspec {kernel!r} names packages to import") from error
+    idle = told.get("idle", IDLE)
+    return identity_for(sys.executable, tuple(told.get("preload", ())), environment, idle)
+
+
+@contextmanager
+def own_servers() -> Iterator[None]:
+    """Let the servers that this process and its children start live as long as the block, or as
+    this process should it be killed; those that belong to somebody already go on being theirs."""
+    if is_owner(os.environ.get(OWNER_ENV, "")):
+        yield
+        return
+    owner = os.environ[OWNER_ENV] = this_process()
+    try:
+        yield
+    finally:
+        os.environ.pop(OWNER_ENV, None)
+        end_servers(owner)
+
+
+def end_servers(owner: str) -> None:
+    """End the servers that belong to `owner`, with their kernels."""
+    for server in load_servers():
+        if server.owner == owner:
+            with suppress(OSError), connect(server.path) as connection:
+                connection.sendall(wire.WANT_END)
+                connection.recv(1)  # returns when it is done
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """A fork server that runs. since: seconds since 1970; missing: modules that could not be
+    imported; served: kernels forked so far; kernels: process ids of the living ones."""
+
+    path: Path
+    pid: int
+    since: float
+    owner: str
+    preload: tuple[str, ...]
+    missing: tuple[str, ...]
+    served: int
+    kernels: tuple[int, ...]
+
+
+def load_servers() -> list[ServerStatus]:
+    """The user's fork servers, oldest first."""
+    try:
+        paths = [path for path in socket_folder().iterdir() if path.is_socket()]
+    except OSError:
+        return []
+    found = [status for path in paths if (status := _load_status(path))]
+    return sorted(found, key=lambda status: status.since)
+
+
+def _load_status(path: Path) -> ServerStatus | None:
+    """None when no server listens there any more."""
+    try:
+        with connect(path) as connection:
+            connection.sendall(wire.WANT_STATUS)
+            told, _ = wire.receive(connection)
+    except (OSError, EOFError, ValueError):
+        return None
+    return ServerStatus(
+        path=path,
+        pid=told["pid"],
+        since=told["since"],
+        owner=told["owner"],
+        preload=tuple(told["preload"]),
+        missing=tuple(told["missing"]),
+        served=told["served"],
+        kernels=tuple(told["kernels"]),
+    )
 
 
 def _check_can_fork() -> None:

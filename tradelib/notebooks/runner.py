@@ -33,12 +33,10 @@ from tradelib.notebooks.engine import ENGINE
 from tradelib.notebooks.parameters import check_parameters
 from tradelib.notebooks.provenance import code_version, notebook_hash
 from tradelib.notebooks.results import RESULT_MIME
-from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
+from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, PROJECT, DeskSettings
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
 
-# Forked from a server that has imported what live pages need; see kernelspecs/.
-KERNEL = "notedesk-live"
 # What a page may die of that another try may not meet.
 _KERNEL_DIED = "its kernel died"
 _PASSING = (_KERNEL_DIED, VenueUnavailable.__name__, RateLimited.__name__)
@@ -55,7 +53,7 @@ def run_notebook(
     venue: str | None = None,
     cycle: str | None = None,
     as_of: datetime | None = None,
-    kernel: str = KERNEL,
+    kernel: str = LIVE_KERNEL,
 ) -> Run:
     """Execute `notebooks/<notebook>.ipynb` and return its finished record.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tradelib.errors import InvalidInput, StorageFailed
 from tradelib.services.service import LOOPBACK, FileProbe, HttpProbe, Service
-from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
+from tradelib.settings import KERNELSPECS, NOTEBOOKS, PROJECT, RESEARCH_KERNEL, DeskSettings
 
 # Seconds without a browser after which a page's kernel ends, and between two looks.
 PAGE_KERNEL_IDLE = 120
@@ -151,6 +151,8 @@ def voila(settings: DeskSettings) -> Service:
             "--VoilaConfiguration.file_denylist=['.*']",
             f"--MappingKernelManager.cull_idle_timeout={PAGE_KERNEL_IDLE}",
             f"--MappingKernelManager.cull_interval={PAGE_KERNEL_LOOK}",
+            # Jupyter's own waits 200 ms for silence at each start.
+            "--AsyncKernelManager.client_class=tradelib.kernels.client.QuickKernelClient",
         ),
         port=settings.ports.voila,
         ready=HttpProbe("/login"),
@@ -213,11 +215,21 @@ def _jupyter_environment(settings: DeskSettings) -> dict[str, str]:
     return {
         "DESK_HOME": str(settings.home),
         "DESK_READ_ONLY": "1",
+        "JUPYTER_PATH": str(_kernels_folder(settings)),
         "JUPYTER_CONFIG_DIR": str(settings.home / "jupyter"),
         "JUPYTER_RUNTIME_DIR": str(settings.home / "run" / "jupyter"),
         "JUPYTER_PREFER_ENV_PATH": "1",
         "IPYTHONDIR": str(settings.home / "ipython"),
     }
+
+
+def _kernels_folder(settings: DeskSettings) -> Path:
+    """A folder of Jupyter data in which python3, the kernel that notebooks name, is a warm one."""
+    folder = settings.home / "jupyter" / "data"
+    with _told_as_desk_error(folder):
+        (folder / "kernels").mkdir(parents=True, exist_ok=True)
+        _link(folder / "kernels" / "python3", KERNELSPECS / RESEARCH_KERNEL)
+    return folder
 
 
 def _silence_announcements(config: Path) -> None:
