@@ -38,7 +38,6 @@ KERNEL_MODULES = (
     "IPython.core.oinspect",
     "IPython.display",
     "IPython.extensions.storemagic",
-    "matplotlib_inline.backend_inline",
     "comm",
     "faulthandler",
     "pdb",
