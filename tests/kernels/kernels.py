@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +95,20 @@ def sockets_folder() -> Iterator[Path]:
             os.environ.pop(FOLDER_ENV)
             if before is not None:
                 os.environ[FOLDER_ENV] = before
+
+
+def once_there(file: Path, act: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as a cell has made `file`, and so has begun."""
+
+    def wait_and_act() -> None:
+        deadline = time.monotonic() + 60
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=wait_and_act)
+    thread.start()
+    return thread
 
 
 def end_all() -> None:

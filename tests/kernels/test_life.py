@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import nbformat
@@ -16,7 +15,7 @@ from jupyter_client.asynchronous import AsyncKernelClient
 from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
-from tests.kernels.kernels import KERNEL, Kernel, add_kernelspec, kernel
+from tests.kernels.kernels import KERNEL, Kernel, add_kernelspec, kernel, once_there
 from tradelib.kernels.client import QuickKernelClient
 from tradelib.kernels.process import UNKNOWN_EXIT
 
@@ -26,15 +25,14 @@ def ended(one: Kernel) -> int:
     return one.manager.provisioner.process.wait(10)
 
 
-def test_an_interrupt_ends_the_cell_and_not_the_kernel() -> None:
+def test_an_interrupt_ends_the_cell_and_not_the_kernel(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
     with kernel() as one:
         one.run("kept = 1")
-        # The cell itself says when it has begun, so that the signal does not come too early.
-        soon = threading.Timer(0.2, one.manager.interrupt_kernel)
-        soon.start()
+        interrupter = once_there(begun, one.manager.interrupt_kernel)
         with pytest.raises(AssertionError, match="KeyboardInterrupt"):
-            one.run("import time; time.sleep(60)")
-        soon.join()
+            one.run(f"import time; open({str(begun)!r}, 'w').close(); time.sleep(60)")
+        interrupter.join()
         assert one.run("kept") == "1"
 
 
