@@ -1,7 +1,8 @@
-"""A kernel client that is ready as soon as the kernel is."""
+"""A kernel's client and manager that do not wait for longer than the kernel takes."""
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Callable
 from queue import Empty
 from time import monotonic
@@ -9,10 +10,40 @@ from typing import Any
 
 import zmq
 from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager
+from traitlets import DottedObjectName, default
 
 # Seconds after which a kernel that does not answer, or does not publish to us yet, is asked again.
 _ANSWER = 1.0
 _PUBLISHED = 0.1
+
+
+class QuickKernelManager(AsyncKernelManager):  # type: ignore[misc]
+    """Jupyter's manager pauses for 10 ms after each start and end, for its own tests' sake."""
+
+    client_class = DottedObjectName("tradelib.kernels.client.QuickKernelClient", config=True)
+
+    @default("client_factory")
+    def _make_client_factory(self) -> type[AsyncKernelClient]:
+        return QuickKernelClient
+
+    async def start_kernel(self, **launch: Any) -> None:
+        await self._without_pause(AsyncKernelManager.start_kernel, launch)
+
+    async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+        await self._without_pause(
+            AsyncKernelManager.shutdown_kernel, {"now": now, "restart": restart}
+        )
+
+    async def _without_pause(self, paused: Any, arguments: dict[str, Any]) -> None:
+        self._ready = Future()
+        try:
+            await paused.__wrapped__(self, **arguments)
+        except Exception as error:
+            self._ready.set_exception(error)
+            self._ready.exception()  # seen, so that asyncio does not tell it again
+            raise
+        self._ready.set_result(None)
 
 
 class QuickKernelClient(AsyncKernelClient):  # type: ignore[misc]

@@ -15,6 +15,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from traitlets.config import Config
 
+from tradelib.kernels.client import QuickKernelManager
+
 ENGINE = "notedesk"
 # Whatever it has to say comes back as an exception too.
 _papermill_log = logging.getLogger("papermill")
@@ -76,6 +78,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         client = PapermillNotebookClient(
             nb_man,
             config=_kernel_config(sockets),
+            kernel_manager_class=QuickKernelManager,
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
             # nbclient takes a falsy limit for none at all, so an overdue page gets one second.
@@ -92,7 +95,6 @@ def _kernel_config(sockets: Path) -> Config:
     by default all kernels that start at once would share one. Where the folder's name is too long
     for a socket, over loopback."""
     config = Config()
-    config.AsyncKernelManager.client_class = "tradelib.kernels.client.QuickKernelClient"
     name = sockets / secrets.token_hex(4)
     if os.name == "posix" and len(str(name)) <= _LONGEST_SOCKET_NAME:
         sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
