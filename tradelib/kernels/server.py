@@ -49,8 +49,9 @@ KERNEL_MODULES = (
 HARMLESS_THREADS = ("jemalloc_bg_thd",)
 # Seconds that a connection may take to say what it wants; the others wait meanwhile.
 PATIENCE = 1.0
-# Seconds of quiet after which a spare is forked, which then does not hold up a kernel's start.
-QUIET = 0.05
+# Seconds of quiet after which a spare is forked: it spares the next kernel the fork, and takes no
+# time from one that runs for a moment only.
+QUIET = 0.25
 
 
 @dataclass(frozen=True)
