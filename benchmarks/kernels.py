@@ -31,12 +31,12 @@ from rich.table import Table
 
 from tradelib.kernels.client import QuickKernelManager
 from tradelib.kernels.servers import ServerStatus, load_servers, own_servers, warm_up
+from tradelib.kernels.specs import COLD_KERNEL, load_identity
 from tradelib.notebooks import runner
 from tradelib.notebooks.runner import run_notebook
 from tradelib.settings import LIVE_KERNEL, RESEARCH_KERNEL, DeskSettings, load_settings
 from tradelib.trading.ledger import Ledger, open_ledger
 
-COLD_KERNEL = "python3"
 RECORD = "from tradelib.notebooks.results import record_result\nrecord_result({'done': True})"
 GROWTH = 2.0  # MB that a server's own memory may grow by
 
@@ -148,7 +148,7 @@ def soak(folder: Path, kernels: int) -> dict[str, Any]:
         for number in range(count):
             await start_and_end(str(folder / f"k{number}"))
 
-    warm_up(LIVE_KERNEL, os.environ)
+    warm_up(load_identity(LIVE_KERNEL, os.environ))
     asyncio.run(run_all(5))
     before, started = look(), time.perf_counter()
     asyncio.run(run_all(kernels))

@@ -18,6 +18,7 @@ from tests.kernels.kernels import KERNEL, add_kernelspec, kernel, sole_server
 from tradelib.kernels import identity, servers
 from tradelib.kernels.identity import FOLDER_ENV, OWNER_ENV, identity_for
 from tradelib.kernels.servers import NoWarmKernel, load_servers, own_servers, warm_up
+from tradelib.kernels.specs import find_kernel, load_identity
 
 pytestmark = pytest.mark.usefixtures("own_sockets")
 
@@ -198,8 +199,9 @@ def test_a_server_without_an_owner_ends_when_idle(
 OWNER = """
 import os, sys
 from tradelib.kernels.servers import own_servers, warm_up
+from tradelib.kernels.specs import load_identity
 with own_servers():
-    warm_up(sys.argv[1], os.environ)
+    warm_up(load_identity(sys.argv[1], os.environ))
     print("warm", flush=True)
     sys.stdin.read()
 """
@@ -223,13 +225,18 @@ def test_a_server_ends_with_its_owner(
 def test_servers_that_belong_to_somebody_go_on_being_theirs() -> None:
     before = os.environ[OWNER_ENV]
     with own_servers():
-        warm_up(KERNEL, os.environ)
+        warm_up(load_identity(KERNEL, os.environ))
     assert sole_server().owner == before
 
 
 def test_an_unknown_kernelspec_cannot_be_warmed_up() -> None:
     with pytest.raises(NoWarmKernel, match="no kernelspec 'absent' names packages"):
-        warm_up("absent", os.environ)
+        load_identity("absent", os.environ)
+
+
+def test_a_kernel_that_is_not_installed_is_replaced_by_a_cold_one() -> None:
+    assert find_kernel(KERNEL) == KERNEL
+    assert [find_kernel("absent") for _ in range(2)] == ["python3", "python3"]
 
 
 def test_an_identity_is_the_same_for_the_same_start() -> None:

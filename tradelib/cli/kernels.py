@@ -83,5 +83,6 @@ def _end(row: Row) -> str:
 
 
 def _imported(row: Row) -> str:
-    told = ", ".join(name for name in row.preload if name not in row.missing)
+    packages = (name.partition(".")[0] for name in row.preload if name not in row.missing)
+    told = ", ".join(dict.fromkeys(packages))
     return told + (f"; not: {', '.join(row.missing)}" if row.missing else "")

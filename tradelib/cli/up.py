@@ -127,12 +127,14 @@ def _run_claimed(
 
 def _warm_up_kernels(names: Sequence[str]) -> None:
     """Start the fork servers beside the first cycle; what goes wrong is told when one is used."""
+    from tradelib.kernels.specs import load_identity
+
     environment = environment_for_child()
 
     def warm_up_all() -> None:
         for name in names:
             with suppress(NoWarmKernel):
-                warm_up(name, environment)
+                warm_up(load_identity(name, environment))
 
     threading.Thread(target=warm_up_all, name="warm-up", daemon=True).start()
 

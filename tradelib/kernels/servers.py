@@ -18,10 +18,8 @@ from typing import Any
 
 from tradelib.kernels import wire
 from tradelib.kernels.identity import (
-    IDLE,
     OWNER_ENV,
     Identity,
-    identity_for,
     is_owner,
     socket_folder,
     this_process,
@@ -78,28 +76,14 @@ def start_kernel(identity: Identity, request: Request) -> WarmProcess:
     raise NoWarmKernel(reason)
 
 
-def warm_up(kernel: str, environment: Mapping[str, str]) -> None:
-    """Have the server ready for the kernels of that kernelspec in that environment.
-
-    Raises NoWarmKernel, also for a kernelspec that is not there or names no packages.
-    """
+def warm_up(identity: Identity) -> None:
+    """Have a server ready for that identity. Raises NoWarmKernel."""
     _check_can_fork()
     try:
-        with _connect_or_start(_identity_of(kernel, environment)):
+        with _connect_or_start(identity):
             return
     except OSError as error:
         raise NoWarmKernel(str(error)) from error
-
-
-def _identity_of(kernel: str, environment: Mapping[str, str]) -> Identity:
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        told = KernelSpecManager().get_kernel_spec(kernel).metadata["kernel_provisioner"]["config"]
-    except (NoSuchKernel, KeyError) as error:
-        raise NoWarmKernel(f"no kernelspec {kernel!r} names packages to import") from error
-    idle = told.get("idle", IDLE)
-    return identity_for(sys.executable, tuple(told.get("preload", ())), environment, idle)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from tradelib.errors import (
     StorageFailed,
     VenueUnavailable,
 )
+from tradelib.kernels.specs import find_kernel
 from tradelib.logs import CYCLE_ENV
 from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
 from tradelib.notebooks.engine import ENGINE
@@ -67,6 +68,7 @@ def run_notebook(
     path = NOTEBOOKS / f"{notebook}.ipynb"
     check_parameters(path, {"run": "", **parameters})
     token = secrets.token_urlsafe(32)
+    kernel = find_kernel(kernel)
     run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
     page = _make_page_path(settings, run)
     start_run(ledger, run)
