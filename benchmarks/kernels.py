@@ -33,11 +33,13 @@ from tradelib.kernels.client import QuickKernelManager
 from tradelib.kernels.servers import ServerStatus, load_servers, own_servers, warm_up
 from tradelib.kernels.specs import COLD_KERNEL, load_identity
 from tradelib.notebooks import runner
+from tradelib.notebooks.results import RESULT_MIME
 from tradelib.notebooks.runner import run_notebook
 from tradelib.settings import LIVE_KERNEL, RESEARCH_KERNEL, DeskSettings, load_settings
 from tradelib.trading.ledger import Ledger, open_ledger
 
-RECORD = "from tradelib.notebooks.results import record_result\nrecord_result({'done': True})"
+# By itself, for what the project's own imports take is the same in every kernel.
+RECORD = f"from IPython.display import display\ndisplay({{{RESULT_MIME!r}: {{}}}}, raw=True)"
 GROWTH = 2.0  # MB that a server's own memory may grow by
 
 

@@ -97,8 +97,8 @@ def this_process() -> str:
 
 
 def is_owner(owner: str) -> bool:
-    """Whether that process lives; False where that cannot be told."""
-    handle = open_owner(owner) if hasattr(os, "pidfd_open") else None
+    """Whether that process lives."""
+    handle = open_owner(owner)
     if handle is not None:
         os.close(handle)
     return handle is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import select
@@ -15,6 +14,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from tradelib.kernels import wire
 from tradelib.kernels.identity import (
@@ -90,7 +91,7 @@ def warm_up(identity: Identity) -> None:
 def own_servers() -> Iterator[None]:
     """Let the servers that this process and its children start live as long as the block, or as
     this process should it be killed; those that belong to somebody already go on being theirs."""
-    if is_owner(os.environ.get(OWNER_ENV, "")):
+    if not can_fork() or is_owner(os.environ.get(OWNER_ENV, "")):
         yield
         return
     owner = os.environ[OWNER_ENV] = this_process()
@@ -127,6 +128,8 @@ class ServerStatus:
 
 def load_servers() -> list[ServerStatus]:
     """The user's fork servers, oldest first."""
+    if not can_fork():
+        return []
     try:
         paths = [path for path in socket_folder().iterdir() if path.is_socket()]
     except OSError:
@@ -155,8 +158,13 @@ def _load_status(path: Path) -> ServerStatus | None:
     )
 
 
+def can_fork() -> bool:
+    """Whether this system has what a fork server needs."""
+    return sys.platform == "linux" and hasattr(os, "pidfd_open")
+
+
 def _check_can_fork() -> None:
-    if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
+    if not can_fork():
         raise NoWarmKernel("this system has no pidfds")
 
 
@@ -196,8 +204,7 @@ def _connect_or_start(identity: Identity) -> socket.socket:
 
 @contextmanager
 def _sole_starter(path: Path) -> Iterator[None]:
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(path.with_suffix(".lock")):
         yield
 
 
