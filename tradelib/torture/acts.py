@@ -27,7 +27,7 @@ VENUE = "paper"
 # So small that a few trades of somebody else make a second page.
 TRADE_PAGE = 3
 # Real seconds that a client waits for a reply that never comes.
-_TIMEOUT = 1.0
+_TIMEOUT = 0.4
 # Wide enough that the campaign's orders are seldom refused by the desk itself.
 LIMITS = LimitSettings(
     max_position_share="1", max_trades_per_day=1000, max_daily_loss_share="1", min_cash_share="0",

@@ -35,7 +35,7 @@ _COUNTED = {
 class Plan:
     """What to play. ledger_url: a database server's, whose database is emptied again and again;
     '{}' in it stands for the worker's number. prepare: called in each worker before it begins.
-    folder: where what is left of a failing schedule is kept."""
+    folder: where what is left of a failing schedule is kept. stop_at_first: failure."""
 
     schedules: int
     seed: int
@@ -44,6 +44,7 @@ class Plan:
     ledger_url: str | None = None
     folder: Path | None = None
     prepare: Callable[[], None] | None = None
+    stop_at_first: bool = False
 
     def seeds(self) -> list[int]:
         """Each schedule's own. The first is the campaign's, so that a schedule that failed is
@@ -54,7 +55,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """The sums of a campaign. failures: results of schedules that broke a rule, oldest first."""
+    """The sums of a campaign. results: of each schedule, in the order of their seeds."""
 
     schedules: int = 0
     orders: int = 0
@@ -66,7 +67,7 @@ class Report:
     acts: Counter[str] = field(default_factory=Counter)
     passes: Counter[int] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
-    failures: list[Result] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
         self.schedules += 1
@@ -80,8 +81,12 @@ class Report:
         ):  # fmt: skip
             sums.update(found)
         self.violations.update(violation.kind for violation in result.violations)
-        if result.violations:
-            self.failures.append(result)
+        self.results.append(result)
+
+    @property
+    def failures(self) -> list[Result]:
+        """The schedules that broke a rule."""
+        return [result for result in self.results if result.violations]
 
     @property
     def kills(self) -> int:
@@ -136,6 +141,9 @@ def run_campaign(plan: Plan, tell: Progress = lambda result: None) -> Report:
             for future in as_completed(asked):
                 results[asked[future]] = future.result()
                 tell(future.result())
+                if plan.stop_at_first and future.result().violations:
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    break
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

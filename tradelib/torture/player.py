@@ -230,7 +230,8 @@ class Player:
             self._tell(f"{one.run} sleeps")
             return
         self.script.done.append(Done(one.act, ended, one.decision))
-        self._tell(f"{one.run} {ended.how} {ended.place} {ended.error} {ended.text}")
+        text = ended.text.replace(self._url, "the venue's address")
+        self._tell(f"{one.run} {ended.how} {ended.place} {ended.error} {text}")
         self._close_run(one, ended)
 
     def _close_run(self, one: Sleeper, ended: Ended) -> None:

@@ -105,13 +105,15 @@ class Odds:
     """How likely what is, as shares.
 
     kill, sleep: of acts; retry: of executions that are done once more; aimed: of signals that
-    are sent around the order's own request. overlap: of bots that two processes trade at once.
+    are sent around the order's own request. overlap: of bots that two processes trade at once;
+    takeover: of these, how often the first one's lease expires meanwhile.
     """
 
     kill: float = 0.3
     sleep: float = 0.15
     retry: float = 0.4
     overlap: float = 0.12
+    takeover: float = 0.5
     aimed: float = 0.4
     foreign: float = 0.15
     late: float = 0.1
@@ -125,7 +127,7 @@ FOCUSES: Mapping[str, Odds] = {
     "quiet": Odds(kill=0, sleep=0, overlap=0, faults=0, wire=0),
     "kills": Odds(kill=0.7, sleep=0, overlap=0, faults=0, wire=0),
     "answers": Odds(kill=0.2, sleep=0, faults=2.5, retry=0.8),
-    "zombies": Odds(kill=0.1, sleep=0.3, overlap=0.7, faults=0.2, wire=0, late=0.3),
+    "zombies": Odds(kill=0.25, sleep=0.1, overlap=0.9, takeover=0.85, faults=0.1, wire=0, late=0.2),
     "strangers": Odds(kill=0.1, foreign=0.7, faults=0.3),
 }
 
@@ -158,6 +160,11 @@ _DECISIVE = (
     "begin record_answer", "commit record_answer", "committed record_answer",
     "begin book_order_trades", "commit book_order_trades", "begin release_lease",
 )  # fmt: skip
+# Before an execution has recorded anything but its lease.
+_EARLY = (
+    "committed take_lease", "request GET ticker/bookTicker", "answered GET ticker/bookTicker",
+    "request GET time", "answered GET time", "begin _plan_order",
+)  # fmt: skip
 _SPANS = (0.5, 2, 4, 7, 9, 12, 25, 40, 100, 100, 200, 700)
 
 
@@ -172,7 +179,7 @@ class _Writer:
     def write(self) -> Iterator[Step]:
         yield from self._act("reconcile", share=0.3)
         yield Act("reconcile", is_fresh=True)
-        for _ in range(self.rng.randint(3, 5)):
+        for _ in range(self.rng.randint(2, 4)):
             yield Candle(self.rng.choice((20, 60, 300, 3600)))
             yield from self._candle()
 
@@ -230,10 +237,14 @@ class _Writer:
     def _overlap(self, bot: str) -> Iterator[Step]:
         """A process falls asleep within an execution, and another one takes its bot over."""
         rng = self.rng
-        yield Act("execute", bot, aim=self._aim("execute", signal.SIGSTOP), choice=rng.random())
+        aim = self._aim("execute", signal.SIGSTOP)
+        if rng.random() < 0.4:
+            aim = Aim(signal.SIGSTOP, 1, rng.choice(_EARLY))
+        yield Act("execute", bot, aim=aim, choice=rng.random())
         if rng.random() < 0.3:
             yield GiveUp()
-        yield Pass(rng.choice((0.5, 4, 8, 12, 100, 100, 100, 200)))
+        is_over = rng.random() < self.odds.takeover
+        yield Pass(rng.choice((100, 200) if is_over else (0.5, 4, 8, 12)))
         if rng.random() < 0.5:
             yield Candle(rng.choice((1, 100)))
             yield self._decide(bot)
@@ -283,8 +294,8 @@ _WIRE: tuple[tuple[str, float], ...] = (
     ("cut_after", 0.08),
     ("reset_after", 0.08),
     ("half_reply", 0.08),
-    ("black_hole", 0.002),
-    ("black_hole_after", 0.004),
+    ("black_hole", 0.0015),
+    ("black_hole_after", 0.002),
 )
 
 
@@ -298,7 +309,7 @@ def _draw_faults(odds: Odds, rng: Random, seed: int) -> dict[str, Any]:
                 **{name: int(most * value)
                    for (name, most), value in zip(options.items(), values, strict=True)},
             }  # fmt: skip
-    return {"seed": seed, "rates": rates, "options": {"hold_ms": 5}}
+    return {"seed": seed, "rates": rates, "options": {"hold_ms": 2}}
 
 
 def _draw_wire(odds: Odds, rng: Random, seed: int) -> dict[str, Any]:
