@@ -152,6 +152,17 @@ def test_a_sale_withdraws_the_stop_first(desk: PaperDesk):
     assert desk.reconcile().discrepancies == ()
 
 
+def test_a_sale_that_a_halt_denies_leaves_the_stop_where_it_is(desk: PaperDesk):
+    protect(desk, loss=0.05)
+    desk.trade(Action.BUY)
+    maintain(desk)
+    halt_trading(desk.ledger, "look")
+    assert desk.execute(desk.decide(Action.SELL, "1")).order.status == OrderStatus.DENIED
+    assert len(resting(desk)) == 1
+    resume_trading(desk.ledger)
+    assert desk.reconcile().discrepancies == ()
+
+
 def test_a_stop_that_fills_while_it_is_withdrawn_has_sold_the_position(desk: PaperDesk):
     protect(desk, loss=0.05)
     desk.trade(Action.BUY)

@@ -36,7 +36,7 @@ from tradelib.trading.placing import (
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
 from tradelib.trading.protections import check_protections
 from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
-from tradelib.trading.stops import withdraw_stops
+from tradelib.trading.stops import live_stops, withdraw_stops
 from tradelib.venue import Instrument, Quote, Venue
 
 # How often one leg of a decision is sent at most; each time but the last was proven absent.
@@ -90,11 +90,23 @@ def _execute(
         refusals = load_refusals(books, before[-1].client_id) if before else ()
     if before and not may_try_again(venue, before[-1]):
         return Execution(decision, before[-1], refusals)
-    if decision.action == Action.SELL:
-        withdraw_stops(ledger, venue, bot)
+    if decision.action == Action.SELL and live_stops(ledger, bot):
+        _free_coins(ledger, venue, limits, bot, decision, run)
     planned, refusals = _plan_order(ledger, venue, limits, bot, decision, run, held)
     (order,) = submit_planned(ledger, venue, [planned], held)
     return Execution(decision, order, refusals)
+
+
+def _free_coins(
+    ledger: Ledger, venue: Venue, limits: LimitSettings, bot: Bot, decision: Decision, run: str
+) -> None:
+    """Withdraw the stops that lock what is to be sold; they stay where the sale would be denied,
+    as while trading is halted: nothing else protects the position then."""
+    market = _look_at_market(ledger, venue, bot)
+    with ledger.read() as books:
+        _, refusals = _weigh(books, venue, limits, bot, decision, run, market)
+    if not refusals:
+        withdraw_stops(ledger, venue, bot)
 
 
 def may_try_again(venue: Venue, order: Order) -> bool:
@@ -123,9 +135,7 @@ def _plan_order(
     Limits are checked in the transaction that records the order, so that two bots deciding at
     the same moment cannot both spend the same cash.
     """
-    instrument = venue.fetch_instrument(bot.symbol)
-    prices = fetch_prices(ledger, venue, bot.symbol)
-    as_of = venue.fetch_time()
+    market = _look_at_market(ledger, venue, bot)
     with ledger.write() as books:
         require_running(books, run)
         require_lease(books, held)
@@ -133,15 +143,48 @@ def _plan_order(
         attempt, known = _next_attempt(books, decision)
         if known:
             return known, load_refusals(books, known.client_id)
-        portfolio = read_portfolio(books, venue, _trader(bot, decision, as_of), as_of, prices)
-        order = _size_order(bot, decision, run, as_of, instrument, prices, portfolio)
+        order, refusals = _weigh(books, venue, limits, bot, decision, run, market)
         client_id = client_order_id(decision.id, order.leg, attempt)
         order = replace(order, client_id=client_id, attempt=attempt, lease_token=held.token)
-        refusals = (
-            *_check_newest(books, decision),
-            *check_order(books, limits, order, portfolio, instrument),
-        )
         return record_planned(books, order, refusals), refusals
+
+
+@dataclass(frozen=True)
+class _Market:
+    """What an order is sized and weighed with: the symbol's rules, quotes, the venue's time."""
+
+    instrument: Instrument
+    prices: dict[str, Quote]
+    as_of: datetime
+
+
+def _look_at_market(ledger: Ledger, venue: Venue, bot: Bot) -> _Market:
+    return _Market(
+        venue.fetch_instrument(bot.symbol),
+        fetch_prices(ledger, venue, bot.symbol),
+        venue.fetch_time(),
+    )
+
+
+def _weigh(
+    books: Connection,
+    venue: Venue,
+    limits: LimitSettings,
+    bot: Bot,
+    decision: Decision,
+    run: str,
+    market: _Market,
+) -> tuple[Order, tuple[Refusal, ...]]:
+    """The order that a decision makes now, and everything that speaks against it."""
+    trader = _trader(bot, decision, market.as_of)
+    portfolio = read_portfolio(books, venue, trader, market.as_of, market.prices)
+    order = _size_order(
+        bot, decision, run, market.as_of, market.instrument, market.prices, portfolio
+    )
+    return order, (
+        *_check_newest(books, decision),
+        *check_order(books, limits, order, portfolio, market.instrument),
+    )
 
 
 def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:

@@ -144,7 +144,7 @@ def maintain_stops(ledger: Ledger, venue: Venue, bot: Bot, holder: str) -> StopP
     holder: the run or command that does it. Nothing is placed while trading is halted or the
     venue is not armed. Raises LeaseHeld while another process trades the bot.
     """
-    if not bot.stops and not _live_stops_now(ledger, bot):
+    if not bot.stops and not live_stops(ledger, bot):
         return StopPlan()
     with lease(ledger, bot_lease(bot.name), holder) as held:
         plan = _plan(ledger, venue, bot)
@@ -158,7 +158,7 @@ def maintain_stops(ledger: Ledger, venue: Venue, bot: Bot, holder: str) -> StopP
 def withdraw_stops(ledger: Ledger, venue: Venue, bot: Bot) -> None:
     """Cancel what rests for a bot, so that its coins can be sold; one that fills first has sold
     them."""
-    for order in _live_stops_now(ledger, bot):
+    for order in live_stops(ledger, bot):
         cancel_live_order(ledger, venue, order)
 
 
@@ -249,7 +249,8 @@ def _record(
 # What the ledger knows of a bot's stops
 
 
-def _live_stops_now(ledger: Ledger, bot: Bot) -> list[Order]:
+def live_stops(ledger: Ledger, bot: Bot) -> list[Order]:
+    """What rests, or may rest, at the venue for a bot."""
     with ledger.read() as books:
         return _live_stops(books, bot)
 
@@ -320,7 +321,7 @@ def find_stop_discrepancies(ledger: Ledger, venue: Venue, bots: Sequence[Bot]) -
     """
     found = []
     for bot in bots:
-        live = _live_stops_now(ledger, bot)
+        live = live_stops(ledger, bot)
         if bot.venue != venue.name or not (bot.stops or live):
             continue
         plan = _plan(ledger, venue, bot)
