@@ -139,8 +139,9 @@ class Player:
 
     def _add_bot(self, plan: BotPlan) -> None:
         bot = new_bot(
-            plan.name, VENUE, plan.symbol, TIMEFRAME, "buy_and_hold", status=BotStatus.RUNNING
-        )
+            plan.name, VENUE, plan.symbol, TIMEFRAME, "buy_and_hold",
+            stops=dict(plan.stops), status=BotStatus.RUNNING,
+        )  # fmt: skip
         add_bot(self.ledger, bot)
         self.script.bots[bot.name] = bot
         self.script.decisions[bot.name] = []

@@ -21,8 +21,11 @@ TIMEFRAME = "1h"
 
 @dataclass(frozen=True)
 class BotPlan:
+    """stops: what rests at the venue while it holds a position, as of a Bot."""
+
     name: str
     symbol: str
+    stops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Decide:
 
 @dataclass(frozen=True)
 class Act:
-    """A process that does one thing. kind: 'execute', 'reconcile' or 'foreign'.
+    """A process that does one thing. kind: 'execute', 'reconcile', 'manual' (a person's order),
+    'cancel', 'flatten' or 'foreign' (somebody else's orders).
 
     age: of the decision to execute, in decisions of the bot; 0 is the newest. aim: where it
     signals itself. is_left: nobody notices that it was killed, as when its machine died. is_fresh:
@@ -105,7 +109,8 @@ class Odds:
     """How likely what is, as shares.
 
     kill, sleep: of acts; retry: of executions that are done once more; aimed: of signals that
-    are sent around the order's own request. overlap: of bots that two processes trade at once;
+    are sent around the order's own request. person: of candles at which a
+    person trades too. overlap: of bots that two processes trade at once;
     takeover: of these, how often the first one's lease expires meanwhile.
     """
 
@@ -116,6 +121,7 @@ class Odds:
     takeover: float = 0.5
     aimed: float = 0.4
     foreign: float = 0.15
+    person: float = 0.2
     late: float = 0.1
     halt: float = 0.04
     faults: float = 1.0
@@ -149,11 +155,16 @@ def draw_schedule(seed: int, focus: str = "") -> Schedule:
 def _draw_bots(rng: Random) -> tuple[BotPlan, ...]:
     symbols = SYMBOLS[: rng.randint(1, 2)]
     count = rng.choice((1, 1, 2, 2, 3))
-    return tuple(BotPlan(f"bot{n}", rng.choice(symbols)) for n in range(count))
+    return tuple(BotPlan(f"bot{n}", rng.choice(symbols), rng.choice(_STOPS)) for n in range(count))
+
+
+_STOPS: tuple[Mapping[str, float], ...] = (
+    {}, {}, {"loss": 0.01}, {"loss": 0.02, "profit": 0.02}, {"profit": 0.01}, {"trailing": 0.02},
+)  # fmt: skip
 
 
 # Points that an act passes at most, roughly, when nothing goes wrong.
-_TYPICAL = {"execute": 46, "reconcile": 40}
+_TYPICAL = {"execute": 46, "reconcile": 40, "manual": 36, "cancel": 12, "flatten": 36}
 _DECISIVE = (
     "commit _plan_order", "committed _plan_order", "begin take_to_wire", "commit take_to_wire",
     "committed take_to_wire", "request POST order", "sent POST order", "answered POST order",
@@ -194,6 +205,7 @@ class _Writer:
               for bot in self.bots),
             self._maybe(self.odds.late, self._execute_late),
             self._maybe(self.odds.foreign, lambda: self._act("foreign", share=0)),
+            self._maybe(self.odds.person, self._person),
             self._maybe(self.odds.halt, self._halt),
             lambda: self._act("reconcile"),
         ]  # fmt: skip
@@ -234,6 +246,12 @@ class _Writer:
             yield from self._maybe(0.4, lambda: iter((GiveUp(),)))()
             yield from self._maybe(0.8, self._pass)()
 
+    def _person(self) -> Iterator[Step]:
+        """Orders and cancels by hand, for a bot or for the account itself."""
+        kind = self.rng.choices(("manual", "cancel", "flatten"), (6, 2, 1))[0]
+        bot = self.rng.choice(self.bots).name if self.rng.random() < 0.5 else ""
+        yield from self._act(kind, bot)
+
     def _overlap(self, bot: str) -> Iterator[Step]:
         """A process falls asleep within an execution, and another one takes its bot over."""
         rng = self.rng
@@ -254,7 +272,7 @@ class _Writer:
         yield from self._wake()
 
     def _aim(self, kind: str, number: int) -> Aim:
-        if kind == "execute" and self.rng.random() < self.odds.aimed:
+        if kind in ("execute", "manual") and self.rng.random() < self.odds.aimed:
             return Aim(number, 1, self.rng.choice(_DECISIVE))
         return Aim(number, self.rng.randint(1, _TYPICAL[kind]))
 
