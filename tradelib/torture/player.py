@@ -25,6 +25,7 @@ from tradelib.torture.schedule import (
 )
 from tradelib.torture.stage import Stage
 from tradelib.torture.wall import SharedWall
+from tradelib.trading.accounts import load_account
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.halts import TradingState, halt_trading, resume_trading
@@ -35,6 +36,7 @@ from tradelib.trading.runs import Outcome, Run, finish_run, start_run
 
 # Longer than any lease, lag, maintenance or ban.
 _SETTLING = timedelta(minutes=30)
+_STEP = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Done:
 class Script:
     """What accumulates while a schedule is played.
 
-    tokens: when each newer lease of a bot was first seen. events: what happened, in words.
+    tokens: when each newer lease of a bot was first seen. opened_with: the newest trade at the
+    exchange when the account's books were first seen to be open. events: what happened, in words.
     """
 
     bots: dict[str, Bot] = field(default_factory=dict)
@@ -68,6 +71,7 @@ class Script:
     sleepers: list[Sleeper] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
     tokens: list[tuple[str, int, datetime]] = field(default_factory=list)
+    opened_with: int | None = None
     events: list[str] = field(default_factory=list)
     runs: int = 0
 
@@ -173,8 +177,14 @@ class Player:
         return name
 
     def _pass(self, span: timedelta) -> None:
-        self._wall.pass_time(span)
-        self.stage.faulty.catch_up()
+        """Time goes by; in short steps while a late request is on its way, so that what it does
+        at its arrival begins then and not at the end."""
+        left = span
+        while left:
+            step = min(left, _STEP) if self.stage.faulty.tell()["pending"] else left
+            self._wall.pass_time(step)
+            self.stage.faulty.catch_up()
+            left -= step
         self._tell(f"{span} pass")
 
     def _move_on(self, step: Candle) -> None:
@@ -225,6 +235,8 @@ class Player:
     async def _settle(self, one: Sleeper) -> None:
         await self._processes.settle(one.process)
         self._watch_leases()
+        if self.script.opened_with is None and load_account(self.ledger, VENUE):
+            self.script.opened_with = self.stage.newest_trade
         ended = one.process.ended
         if ended is None:
             self.script.sleepers.append(one)
