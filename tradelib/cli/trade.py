@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -222,7 +223,7 @@ def _require_typed(phrase: str, confirm: str | None) -> None:
         raise InvalidInput(f'What was typed is not "{phrase}"; nothing was placed.')
 
 
-def _show_orders(orders: list[Order]) -> None:
+def _show_orders(orders: Sequence[Order]) -> None:
     for order in orders:
         why = f": {order.reason}" if order.reason else ""
         out.print(
@@ -435,11 +436,18 @@ def watch(
     patience = timedelta(minutes=settings.dead_man_minutes)
     # What a single look sees is all it knows: nobody was there before it.
     since = utc_now() - (2 * patience if once else timedelta(0))
+    find_accounts = partial(accounts_in_use, settings, ledger)
     while True:
-        _show_orders(watch_once(ledger, accounts_in_use(settings, ledger), patience, since))
+        look = watch_once(ledger, find_accounts, patience, since)
+        _show_orders(look.cancelled)
         if once:
-            return
+            return _refuse_unless_done("The watch could not do all", look.failures)
         time.sleep(every)
+
+
+def _refuse_unless_done(what: str, failures: Sequence[str]) -> None:
+    if failures:
+        raise RefusedError(f"{what}: {'; '.join(each.rstrip('.') for each in failures)}.")
 
 
 def accounts_in_use(settings: DeskSettings, ledger: Ledger) -> dict[str, Callable[[], Venue]]:

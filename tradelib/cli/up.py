@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,6 @@ MAX_SPEED = 1e6  # which the paper exchange can play
 SETTLE_SECONDS = 2.0
 _SEEDED_SEARCH_HOURS = 24
 _WATCH_SECONDS = 15.0
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,11 @@ def _dead_man_switch(prepared: PreparedHome) -> Iterator[None]:
     """Look after the cycles from this process, which depends on neither Prefect nor the flows."""
     done, since = threading.Event(), utc_now()
     patience = timedelta(minutes=prepared.settings.dead_man_minutes)
+    find_accounts = partial(accounts_in_use, prepared.settings, prepared.ledger)
 
     def look() -> None:
         while not done.wait(_WATCH_SECONDS):
-            try:
-                accounts = accounts_in_use(prepared.settings, prepared.ledger)
-                watch_once(prepared.ledger, accounts, patience, since)
-            except DeskError as error:  # the next look may fare better
-                log.error("the watch over the cycles failed: %s", error)
+            watch_once(prepared.ledger, find_accounts, patience, since)
 
     watcher = threading.Thread(target=look, name="dead-man-switch", daemon=True)
     watcher.start()
