@@ -62,8 +62,8 @@ class Done:
 class Script:
     """What accumulates while a schedule is played.
 
-    tokens: when each newer lease of a bot was first seen. opened_with: the newest trade at the
-    exchange when the account's books were first seen to be open. events: what happened, in words.
+    tokens: when each newer lease of a bot was first seen. is_open: whether the account's
+    books are. events: what happened, in words.
     """
 
     bots: dict[str, Bot] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Script:
     sleepers: list[Sleeper] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
     tokens: list[tuple[str, int, datetime]] = field(default_factory=list)
-    opened_with: int | None = None
+    is_open: bool = False
     events: list[str] = field(default_factory=list)
     runs: int = 0
 
@@ -210,6 +210,10 @@ class Player:
         decision = self._decision_of(act)
         if act.kind == "execute" and decision is None:
             return
+        # Books that open while the venue hides somebody's newest trades, yet shows the balances
+        # after them, book these twice; how long to wait, no reply tells.
+        if act.kind == "foreign" and not self.script.is_open:
+            return
         run = self._start_run(act.kind, act.bot)
         self._tell(f"{run} begins: {act}")
         # No connection may be open while a process forks: two would share it.
@@ -235,8 +239,7 @@ class Player:
     async def _settle(self, one: Sleeper) -> None:
         await self._processes.settle(one.process)
         self._watch_leases()
-        if self.script.opened_with is None and load_account(self.ledger, VENUE):
-            self.script.opened_with = self.stage.newest_trade
+        self.script.is_open = self.script.is_open or load_account(self.ledger, VENUE) is not None
         ended = one.process.ended
         if ended is None:
             self.script.sleepers.append(one)

@@ -65,11 +65,6 @@ class Stage:
         """Market time."""
         return self.exchange.now
 
-    @property
-    def newest_trade(self) -> int:
-        """Its id, 0 before the first."""
-        return self.exchange.engine.next_trade - 1
-
     def step(self, candles: int, timeframe: str) -> None:
         self._control.step({"candles": candles, "timeframe": timeframe})
 

@@ -163,7 +163,7 @@ def judge(script: Script, books: Books, record: Record) -> list[Violation]:
         *_doubled(script, record),
         *_outdated(script, books, record),
         *_lost_orders(books, record),
-        *_lost_trades(script, books, record),
+        *_lost_trades(books, record),
         *_unresolved(books, record),
         *_balances(books, record),
         *_positions(books),
@@ -244,15 +244,11 @@ def _lost_orders(books: Books, record: Record) -> Iterator[Violation]:
             yield Violation(LOST, f"the ledger has {order.client_id} as {told}")
 
 
-def _lost_trades(script: Script, books: Books, record: Record) -> Iterator[Violation]:
-    """Somebody else's trades from before the books opened are in the balances they opened with."""
+def _lost_trades(books: Books, record: Record) -> Iterator[Violation]:
     owners = record.client_ids
     for trade in record.trades:
         owner = owners.get((trade.symbol, trade.venue_order_id))
         booked = books.fills.get((trade.symbol, trade.trade_id))
-        is_before = owner is None and int(trade.trade_id) <= (script.opened_with or 0)
-        if booked is None and is_before:
-            continue
         if booked is None:
             yield Violation(LOST, f"the fills lack trade {trade.trade_id} of {trade.symbol}")
         elif _facts(booked) != (*_facts(trade)[:-1], owner):

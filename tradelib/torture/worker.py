@@ -18,6 +18,7 @@ from typing import Any
 import stamina
 
 from tradelib.clock import set_clock
+from tradelib.errors import InvalidInput
 from tradelib.paper.fees import FeeAsset
 from tradelib.torture.acts import Deed, Desk, open_desk
 from tradelib.torture.player import Player, Script
@@ -33,6 +34,7 @@ from tradelib.venue.client import READ_ATTEMPTS
 
 _MOST_PASSES = 3
 _REHEARSED = 1
+_DATABASE = "torture"
 _MEMORY = Path("/dev/shm")
 
 
@@ -159,7 +161,7 @@ async def open_worker(ledger_url: str | None = None) -> AsyncIterator[Worker]:
 
 class Rehearsal(Processes):
     """Acts done by a thread of the worker, so that its forks find everything warm: statements
-    compiled, tables built."""
+    compiled, tables built. line: of a process, here what is left to be done."""
 
     def __init__(self, perform: Callable[[Deed], str]) -> None:
         self._perform = perform
@@ -203,8 +205,13 @@ def _file(stack: AsyncExitStack) -> tuple[Ledger, Callable[[], None]]:
 
 
 def _database(url: str) -> tuple[Ledger, Callable[[], None]]:
-    """The same in a database of a server, which is emptied."""
+    """The same in a database of a server, which is emptied; nobody's books bear such a name."""
     ledger = Ledger(url)
+    if not (ledger.engine.url.database or "").startswith(_DATABASE):
+        raise InvalidInput(
+            f"A campaign empties its database again and again; name one that begins with "
+            f"{_DATABASE!r}, not {ledger.engine.url.database!r}."
+        )
     ledger.migrate()
 
     def renew() -> None:
