@@ -27,7 +27,7 @@ from tradelib.trading.orders import (
     insert_order,
 )
 from tradelib.trading.placing import (
-    SEND_WITHIN,
+    is_overdue,
     require_running,
     submit_planned,
     tell,
@@ -35,12 +35,21 @@ from tradelib.trading.placing import (
 )
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
 from tradelib.trading.protections import check_protections
-from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
+from tradelib.trading.risk import (
+    PASSING,
+    Portfolio,
+    Refusal,
+    StopsWithdrawn,
+    check_limits,
+    limits_for,
+)
 from tradelib.trading.stops import live_stops, withdraw_stops
 from tradelib.venue import Instrument, Quote, Venue
 
-# How often one leg of a decision is sent at most; each time but the last was proven absent.
-MAX_ATTEMPTS = 3
+# How often one leg of a decision is sent at most, each time but the last proven absent; and how
+# often it is tried at all.
+MAX_SENT = 3
+MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -61,18 +70,26 @@ class Execution:
 
 
 def execute_decision(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, bot: Bot, decision: Decision, run: str
+    ledger: Ledger,
+    venue: Venue,
+    limits: LimitSettings,
+    bot: Bot,
+    decision: Decision,
+    run: str,
+    *,
+    patience: timedelta = timedelta(0),
 ) -> Execution:
     """Size, check, record, send and book the order that a decision asks for.
 
     Doing it again finds the order and sends nothing, unless the venue has proven that it never
-    got it and the decision is still fresh: then a further attempt is made. Raises LeaseHeld while
-    another process trades the bot, and nothing for a refused or unresolved order: both are in the
+    got it, or what kept it has passed, and the decision is still fresh: then a further attempt is
+    made. Raises LeaseHeld where another process trades the bot for longer than `patience`, and
+    nothing for a refused or unresolved order: both are in the
     ledger, and reconciliation settles the latter.
     """
     if decision.action == Action.HOLD:
         return Execution(decision, None)
-    with lease(ledger, bot_lease(bot.name), run) as held:
+    with lease(ledger, bot_lease(bot.name), run, patience) as held:
         return _execute(ledger, venue, limits, bot, decision, run, held)
 
 
@@ -88,7 +105,7 @@ def _execute(
     with ledger.read() as books:
         before = find_attempts(books, decision.id)
         refusals = load_refusals(books, before[-1].client_id) if before else ()
-    if before and not may_try_again(venue, before[-1]):
+    if before and not may_try_again(venue, before):
         return Execution(decision, before[-1], refusals)
     if decision.action == Action.SELL and live_stops(ledger, bot):
         _free_coins(ledger, venue, limits, bot, decision, run)
@@ -105,20 +122,23 @@ def _free_coins(
     market = _look_at_market(ledger, venue, bot)
     with ledger.read() as books:
         _, refusals = _weigh(books, venue, limits, bot, decision, run, market)
-    if not refusals:
+    if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in refusals):
         withdraw_stops(ledger, venue, bot)
 
 
-def may_try_again(venue: Venue, order: Order) -> bool:
-    """Whether an order is certainly not at the venue and another attempt can do no harm.
+def may_try_again(venue: Venue, attempts: Sequence[Order]) -> bool:
+    """Whether the last attempt is certainly not at the venue and another can do no harm.
 
     PLANNED is what a killed process left behind: sent by nobody, it goes on as it is or ends. At
     a venue whose requests never expire, a request on its way could still arrive: no resending.
     """
-    if order.status == OrderStatus.PLANNED:
+    last = attempts[-1]
+    if last.status == OrderStatus.PLANNED:
         return True
-    never_sent = order.sent_at is None or venue.request_lifetime is not None
-    return order.proven_absent and never_sent and order.attempt + 1 < MAX_ATTEMPTS
+    sent = sum(order.sent_at is not None for order in attempts)
+    never_sent = last.sent_at is None or venue.request_lifetime is not None
+    few = sent < MAX_SENT and len(attempts) < MAX_ATTEMPTS
+    return bool(last.proven_absent) and never_sent and few
 
 
 def _plan_order(
@@ -232,16 +252,20 @@ def _next_attempt(books: Connection, decision: Decision) -> tuple[int, Order | N
     if not before:
         return 0, None
     last = before[-1]
-    if last.status == OrderStatus.PLANNED and utc_now() - last.created_at > SEND_WITHIN:
+    if last.status == OrderStatus.PLANNED and is_overdue(last, utc_now()):
         last = change_order(books, last, **unsent_for_too_long())
     return (last.attempt + 1, None) if last.proven_absent else (last.attempt, last)
 
 
 def record_planned(books: Connection, order: Order, refusals: Sequence[Refusal]) -> Order:
-    """Insert an order as PLANNED, or as DENIED where limits refuse it, with their reasons."""
+    """Insert an order as PLANNED, or as DENIED where limits refuse it, with their reasons.
+
+    What only passing limits refuse may be tried again.
+    """
     if refusals:
         reason = "; ".join(refusal.reason for refusal in refusals)
-        order = replace(order, status=OrderStatus.DENIED, reason=reason)
+        passing = all(refusal.limit_name in PASSING for refusal in refusals)
+        order = replace(order, status=OrderStatus.DENIED, reason=reason, proven_absent=passing)
     insert_order(books, order)
     tell(order)
     for refusal in refusals:
