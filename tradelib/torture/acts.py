@@ -134,7 +134,8 @@ class Desk:
         return _told(done)
 
     def _flatten(self, deed: Deed) -> str:
-        return _told(flatten_positions(self.ledger, self.venue, LIMITS, deed.person))
+        left = flatten_positions(self.ledger, self.venue, LIMITS, deed.person)
+        return _told([order for one in left for order in one.orders])
 
     def _foreign(self, deed: Deed) -> str:
         """Somebody else's orders on the same account: several at the market, or one that rests."""
