@@ -46,7 +46,12 @@ from tradelib.trading.discrepancies import (
     venue_key,
 )
 from tradelib.trading.discrepancies import Account as Seen
-from tradelib.trading.incidents import close_incidents, load_incidents, open_incident
+from tradelib.trading.incidents import (
+    ORDER_MISSING,
+    close_incidents,
+    load_incidents,
+    open_incident,
+)
 from tradelib.trading.ledger import Ledger, insert, rows
 from tradelib.trading.orders import (
     ZERO,
@@ -186,7 +191,10 @@ def _settle(work: _Pass) -> Seen:
         books = _load_books(work, seen)
         findings = find_discrepancies(books, seen)
         repaired = [_repair(work, finding) for finding in findings if finding.repair]
-        work.open = [finding for finding in findings if finding.repair is None]
+        # An order that the ledger lacks is seen once, before its fills are booked as foreign.
+        missing = [finding for finding in work.open if finding.kind == ORDER_MISSING]
+        standing = [finding for finding in findings if finding.repair is None]
+        work.open = standing + [finding for finding in missing if finding not in standing]
         further = _symbols_to_walk(work, seen) - walk
         if not any(repaired) and not further:
             break
