@@ -203,7 +203,7 @@ def _require_at_rest(books: Connection, bot: Bot) -> None:
             f"Order {live[0]} of bot {bot.name} is not settled; cancel it or reconcile first."
         )
     for position in find_positions(books, bot=bot.name):
-        if not _is_flat(books, position):
+        if not is_flat(books, position):
             raise InvalidInput(
                 f"Bot {bot.name} holds {position.amount:f} of {position.symbol}; "
                 f"sell it first with: desk sell {position.symbol} all --bot {bot.name}"
@@ -219,7 +219,7 @@ def _unsettled_orders(books: Connection, bot: str) -> list[str]:
     )
 
 
-def _is_flat(books: Connection, position: Position) -> bool:
+def is_flat(books: Connection, position: Position) -> bool:
     """Whether nothing but dust is held, at the price of the newest reconciliation or, without
     one, at what it cost."""
     worth = newest_equity(books, position.venue)
