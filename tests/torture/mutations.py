@@ -8,7 +8,7 @@ from tradelib.clock import utc_now
 from tradelib.trading import execution, placing
 from tradelib.trading.booking import apply_venue_order
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.orders import Order, OrderStatus, find_attempts, insert_order
+from tradelib.trading.orders import Order, OrderStatus, find_attempts, find_order, insert_order
 from tradelib.venue import Venue, VenueTrade
 from tradelib.venue.client import _in_order
 
@@ -19,7 +19,7 @@ def record_after_sending() -> None:
     def keep_in_mind(_books, order, refusals):
         return order if not refusals else record(_books, order, refusals)
 
-    def take(_ledger, _venue, orders, held):
+    def take(_ledger, _venue, orders, held, **_options):
         sent = {"status": OrderStatus.SUBMITTED, "sent_at": utc_now(), "lease_token": held.token}
         if any(order.status != OrderStatus.PLANNED for order in orders):
             return orders, False
@@ -27,7 +27,8 @@ def record_after_sending() -> None:
 
     def write(ledger: Ledger, order: Order, answer):
         with ledger.write() as books:
-            insert_order(books, order)
+            if find_order(books, order.client_id) is None:  # stops are recorded elsewhere
+                insert_order(books, order)
             return apply_venue_order(books, order, answer)
 
     record = execution.record_planned
@@ -56,7 +57,9 @@ def resend_without_proof() -> None:
         return (last.attempt + 1, None) if _is_unknown(last) else (last.attempt, last)
 
     usual = execution.may_try_again
-    execution.may_try_again = lambda venue, order: _is_unknown(order) or usual(venue, order)
+    execution.may_try_again = lambda venue, attempts: (
+        _is_unknown(attempts[-1]) or usual(venue, attempts)
+    )
     execution._next_attempt = next_attempt
     check = execution.check_order
     execution.check_order = lambda *given: tuple(

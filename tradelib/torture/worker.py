@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -153,7 +154,9 @@ async def open_worker(ledger_url: str | None = None) -> AsyncIterator[Worker]:
         def perform(deed: Deed) -> str:
             return desks[deed.url].do(deed)
 
-        await Worker(wall, stage, ledger, Rehearsal(perform), renew).play(_REHEARSED, "quiet")
+        rehearsal = Rehearsal(perform)
+        await Worker(wall, stage, ledger, rehearsal, renew).play(_REHEARSED, "quiet")
+        rehearsal.end_all()
         await asyncio.get_running_loop().shutdown_default_executor()
         processes = stack.enter_context(Processes(points, perform))
         yield Worker(wall, stage, ledger, processes, renew)
@@ -161,20 +164,26 @@ async def open_worker(ledger_url: str | None = None) -> AsyncIterator[Worker]:
 
 class Rehearsal(Processes):
     """Acts done by a thread of the worker, so that its forks find everything warm: statements
-    compiled, tables built. line: of a process, here what is left to be done."""
+    compiled, tables built."""
 
     def __init__(self, perform: Callable[[Deed], str]) -> None:
         self._perform = perform
+        self._begun: dict[Process, Deed] = {}
+        self._nobody = socket.socket()
 
     def begin(self, act: Deed, aim: Aim | None) -> Process:
-        done = asyncio.to_thread(self._perform, act)
-        return Process(0, done)
+        process = Process(0, self._nobody)
+        self._begun[process] = act
+        return process
 
     async def settle(self, process: Process) -> None:
-        process.ended = Ended("done", await process.line)
+        process.ended = Ended(**await asyncio.to_thread(self._do, self._begun.pop(process)))
 
     def end_sleepers(self) -> None:
         """There are none."""
+
+    def end_all(self) -> None:
+        self._nobody.close()
 
 
 def _open_desks(wall: SharedWall, points: Points, ledger: Ledger, stage: Stage) -> dict[str, Desk]:
