@@ -84,46 +84,59 @@ def execute_decision(
     Doing it again finds the order and sends nothing, unless the venue has proven that it never
     got it, or what kept it has passed, and the decision is still fresh: then a further attempt is
     made. Raises LeaseHeld where another process trades the bot for longer than `patience`, and
-    nothing for a refused or unresolved order: both are in the
-    ledger, and reconciliation settles the latter.
+    nothing for a refused or unresolved order: both are in the ledger, and
+    reconciliation settles the latter.
     """
     if decision.action == Action.HOLD:
         return Execution(decision, None)
+    case = _Case(ledger, venue, limits, bot, decision, run)
     with lease(ledger, bot_lease(bot.name), run, patience) as held:
-        return _execute(ledger, venue, limits, bot, decision, run, held)
+        return _execute(case, held)
 
 
-def _execute(
-    ledger: Ledger,
-    venue: Venue,
-    limits: LimitSettings,
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    held: Lease,
-) -> Execution:
-    with ledger.read() as books:
+@dataclass(frozen=True)
+class _Case:
+    """Everything that one execution is about."""
+
+    ledger: Ledger
+    venue: Venue
+    limits: LimitSettings
+    bot: Bot
+    decision: Decision
+    run: str
+
+
+@dataclass(frozen=True)
+class _Market:
+    """What an order is sized and weighed with: the symbol's rules, quotes, the venue's time."""
+
+    instrument: Instrument
+    prices: dict[str, Quote]
+    as_of: datetime
+
+
+def _execute(case: _Case, held: Lease) -> Execution:
+    decision = case.decision
+    with case.ledger.read() as books:
         before = find_attempts(books, decision.id)
         refusals = load_refusals(books, before[-1].client_id) if before else ()
-    if before and not may_try_again(venue, before):
+    if before and not may_try_again(case.venue, before):
         return Execution(decision, before[-1], refusals)
-    if decision.action == Action.SELL and live_stops(ledger, bot):
-        _free_coins(ledger, venue, limits, bot, decision, run)
-    planned, refusals = _plan_order(ledger, venue, limits, bot, decision, run, held)
-    (order,) = submit_planned(ledger, venue, [planned], held)
+    if decision.action == Action.SELL and live_stops(case.ledger, case.bot):
+        _free_coins(case)
+    planned, refusals = _plan_order(case, held)
+    (order,) = submit_planned(case.ledger, case.venue, [planned], held)
     return Execution(decision, order, refusals)
 
 
-def _free_coins(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, bot: Bot, decision: Decision, run: str
-) -> None:
+def _free_coins(case: _Case) -> None:
     """Withdraw the stops that lock what is to be sold; they stay where the sale would be denied,
     as while trading is halted: nothing else protects the position then."""
-    market = _look_at_market(ledger, venue, bot)
-    with ledger.read() as books:
-        _, refusals = _weigh(books, venue, limits, bot, decision, run, market)
+    market = _look_at_market(case)
+    with case.ledger.read() as books:
+        _, refusals = _weigh(books, case, market)
     if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in refusals):
-        withdraw_stops(ledger, venue, bot)
+        withdraw_stops(case.ledger, case.venue, case.bot)
 
 
 def may_try_again(venue: Venue, attempts: Sequence[Order]) -> bool:
@@ -141,69 +154,43 @@ def may_try_again(venue: Venue, attempts: Sequence[Order]) -> bool:
     return bool(last.proven_absent) and never_sent and few
 
 
-def _plan_order(
-    ledger: Ledger,
-    venue: Venue,
-    limits: LimitSettings,
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    held: Lease,
-) -> tuple[Order, tuple[Refusal, ...]]:
+def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...]]:
     """Commit the order as PLANNED, or as DENIED with the refusals.
 
     Limits are checked in the transaction that records the order, so that two bots deciding at
     the same moment cannot both spend the same cash.
     """
-    market = _look_at_market(ledger, venue, bot)
-    with ledger.write() as books:
-        require_running(books, run)
+    market = _look_at_market(case)
+    with case.ledger.write() as books:
+        require_running(books, case.run)
         require_lease(books, held)
-        require_own_books(books, venue)
-        attempt, known = _next_attempt(books, decision)
+        require_own_books(books, case.venue)
+        attempt, known = _next_attempt(books, case.decision)
         if known:
             return known, load_refusals(books, known.client_id)
-        order, refusals = _weigh(books, venue, limits, bot, decision, run, market)
-        client_id = client_order_id(decision.id, order.leg, attempt)
+        order, refusals = _weigh(books, case, market)
+        client_id = client_order_id(case.decision.id, order.leg, attempt)
         order = replace(order, client_id=client_id, attempt=attempt, lease_token=held.token)
         return record_planned(books, order, refusals), refusals
 
 
-@dataclass(frozen=True)
-class _Market:
-    """What an order is sized and weighed with: the symbol's rules, quotes, the venue's time."""
-
-    instrument: Instrument
-    prices: dict[str, Quote]
-    as_of: datetime
-
-
-def _look_at_market(ledger: Ledger, venue: Venue, bot: Bot) -> _Market:
+def _look_at_market(case: _Case) -> _Market:
+    symbol = case.bot.symbol
     return _Market(
-        venue.fetch_instrument(bot.symbol),
-        fetch_prices(ledger, venue, bot.symbol),
-        venue.fetch_time(),
+        case.venue.fetch_instrument(symbol),
+        fetch_prices(case.ledger, case.venue, symbol),
+        case.venue.fetch_time(),
     )
 
 
-def _weigh(
-    books: Connection,
-    venue: Venue,
-    limits: LimitSettings,
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    market: _Market,
-) -> tuple[Order, tuple[Refusal, ...]]:
+def _weigh(books: Connection, case: _Case, market: _Market) -> tuple[Order, tuple[Refusal, ...]]:
     """The order that a decision makes now, and everything that speaks against it."""
-    trader = _trader(bot, decision, market.as_of)
-    portfolio = read_portfolio(books, venue, trader, market.as_of, market.prices)
-    order = _size_order(
-        bot, decision, run, market.as_of, market.instrument, market.prices, portfolio
-    )
+    trader = _trader(case.bot, case.decision, market.as_of)
+    portfolio = read_portfolio(books, case.venue, trader, market.as_of, market.prices)
+    order = _size_order(case, market, portfolio)
     return order, (
-        *_check_newest(books, decision),
-        *check_order(books, limits, order, portfolio, market.instrument),
+        *_check_newest(books, case.decision),
+        *check_order(books, case.limits, order, portfolio, market.instrument),
     )
 
 
@@ -282,18 +269,11 @@ def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
     return tuple(rows(books, query, Refusal))
 
 
-def _size_order(
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    as_of: datetime,
-    instrument: Instrument,
-    prices: dict[str, Quote],
-    portfolio: Portfolio,
-) -> Order:
+def _size_order(case: _Case, market: _Market, portfolio: Portfolio) -> Order:
     """The market order for a decision: a share of equity to buy, of the bot's position to sell."""
+    bot, decision = case.bot, case.decision
     side = Side.BUY if decision.action == Action.BUY else Side.SELL
-    quote = prices[bot.symbol]
+    quote = market.prices[bot.symbol]
     price = quote.ask if side is Side.BUY else quote.bid
     wanted = (
         portfolio.equity * decision.fraction / price
@@ -304,18 +284,18 @@ def _size_order(
     return Order(
         client_id="",
         decision=decision.id,
-        run=run,
+        run=case.run,
         bot=bot.name,
         venue=bot.venue,
         symbol=bot.symbol,
         side=side,
         type="market",
-        amount=instrument.round_amount(wanted),
+        amount=market.instrument.round_amount(wanted),
         limit_price=None,
         expected_price=price,
         status=OrderStatus.PLANNED,
         role=Role.ENTRY if side is Side.BUY else Role.EXIT,
-        as_of=as_of,
+        as_of=market.as_of,
         created_at=now,
         updated_at=now,
     )
