@@ -2,18 +2,21 @@
 
 import json
 from dataclasses import replace
+from decimal import Decimal
 
 import psutil
 import pytest
 from sqlalchemy import delete
 
 from tests.desks import PaperDesk, desk_command, paper_desk
+from tradelib.clock import utc_now
 from tradelib.notebooks.cycle import is_up, plan_cycle, venues_in_use
 from tradelib.services.addresses import Running, save_services
 from tradelib.settings import load_settings
 from tradelib.trading import tables
 from tradelib.trading.bots import add_bot
-from tradelib.trading.orders import OrderStatus, load_orders
+from tradelib.trading.orders import OrderStatus, Side, load_orders
+from tradelib.trading.positions import Position
 
 _LOCAL = """
 [venues.local]
@@ -92,6 +95,21 @@ def test_entries_at_another_venue_are_cancelled_while_the_desk_is_down(desk: Pap
     assert done.returncode == 0, done.stderr
     assert entry in done.stdout
     assert load_orders(desk.ledger, limit=1)[0].status == OrderStatus.CANCELED
+
+
+def test_what_stays_at_an_exchange_that_is_not_up_is_named(desk: PaperDesk):
+    left = Position("BTC/USDT", Decimal(1), Decimal(50_000), venue="local", bot="zz-local")
+    row = vars(left) | {"last_side": Side.BUY, "last_trade": utc_now()}
+    known = tables.positions.c.keys()
+    with desk.ledger.write() as books:
+        books.execute(
+            tables.positions.insert().values({n: v for n, v in row.items() if n in known})
+        )
+    done = desk_command("halt", "storm", "--flatten", home=desk.settings.home)
+    with desk.ledger.write() as books:
+        books.execute(delete(tables.positions).where(tables.positions.c.venue == "local"))
+    assert done.returncode == 1
+    assert "bot zz-local was not sold: its exchange local is not up" in done.stderr
 
 
 def test_another_venue_is_reconciled_while_the_desk_is_down(desk: PaperDesk):

@@ -81,13 +81,14 @@ def plan_cycle(settings: DeskSettings, ledger: Ledger) -> tuple[list[VenuePlan],
 def venues_in_use(settings: DeskSettings, ledger: Ledger) -> list[str]:
     """The venues at which something is looked after, but for local exchanges that are not up: a
     bot, an order whose end is not known, or a position, of whomever."""
-    return _reachable(settings, venues_looked_after(ledger))
+    return _reachable(settings, venues_looked_after(settings, ledger))
 
 
-def venues_looked_after(ledger: Ledger) -> set[str]:
-    """Every venue at which the ledger has a bot, an order on its way or a position."""
+def venues_looked_after(settings: DeskSettings, ledger: Ledger) -> set[str]:
+    """Every venue at which the ledger has a bot, an order on its way or a position; what is held
+    where desk.toml knows of no venue any more cannot be looked after."""
     orders = (*load_orders(ledger, unsettled=True), *load_orders(ledger, lacking_fills=True))
-    held = (position for position in load_positions(ledger) if position.amount)
+    held = (p for p in load_positions(ledger) if p.amount and p.venue in settings.venues)
     return {one.venue for one in (*load_bots(ledger), *orders, *held)}
 
 

@@ -20,9 +20,10 @@ from tradelib.errors import DeskError
 from tradelib.trading import tables
 from tradelib.trading.bots import BotStatus
 from tradelib.trading.incidents import close_incidents, open_incident
+from tradelib.trading.leaving import still_live
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.manual import cancel_orders
-from tradelib.trading.orders import UNSETTLED, Order, OrderStatus, Side
+from tradelib.trading.orders import UNSETTLED, Order, Side
 from tradelib.trading.runs import Outcome
 from tradelib.venue import Venue
 
@@ -123,17 +124,10 @@ def watch_once(
             cancelled += watch_venue(ledger, open_account, venue, patience, since)
         except Exception as error:
             failures.append(_failure(venue, error))
-    return Look(tuple(cancelled), (*failures, *map(_still_live, filter(is_live, cancelled))))
-
-
-def is_live(order: Order) -> bool:
-    return not OrderStatus(order.status).final
-
-
-def _still_live(order: Order) -> str:
-    told = f"order {order.client_id} at {order.venue} is still {order.status}"
-    log.error("%s", told)
-    return told
+    live = still_live(cancelled)
+    for told in live:
+        log.error("%s", told)
+    return Look(tuple(cancelled), (*failures, *live))
 
 
 def _failure(watched: str, error: Exception) -> str:
