@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import delete
 
 from tests.desks import PaperDesk, desk_command, load_equity, paper_desk
+from tradelib.errors import StorageFailed
 from tradelib.trading import tables
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import TradingState, active_halt, halt_trading, resume_trading
@@ -364,6 +365,26 @@ def test_the_watch_cancels_entries_where_no_cycle_was_healthy_and_leaves_sales(d
     assert "no healthy cycle" in [i.kind for i in load_incidents(desk.ledger, open_only=True)]
     with desk.ledger.write() as books:
         books.execute(delete(tables.incidents))
+
+
+def test_the_watch_goes_on_after_what_it_cannot_do(desk, monkeypatch):
+    from tradelib.cli import trade
+
+    looks = []
+
+    def fail(settings, ledger):
+        looks.append(settings)
+        raise StorageFailed("The ledger cannot be used.") if len(looks) == 1 else ValueError("odd")
+
+    def sleep(seconds):
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(trade, "accounts_in_use", fail)
+    monkeypatch.setattr(trade.time, "sleep", sleep)
+    run(desk, "watch", "--every", "1", code=130)
+    assert len(looks) == 3
+    assert "the watch over the venues failed" in run(desk, "watch", "--once", code=1)
 
 
 def test_stops_of_a_bot_are_set_changed_and_taken_away(desk):
