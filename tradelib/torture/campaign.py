@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 from tradelib.errors import unknown_name
+from tradelib.torture.processes import die_with_parent
 from tradelib.torture.schedule import FOCUSES
 from tradelib.torture.verdict import BALANCE, DUPLICATE, KINDS, LOST, UNRESOLVED
 from tradelib.torture.worker import Result, Worker, open_worker
@@ -142,7 +143,7 @@ def run_campaign(plan: Plan, tell: Progress = lambda result: None) -> Report:
                 results[asked[future]] = future.result()
                 tell(future.result())
                 if plan.stop_at_first and future.result().violations:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    pool.shutdown(cancel_futures=True)
                     break
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -193,6 +194,7 @@ _here: _Here
 
 def _open(plan: Plan, numbers: Any) -> None:
     global _here
+    die_with_parent()
     with numbers.get_lock():
         numbers.value += 1
         url = plan.ledger_url and plan.ledger_url.replace("{}", str(numbers.value))
