@@ -159,18 +159,19 @@ def _copy(order: Order, venue: str) -> dict:
     return vars(order) | {"venue": venue, "client_id": "nd-copy"}
 
 
-def test_the_watch_of_a_running_desk_outlives_a_fault(desk, monkeypatch):
+@pytest.mark.parametrize("where", ["accounts_in_use", "watch_once"])
+def test_the_watch_of_a_running_desk_outlives_a_fault(desk, monkeypatch, where):
     from tradelib.cli import up
 
     looks, again = [], threading.Event()
 
-    def fail(settings, ledger):
-        looks.append(settings)
+    def fail(*given):
+        looks.append(given)
         if len(looks) > 1:
             again.set()
         raise Fault("unheard of")
 
-    monkeypatch.setattr(up, "accounts_in_use", fail)
+    monkeypatch.setattr(up, where, fail)
     monkeypatch.setattr(up, "_WATCH_SECONDS", 0.01)
     settings = load_settings(desk.settings.home)
     prepared = up.PreparedHome(settings, desk.ledger, settings.home, new=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
@@ -55,6 +56,7 @@ MAX_SPEED = 1e6  # which the paper exchange can play
 SETTLE_SECONDS = 2.0
 _SEEDED_SEARCH_HOURS = 24
 _WATCH_SECONDS = 15.0
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,10 @@ def _dead_man_switch(prepared: PreparedHome) -> Iterator[None]:
 
     def look() -> None:
         while not done.wait(_WATCH_SECONDS):
-            watch_once(prepared.ledger, find_accounts, patience, since)
+            try:
+                watch_once(prepared.ledger, find_accounts, patience, since)
+            except Exception:  # a thread that ends leaves nobody to watch
+                log.exception("the watch over the cycles failed")
 
     watcher = threading.Thread(target=look, name="dead-man-switch", daemon=True)
     watcher.start()
