@@ -191,17 +191,17 @@ def plan_stops(ledger: Ledger, venue: Venue, bot: Bot) -> StopPlan:
         if not (bot.stops or live):
             return StopPlan()
         position = bot_position(books, bot.name, bot.symbol, bot.venue)
+        if not (position.amount or live):
+            return StopPlan()  # without a question to the venue, as most bots are most of the time
         others = _other_orders(books, bot)
     if bot.symbol not in venue.fetch_instruments():
-        return StopPlan(waits=f"the venue lists {bot.symbol} no more") if position.amount else (
-            StopPlan()
-        )  # fmt: skip
+        return StopPlan(waits=f"the venue lists {bot.symbol} no more")
     instrument = venue.fetch_instrument(bot.symbol)
     quote = venue.fetch_quotes([bot.symbol]).get(bot.symbol)
     if not all(order.is_known for order in others):
         return StopPlan(waits="an order of the bot is on its way")
     if quote is None:
-        return StopPlan(waits="the venue has no bid and ask") if position.amount else StopPlan()
+        return StopPlan(waits="the venue has no bid and ask")
     locked = sum((order.left for order in others if order.reduces), ZERO)
     return compare_stops(wanted_stops(bot.stop_params, position, instrument, quote, locked), live)
 
