@@ -34,8 +34,10 @@ TRAILING_RANGE = (0.001, 0.2)
 class StopParams(Params):
     """What rests at the venue while a bot holds a position, as fractions of its average entry."""
 
-    loss: float | None = Field(None, gt=0, lt=1, description="sell all so far below the entry")
-    profit: float | None = Field(None, gt=0, le=10, description="sell all so far above the entry")
+    loss: float | None = Field(None, ge=0.001, lt=1, description="sell all so far below the entry")
+    profit: float | None = Field(
+        None, ge=0.001, le=10, description="sell all so far above the entry"
+    )
     trailing: float | None = Field(None, description="sell all so far below the best price since")
 
     @model_validator(mode="after")
