@@ -12,7 +12,7 @@ from tradelib.trading import tables
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import TradingState, active_halt, halt_trading, resume_trading
 from tradelib.trading.incidents import load_incidents
-from tradelib.trading.manual import flatten_positions
+from tradelib.trading.leaving import flatten_positions
 from tradelib.trading.orders import Order, OrderStatus, Role, load_order, load_orders
 from tradelib.trading.positions import load_position
 

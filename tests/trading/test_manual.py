@@ -11,10 +11,9 @@ from tradelib.trading.bots import add_bot, new_bot, update_bot
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import halt_trading
 from tradelib.trading.leases import bot_lease, lease
+from tradelib.trading.leaving import cancel_orders, flatten_positions
 from tradelib.trading.manual import (
     ManualOrder,
-    cancel_orders,
-    flatten_positions,
     place_manual_order,
     preview_order,
 )

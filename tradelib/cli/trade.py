@@ -357,8 +357,7 @@ def cancel(
     home: Home = None,
 ) -> None:
     """Cancel an order of the desk's; orders of others are never touched."""
-    from tradelib.trading.leaving import still_live
-    from tradelib.trading.manual import cancel_orders
+    from tradelib.trading.leaving import cancel_orders, still_live
     from tradelib.trading.orders import load_order
     from tradelib.trading.placing import cancel_live_order
     from tradelib.venue import open_venue

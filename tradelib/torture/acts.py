@@ -17,11 +17,10 @@ from tradelib.torture.wall import SharedWall
 from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import Decision
 from tradelib.trading.execution import execute_decision
+from tradelib.trading.leaving import cancel_orders, flatten_positions
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.manual import (
     ManualOrder,
-    cancel_orders,
-    flatten_positions,
     place_manual_order,
 )
 from tradelib.trading.orders import Order, Side

@@ -11,15 +11,28 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, VenueUnavailable
 from tradelib.settings import LimitSettings
+from tradelib.trading.bots import load_bot
+from tradelib.trading.leases import Lease, bot_lease, lease
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.manual import Flattened, cancel_orders, flatten_positions
-from tradelib.trading.orders import Order, OrderStatus, Role, load_order, load_orders
+from tradelib.trading.manual import PATIENCE, ManualOrder, place_under
+from tradelib.trading.orders import ZERO, Order, OrderStatus, Role, Side, load_order, load_orders
 from tradelib.trading.placing import cancel_live_order
+from tradelib.trading.positions import UNASSIGNED, Position, load_positions
+from tradelib.trading.stops import maintain_stops_under
 from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Flattened:
+    """What became of one bot's position. why: what kept it from being sold, None when it was."""
+
+    bot: str
+    orders: list[Order]
+    why: str | None = None
 
 
 @dataclass(frozen=True)
@@ -83,3 +96,62 @@ def _cancel_if_possible(ledger: Ledger, venue: Venue, order: Order) -> Order:
     except DeskError as error:
         log.warning("order %s could not be cancelled: %s", order.client_id, error)
         return load_order(ledger, order.client_id)
+
+
+def cancel_orders(ledger: Ledger, venue: Venue, *, entries_only: bool = False) -> list[Order]:
+    """Cancel the desk's own orders at a venue; those of others are never touched.
+
+    Answers every order as it stands afterwards: one that is not final could not be cancelled now,
+    and is as soon as the venue tells of it. entries_only: stops and other sales stay.
+    """
+    live = load_orders(ledger, venue=venue.name, unsettled=True)
+    wanted = [order for order in live if not (entries_only and order.reduces)]
+    return _cancel(ledger, venue, wanted)
+
+
+def flatten_positions(
+    ledger: Ledger, venue: Venue, limits: LimitSettings, holder: str
+) -> list[Flattened]:
+    """Sell what bots hold at a venue, at the market, a halt notwithstanding; coins of no bot stay.
+
+    A position that cannot be sold keeps its stops, and keeps no other from being sold.
+    """
+    held = [p for p in load_positions(ledger, venue=venue.name) if p.bot != UNASSIGNED and p.amount]
+    sold = [_flatten(ledger, venue, limits, position, holder) for position in held]
+    return [one for one in sold if one]
+
+
+def _flatten(
+    ledger: Ledger, venue: Venue, limits: LimitSettings, position: Position, holder: str
+) -> Flattened | None:
+    try:
+        if not _is_sellable(venue, position):
+            return None
+        with lease(ledger, bot_lease(position.bot), holder, PATIENCE) as held:
+            return _sell_out(ledger, venue, limits, position, held)
+    except DeskError as error:
+        return Flattened(position.bot, [], str(error))
+
+
+def _sell_out(
+    ledger: Ledger, venue: Venue, limits: LimitSettings, position: Position, held: Lease
+) -> Flattened:
+    wanted = ManualOrder(position.symbol, Side.SELL, position.amount, bot=position.bot)
+    orders = place_under(ledger, venue, limits, wanted, held, leaving=True)
+    if all(order.status == OrderStatus.FILLED for order in orders):
+        return Flattened(position.bot, orders)
+    maintain_stops_under(ledger, venue, load_bot(ledger, position.bot), held, leaving=True)
+    told = ", ".join(f"{order.status}: {order.reason or 'no reason'}" for order in orders)
+    return Flattened(position.bot, orders, told)
+
+
+def _is_sellable(venue: Venue, position: Position) -> bool:
+    """Whether the venue would take the position; lot-size rests stay."""
+    instrument = venue.fetch_instrument(position.symbol)
+    amount = instrument.round_amount(position.amount)
+    quote = venue.fetch_quotes([position.symbol]).get(position.symbol)
+    if quote is None:
+        raise VenueUnavailable(f"Venue {venue.name} has no bid and ask for {position.symbol}.")
+    worth = amount * quote.bid
+    least = (instrument.min_amount or ZERO, instrument.min_notional or ZERO)
+    return amount > 0 and amount >= least[0] and worth >= least[1]

@@ -12,7 +12,7 @@ from decimal import Decimal
 from sqlalchemy import Connection
 
 from tradelib.clock import format_time, utc_now
-from tradelib.errors import DeskError, InvalidInput, VenueUnavailable
+from tradelib.errors import InvalidInput
 from tradelib.settings import LimitSettings
 from tradelib.trading.accounts import require_own_books
 from tradelib.trading.bots import load_bot
@@ -20,20 +20,16 @@ from tradelib.trading.execution import check_order, record_planned
 from tradelib.trading.leases import Lease, account_lease, bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import (
-    ZERO,
     Order,
     OrderStatus,
     Role,
     Side,
     client_order_id,
-    load_order,
-    load_orders,
 )
-from tradelib.trading.placing import cancel_live_order, submit_planned
+from tradelib.trading.placing import submit_planned
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
-from tradelib.trading.positions import UNASSIGNED, Position, load_positions
 from tradelib.trading.risk import Portfolio, Refusal, StopsWithdrawn
-from tradelib.trading.stops import maintain_stops_under, withdraw_stops
+from tradelib.trading.stops import withdraw_stops
 from tradelib.venue import Instrument, OrderType, Quote, Venue
 
 log = logging.getLogger(__name__)
@@ -125,10 +121,10 @@ def place_manual_order(
     """
     name = bot_lease(wanted.bot) if wanted.bot else account_lease(venue.name)
     with lease(ledger, name, holder, PATIENCE) as held:
-        return _place(ledger, venue, limits, wanted, held)
+        return place_under(ledger, venue, limits, wanted, held)
 
 
-def _place(
+def place_under(
     ledger: Ledger,
     venue: Venue,
     limits: LimitSettings,
@@ -137,6 +133,7 @@ def _place(
     *,
     leaving: bool = False,
 ) -> list[Order]:
+    """`place_manual_order` for whoever holds the lease. leaving: a halt does not stop it."""
     asked = _prepare(ledger, venue, wanted)
     if wanted.bot and wanted.side is Side.SELL:
         _free_coins(ledger, venue, limits, asked, leaving)
@@ -279,83 +276,3 @@ def _source(venue: Venue, wanted: ManualOrder, moment: str) -> str:
     """What a manual order's client id derives from: everything that was typed, and when."""
     text = f"manual|{venue.name}|{wanted}|{moment}"
     return "m-" + hashlib.sha256(text.encode()).hexdigest()[:22]
-
-
-# Leaving the market
-
-
-@dataclass(frozen=True)
-class Flattened:
-    """What became of one bot's position. why: what kept it from being sold, None when it was."""
-
-    bot: str
-    orders: list[Order]
-    why: str | None = None
-
-
-def cancel_orders(ledger: Ledger, venue: Venue, *, entries_only: bool = False) -> list[Order]:
-    """Cancel the desk's own orders at a venue; those of others are never touched.
-
-    Answers every order as it stands afterwards: one that is not final could not be cancelled now,
-    and is as soon as the venue tells of it. entries_only: stops and other sales stay.
-    """
-    live = load_orders(ledger, venue=venue.name, unsettled=True)
-    wanted = [order for order in live if not (entries_only and order.reduces)]
-    return [_cancel_if_possible(ledger, venue, order) for order in wanted]
-
-
-def _cancel_if_possible(ledger: Ledger, venue: Venue, order: Order) -> Order:
-    """One that fails must not keep the others."""
-    try:
-        return cancel_live_order(ledger, venue, order)
-    except DeskError as error:
-        log.warning("order %s could not be cancelled: %s", order.client_id, error)
-        return load_order(ledger, order.client_id)
-
-
-def flatten_positions(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, holder: str
-) -> list[Flattened]:
-    """Sell what bots hold at a venue, at the market, a halt notwithstanding; coins of no bot stay.
-
-    A position that cannot be sold keeps its stops, and keeps no other from being sold.
-    """
-    held = [p for p in load_positions(ledger, venue=venue.name) if p.bot != UNASSIGNED and p.amount]
-    sold = [_flatten(ledger, venue, limits, position, holder) for position in held]
-    return [one for one in sold if one]
-
-
-def _flatten(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, position: Position, holder: str
-) -> Flattened | None:
-    try:
-        if not _is_sellable(venue, position):
-            return None
-        with lease(ledger, bot_lease(position.bot), holder, PATIENCE) as held:
-            return _sell_out(ledger, venue, limits, position, held)
-    except DeskError as error:
-        return Flattened(position.bot, [], str(error))
-
-
-def _sell_out(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, position: Position, held: Lease
-) -> Flattened:
-    wanted = ManualOrder(position.symbol, Side.SELL, position.amount, bot=position.bot)
-    orders = _place(ledger, venue, limits, wanted, held, leaving=True)
-    if all(order.status == OrderStatus.FILLED for order in orders):
-        return Flattened(position.bot, orders)
-    maintain_stops_under(ledger, venue, load_bot(ledger, position.bot), held, leaving=True)
-    told = ", ".join(f"{order.status}: {order.reason or 'no reason'}" for order in orders)
-    return Flattened(position.bot, orders, told)
-
-
-def _is_sellable(venue: Venue, position: Position) -> bool:
-    """Whether the venue would take the position; lot-size rests stay."""
-    instrument = venue.fetch_instrument(position.symbol)
-    amount = instrument.round_amount(position.amount)
-    quote = venue.fetch_quotes([position.symbol]).get(position.symbol)
-    if quote is None:
-        raise VenueUnavailable(f"Venue {venue.name} has no bid and ask for {position.symbol}.")
-    worth = amount * quote.bid
-    least = (instrument.min_amount or ZERO, instrument.min_notional or ZERO)
-    return amount > 0 and amount >= least[0] and worth >= least[1]

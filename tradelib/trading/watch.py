@@ -20,9 +20,8 @@ from tradelib.errors import DeskError
 from tradelib.trading import tables
 from tradelib.trading.bots import BotStatus
 from tradelib.trading.incidents import close_incidents, open_incident
-from tradelib.trading.leaving import still_live
+from tradelib.trading.leaving import cancel_orders, still_live
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.manual import cancel_orders
 from tradelib.trading.orders import UNSETTLED, Order, Side
 from tradelib.trading.runs import Outcome
 from tradelib.venue import Venue
