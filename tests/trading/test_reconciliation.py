@@ -18,6 +18,7 @@ from tradelib.trading.decisions import Action
 from tradelib.trading.discrepancies import compare_balances
 from tradelib.trading.incidents import load_incidents, open_incident
 from tradelib.trading.orders import OrderStatus, client_order_id, load_fills, load_orders
+from tradelib.trading.positions import load_position
 from tradelib.trading.reconciliation import reconcile
 from tradelib.venue import OrderRequest, OrderType, Venue, VenueStatus
 
@@ -146,6 +147,22 @@ def test_an_order_given_up_that_turns_up_late_is_taken_back_with_its_fills(desk)
     assert (late.status, late.filled) == (OrderStatus.FILLED, order.amount)
     assert {fill.client_id for fill in load_fills(desk.ledger)} == {order.client_id}
     assert desk.reconcile().discrepancies == ()
+
+
+def test_a_late_order_takes_back_fills_that_were_booked_as_somebody_elses(desk):
+    order = desk.execute(desk.decide(Action.BUY), losing(desk)).order
+    backdate(desk, order.client_id, LAG)
+    desk.reconcile()
+    late = desk.venue().submit_order(
+        OrderRequest(order.symbol, "buy", OrderType.MARKET, order.amount, order.client_id)
+    )
+    trades = desk.venue().fetch_order_trades(order.symbol, late.venue_order_id)
+    with desk.ledger.write() as books:
+        assert [fill.client_id for fill in book_trades(books, "paper", trades)] == [None]
+    assert desk.reconcile().agrees
+    assert {fill.client_id for fill in load_fills(desk.ledger)} == {order.client_id}
+    assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
+    assert load_position(desk.ledger, desk.bot.name, order.symbol).amount > 0
 
 
 def test_an_order_whose_fills_the_venue_does_not_list_is_an_open_incident(desk, monkeypatch):

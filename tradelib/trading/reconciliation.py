@@ -71,6 +71,8 @@ log = logging.getLogger(__name__)
 _OPENING_ATTEMPTS = 5
 # A venue at rest needs two looks: one that repairs, one that finds nothing more.
 _LOOKS = 6
+# For how many visibility lags an order is asked for after it was given up.
+_REMEMBERED = 10
 # Trades younger than this may still be joined by older ones, at a venue whose replies lag.
 _CURSOR_LAG = timedelta(minutes=2)
 
@@ -258,6 +260,7 @@ def _look(work: _Pass, walk: Iterable[str]) -> Seen:
     at = utc_now()
     with work.ledger.read() as books:
         unsure = promised_orders(books, work.venue.name)
+        given_up = _given_up_lately(books, work.venue, at)
     unsettled = [o for o in unsure if not OrderStatus(o.status).final]
     work.orders_checked = max(work.orders_checked, len(unsettled))
     symbols = sorted({*work.symbols, *(order.symbol for order in unsettled)})
@@ -266,7 +269,8 @@ def _look(work: _Pass, walk: Iterable[str]) -> Seen:
     symbols = [symbol for symbol in symbols if symbol in there]
     unsettled = [order for order in unsettled if order.symbol in there]
     listed = work.venue.fetch_open_orders(symbols)
-    answers = _fetch_answers(work, unsettled, listed)
+    asked = [*unsettled, *(order for order in given_up if order.symbol in there)]
+    answers = _fetch_answers(work, asked, listed)
     walk = {*walk, *(order.symbol for order in unsure if not order.fills_complete)}
     walk |= {order.symbol for order in unsettled if _was_filled(order, answers)}
     trades, cursors = _walk_trades(work, sorted(walk & there.keys()))
@@ -282,6 +286,19 @@ def _look(work: _Pass, walk: Iterable[str]) -> Seen:
         gone=gone,
         balances=work.venue.fetch_balances(),
     )
+
+
+def _given_up_lately(books: Connection, venue: Venue, at: datetime) -> list[Order]:
+    """Orders that were proven absent not long ago: asked for a few times more, in case the venue
+    breaks its own word. Their executions may be booked as somebody else's by then."""
+    query = select(tables.orders).where(
+        tables.orders.c.venue == venue.name,
+        tables.orders.c.updated_at > at - _REMEMBERED * venue.visibility_lag,
+        tables.orders.c.status == OrderStatus.REJECTED,
+        tables.orders.c.proven_absent == 1,
+        tables.orders.c.sent_at.is_not(None),
+    )
+    return rows(books, query, Order)
 
 
 def _fetch_answers(
