@@ -7,6 +7,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from sqlalchemy import delete
 
 from tests.desks import PaperDesk, paper_desk
 from tests.replays import entry_file
@@ -14,7 +15,8 @@ from tradelib.errors import InvalidInput, ReadOnly, RunFailed
 from tradelib.notebooks import open_desk
 from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS, Step, run_step
 from tradelib.settings import NOTEBOOKS, load_settings
-from tradelib.trading.bots import load_bot, update_bot
+from tradelib.trading import tables
+from tradelib.trading.bots import add_bot, load_bot, load_bots, update_bot
 from tradelib.trading.chain import find_chain
 from tradelib.trading.decisions import load_decision
 from tradelib.trading.halts import halt_trading
@@ -77,6 +79,21 @@ def test_a_later_edit_of_the_bot_does_not_change_what_a_page_shows(traded: Paper
     finally:
         update_bot(traded.ledger, before)
     assert float(signal.scores["score"].iloc[-1]) == run.result["score"]
+
+
+def test_the_pages_of_a_bot_that_is_gone_show_what_they_showed(traded: PaperDesk):
+    runs = newest(traded, SIGNALS), newest(traded, EXECUTE)
+    bots = load_bots(traded.ledger)
+    with traded.ledger.write() as books:
+        books.execute(delete(tables.bots))
+    try:
+        signal, execution = (open_desk(run.id, home=traded.settings.home) for run in runs)
+        assert signal.generate_signal("", "").to_json() == runs[0].result
+        assert execution.execute_order("", "").to_json() == runs[1].result
+        assert find_chain(traded.ledger, runs[1].id).decision.bot == runs[1].bot
+    finally:
+        for bot in bots:
+            add_bot(traded.ledger, bot)
 
 
 @pytest.mark.parametrize("notebook", [FETCH, SIGNALS, EXECUTE, RECONCILE])

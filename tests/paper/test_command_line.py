@@ -117,8 +117,12 @@ def test_fresh_accounts_are_for_their_owners_eyes(tmp_path: Path) -> None:
     assert account.secret not in repr(account)
 
 
-def test_the_welcome_names_everything_but_the_secrets(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_welcome_names_everything_but_the_secrets_and_the_key_at_a_terminal_alone(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
 ) -> None:
     def run(config, announce) -> None:
         exchange, _ = open_exchange(config)
@@ -126,11 +130,12 @@ def test_the_welcome_names_everything_but_the_secrets(
         exchange.close()
 
     monkeypatch.setattr("tradelib.paper.__main__.run_paper", run)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert main(["--home", str(tmp_path), "--stepped", "--start", "2024-02-03"]) == 0
     told = capsys.readouterr().out
     [account] = read_accounts(tmp_path / "accounts.toml")
     token = (tmp_path / "control.token").read_text().strip()
-    assert account.key in told
+    assert (account.key in told) == terminal
     assert str(tmp_path / "accounts.toml") in told
     assert "2024-02-03T00:00:00" in told
     assert account.secret not in told

@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import select, text
 
 from tests.conftest import require
+from tests.desks import paper_desk
 from tests.trading.books import NOON, add_chain, all_rows, fill_ledger
 from tradelib.clock import utc_now
 from tradelib.errors import InvalidInput, RefusedError, StorageFailed
@@ -23,9 +24,11 @@ from tradelib.settings import PROJECT, load_settings
 from tradelib.trading import backup, tables
 from tradelib.trading.arming import Arming, arm_venue, disarm_venue
 from tradelib.trading.backup import back_up, back_up_desk, check_backup, restore_desk
+from tradelib.trading.decisions import Action
 from tradelib.trading.halts import active_halt, halt_trading, resume_trading
 from tradelib.trading.leases import take_lease
 from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.orders import OrderStatus, load_orders
 
 
 @pytest.fixture
@@ -57,6 +60,25 @@ def test_a_backup_brings_back_every_row(settings, ledger):
     assert done.tables["runs"] == (3, 3)
     restore_desk(settings, done.saved)
     assert all_rows(ledger)["orders"] == []
+
+
+def test_a_decision_made_since_the_backup_is_not_ordered_again_after_it_is_restored(home):
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        made = back_up_desk(desk.settings)
+        decision = desk.decide(Action.BUY)
+        assert desk.execute(decision).order.status == OrderStatus.FILLED
+        done = restore_desk(desk.settings, made.file)
+        assert any("desk resync" in note for note in done.notes)
+        again = desk.decide(Action.BUY)  # of the same candle, since nothing is known of the first
+        assert again.id == decision.id
+        refused = [refusal.limit_name for refusal in desk.execute(again).refusals]
+        assert refused == ["NotHalted"]
+        assert len(desk.ccxt().fetch_orders("BTC/USDT")) == 1
+        # The pass finds at the venue what the ledger believes was never sent.
+        assert desk.reconcile().agrees
+        (order,) = load_orders(desk.ledger)
+        assert (order.status, order.decision) == (OrderStatus.FILLED, decision.id)
 
 
 def test_a_backup_is_a_private_file_under_its_name_alone(settings, ledger):

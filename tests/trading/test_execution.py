@@ -1,5 +1,6 @@
 """A decision becomes at most one order, recorded before it is sent."""
 
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -22,8 +23,9 @@ from tradelib.trading import tables
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import load_bots
 from tradelib.trading.decisions import Action
+from tradelib.trading.execution import execute_decision
 from tradelib.trading.halts import TradingState, halt_trading, resume_trading
-from tradelib.trading.leases import bot_lease, lease, take_lease
+from tradelib.trading.leases import bot_lease, lease, release_lease, take_lease
 from tradelib.trading.orders import (
     LEGAL_CHANGES,
     OrderStatus,
@@ -224,6 +226,35 @@ def test_two_processes_do_not_trade_one_bot_at_a_time(desk: PaperDesk):
     with elsewhere, pytest.raises(LeaseHeld, match="process 1 on elsewhere"):
         desk.execute(decision)
     assert desk.execute(decision).order.status == OrderStatus.FILLED
+
+
+def test_a_lease_from_before_the_clock_was_set_back_is_no_lease(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    take_lease(desk.ledger, bot_lease(desk.bot.name), "process 1 on elsewhere")
+    with desk.ledger.write() as books:
+        books.execute(tables.leases.update().values(expires_at=utc_now() + timedelta(hours=1)))
+    assert desk.execute(decision).order.status == OrderStatus.FILLED
+
+
+def test_an_execution_waits_for_a_lease_that_is_soon_given_back(desk: PaperDesk):
+    decision = desk.decide(Action.BUY)
+    held = take_lease(desk.ledger, bot_lease(desk.bot.name), "process 1 on elsewhere")
+    giver = threading.Timer(0.3, release_lease, (desk.ledger, held))
+    giver.start()
+    bot, venue, limits = desk.bot, desk.venue(), desk.settings.limits
+    done = execute_decision(
+        desk.ledger, venue, limits, bot, decision, decision.run, patience=timedelta(seconds=20)
+    )
+    giver.join()
+    assert done.order.status == OrderStatus.FILLED
+
+
+def test_a_decision_that_came_at_a_busy_moment_may_be_tried_again(desk: PaperDesk):
+    play(desk, "rate_limit")
+    decision = desk.decide(Action.BUY)
+    assert desk.execute(decision).order.status == OrderStatus.REJECTED
+    assert desk.execute(decision).order.status == OrderStatus.FILLED
+    assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
 
 
 def test_a_process_that_lost_its_lease_places_no_order(desk: PaperDesk, monkeypatch):

@@ -17,7 +17,9 @@ from tradelib.trading.booking import book_trades
 from tradelib.trading.decisions import Action
 from tradelib.trading.discrepancies import compare_balances
 from tradelib.trading.incidents import load_incidents, open_incident
-from tradelib.trading.orders import OrderStatus, load_fills, load_orders
+from tradelib.trading.orders import OrderStatus, client_order_id, load_fills, load_orders
+from tradelib.trading.positions import load_position
+from tradelib.trading.reconciliation import reconcile
 from tradelib.venue import OrderRequest, OrderType, Venue, VenueStatus
 
 LAG = timedelta(seconds=60)  # longer than any venue here may hide an order
@@ -145,6 +147,22 @@ def test_an_order_given_up_that_turns_up_late_is_taken_back_with_its_fills(desk)
     assert (late.status, late.filled) == (OrderStatus.FILLED, order.amount)
     assert {fill.client_id for fill in load_fills(desk.ledger)} == {order.client_id}
     assert desk.reconcile().discrepancies == ()
+
+
+def test_a_late_order_takes_back_fills_that_were_booked_as_somebody_elses(desk):
+    order = desk.execute(desk.decide(Action.BUY), losing(desk)).order
+    backdate(desk, order.client_id, LAG)
+    desk.reconcile()
+    late = desk.venue().submit_order(
+        OrderRequest(order.symbol, "buy", OrderType.MARKET, order.amount, order.client_id)
+    )
+    trades = desk.venue().fetch_order_trades(order.symbol, late.venue_order_id)
+    with desk.ledger.write() as books:
+        assert [fill.client_id for fill in book_trades(books, "paper", trades)] == [None]
+    assert desk.reconcile().agrees
+    assert {fill.client_id for fill in load_fills(desk.ledger)} == {order.client_id}
+    assert load_orders(desk.ledger)[0].status == OrderStatus.FILLED
+    assert load_position(desk.ledger, desk.bot.name, order.symbol).amount > 0
 
 
 def test_an_order_whose_fills_the_venue_does_not_list_is_an_open_incident(desk, monkeypatch):
@@ -306,3 +324,49 @@ def test_balances_agree_exactly_when_no_asset_differs(booked, actual):
     for asset in {*booked, *actual}:
         same = booked.get(asset, Decimal(0)) == actual.get(asset, Decimal(0))
         assert (asset not in differing) == same
+
+
+def test_an_order_of_ours_that_the_ledger_lacks_stops_entries_until_a_resync(desk):
+    """As after a restored backup: the same decision could be ordered again."""
+    name = client_order_id("d-lost")
+    desk.venue().submit_order(
+        OrderRequest("BTC/USDT", "buy", OrderType.MARKET, Decimal("0.001"), name)
+    )
+    for _ in range(2):  # it stays, although its fills are booked by then
+        report = desk.reconcile()
+    kinds_open = [i.kind for i in load_incidents(desk.ledger, open_only=True)]
+    assert kinds_open == ["order missing from the ledger"]
+    denied = desk.execute(desk.decide(Action.BUY))
+    assert [refusal.limit_name for refusal in denied.refusals] == ["BooksComplete"]
+    assert report.venue == "paper"
+
+
+def test_trades_in_a_symbol_that_no_bot_trades_are_booked_too(desk):
+    desk.ccxt().create_order("SOL/USDT", "market", "buy", 1)
+    report = reconcile(desk.ledger, desk.venue(), ["BTC/USDT"])
+    assert report.agrees
+    assert {fill.symbol for fill in load_fills(desk.ledger)} == {"SOL/USDT"}
+
+
+def test_a_symbol_that_the_venue_lists_no_more_is_named_and_stops_nothing(desk):
+    report = reconcile(desk.ledger, desk.venue(), ["BTC/USDT", "GONE/USDT"])
+    assert kinds(report) == [("symbol no longer traded", False)]
+    assert reconcile(desk.ledger, desk.venue(), ["BTC/USDT"]).agrees
+
+
+def test_balances_that_lag_behind_a_fill_are_no_incident(desk):
+    desk.paper.control("faults", script=[{"kind": "read_lag"}], options={"lag_ms": 60_000})
+    assert desk.execute(desk.decide(Action.BUY)).order.status == OrderStatus.FILLED
+    assert "balance differs" not in [kind for kind, _ in kinds(desk.reconcile())]
+    desk.paper.control("faults", script=[])
+    assert desk.reconcile().agrees
+
+
+def test_the_evidence_of_an_open_incident_is_the_newest(desk):
+    balance = load_balances(desk.ledger, "paper")[0]
+    for off in ("1", "2"):
+        with desk.ledger.write() as books:
+            books.execute(tables.balances.update().values(booked=balance.booked - Decimal(off)))
+        desk.reconcile()
+    (incident,) = load_incidents(desk.ledger, open_only=True)
+    assert incident.evidence["ledger"].startswith("9998")

@@ -9,6 +9,7 @@ import pytest
 from tests.desks import PaperDesk, paper_desk
 from tradelib.clock import utc_now
 from tradelib.errors import InvalidInput
+from tradelib.settings import LimitSettings
 from tradelib.trading import tables
 from tradelib.trading.bots import StopParams, update_bot
 from tradelib.trading.chain import find_chain
@@ -17,7 +18,7 @@ from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.incidents import load_incidents
 from tradelib.trading.orders import OrderStatus, Role, load_orders
 from tradelib.trading.positions import Position, load_position
-from tradelib.trading.stops import maintain_stops, wanted_stops
+from tradelib.trading.stops import compare_stops, maintain_stops, wanted_stops
 from tradelib.venue import Instrument, OrderType, Quote
 
 D = Decimal
@@ -152,6 +153,17 @@ def test_a_sale_withdraws_the_stop_first(desk: PaperDesk):
     assert desk.reconcile().discrepancies == ()
 
 
+def test_a_sale_that_a_halt_denies_leaves_the_stop_where_it_is(desk: PaperDesk):
+    protect(desk, loss=0.05)
+    desk.trade(Action.BUY)
+    maintain(desk)
+    halt_trading(desk.ledger, "look")
+    assert desk.execute(desk.decide(Action.SELL, "1")).order.status == OrderStatus.DENIED
+    assert len(resting(desk)) == 1
+    resume_trading(desk.ledger)
+    assert desk.reconcile().discrepancies == ()
+
+
 def test_a_stop_that_fills_while_it_is_withdrawn_has_sold_the_position(desk: PaperDesk):
     protect(desk, loss=0.05)
     desk.trade(Action.BUY)
@@ -213,6 +225,69 @@ def test_a_stop_that_the_venue_refuses_is_not_offered_again_at_once(desk: PaperD
         books.execute(tables.orders.update().values(updated_at=utc_now() - timedelta(hours=1)))
     maintain(desk)
     assert len(resting(desk)) == 1
+
+
+def test_what_a_half_filled_bracket_leaves_unprotected_is_placed_anew(desk: PaperDesk):
+    protect(desk, loss=0.05, profit=0.1)
+    desk.trade(Action.BUY)
+    maintain(desk)
+    live = [o for o in load_orders(desk.ledger) if Role(o.role).protects]
+    target = next(order for order in live if order.role == Role.TARGET)
+    half = (target.amount / 2).quantize(D("0.00001"))
+    # The target's first fill ends the other leg at the venue.
+    begun = replace(target, status=OrderStatus.PARTIALLY_FILLED, filled=target.amount - half)
+    rest = Position("BTC/USDT", half, half * entry(desk))
+    quote = desk.venue().fetch_quotes(["BTC/USDT"])["BTC/USDT"]
+    wanted = wanted_stops(desk.bot.stop_params, rest, BTC, quote)
+    plan = compare_stops(wanted, [begun])
+    assert plan.cancel == (begun,)
+    assert [stop.role for stop in plan.place] == [Role.TARGET, Role.STOP]
+    assert {stop.amount for stop in plan.place} == {half}
+    assert compare_stops(wanted, [replace(begun, fills_complete=False)]).waits
+
+
+def test_a_sale_waits_until_its_stop_is_withdrawn_and_may_then_be_tried_again(desk: PaperDesk):
+    protect(desk, loss=0.05)
+    desk.trade(Action.BUY)
+    maintain(desk)
+    desk.paper.control(
+        "faults", script=[{"kind": "hang_before", "on": "DELETE order"}], options={"hold_ms": 10}
+    )
+    decision = desk.decide(Action.SELL, "1")
+    denied = desk.execute(decision)
+    assert [refusal.limit_name for refusal in denied.refusals] == ["StopsWithdrawn"]
+    assert len(resting(desk)) == 1
+    again = desk.execute(decision)
+    assert (again.order.status, again.order.attempt) == (OrderStatus.FILLED, 1)
+    assert resting(desk) == []
+
+
+def test_a_stop_that_came_at_a_busy_moment_is_offered_again_at_once(desk: PaperDesk):
+    protect(desk, loss=0.05)
+    desk.trade(Action.BUY)
+    desk.paper.control("faults", script=[{"kind": "order_limit"}])
+    maintain(desk)
+    assert resting(desk) == []
+    maintain(desk)
+    assert len(resting(desk)) == 1
+
+
+def test_a_position_whose_symbol_has_no_quote_is_named(desk: PaperDesk, monkeypatch):
+    protect(desk, loss=0.05)
+    desk.trade(Action.BUY)
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_quotes", lambda *_: {})
+    assert "position without stop" in [f.kind for f in desk.reconcile().discrepancies]
+
+
+def test_stops_are_no_trades_of_the_day(desk: PaperDesk):
+    limits = LimitSettings(max_trades_per_day=2)
+    desk = replace(desk, settings=desk.settings.model_copy(update={"limits": limits}))
+    protect(desk, loss=0.05)
+    desk.trade(Action.BUY)
+    maintain(desk)
+    protect(desk, loss=0.06)
+    maintain(desk)
+    assert desk.trade(Action.BUY, "0.02").order.status == OrderStatus.FILLED
 
 
 @pytest.mark.parametrize("stops", [{"loss": 0.05}, {"loss": 0.05, "profit": 0.1}])

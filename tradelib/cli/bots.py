@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,11 @@ from tradelib.cli.common import AsJson, Home, make_table, out, parse_pairs, prin
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.settings import DeskSettings
 
-bots_app = typer.Typer(help="The bots: list, add, edit, start, stop.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from tradelib.trading.bots import Bot
+    from tradelib.venue import Venue
+
+bots_app = typer.Typer(help="The bots: list, add, edit, start, stop, remove.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The bot's name.")]
 Params = Annotated[
@@ -70,7 +74,7 @@ def add(
         parse_pairs(decision or [], "Decision parameter"),
         _parse_stops({}, stops),
     )
-    check_market(settings, venue, symbol, timeframe)
+    check_bot(settings, bot)
     add_bot(open_ledger(settings, migrate=True), bot)
     out.print(f"Added {name}, stopped; start it with: desk bots start {name}")
 
@@ -85,22 +89,28 @@ def edit(
     home: Home = None,
 ) -> None:
     """Change a bot's timeframe, parameters or stops."""
-    from tradelib.trading.bots import load_bot, new_bot, update_bot
+    from tradelib.trading.bots import change_bot, load_bot, new_bot
     from tradelib.trading.ledger import open_ledger
 
-    ledger = open_ledger(settings_for(home))
-    bot = load_bot(ledger, name)
-    checked = new_bot(
-        name,
-        bot.venue,
-        bot.symbol,
-        timeframe or bot.timeframe,
-        bot.strategy,
-        bot.parameters | parse_pairs(param or [], "Parameter"),
-        bot.decision | parse_pairs(decision or [], "Decision parameter"),
-        _parse_stops(bot.stops, stops),
-    )
-    update_bot(ledger, replace(checked, status=bot.status, created_at=bot.created_at))
+    settings = settings_for(home)
+    ledger = open_ledger(settings)
+
+    def change(bot: Bot) -> Bot:
+        checked = new_bot(
+            name,
+            bot.venue,
+            bot.symbol,
+            timeframe or bot.timeframe,
+            bot.strategy,
+            bot.parameters | parse_pairs(param or [], "Parameter"),
+            bot.decision | parse_pairs(decision or [], "Decision parameter"),
+            _parse_stops(bot.stops, stops),
+        )
+        return replace(checked, status=bot.status, created_at=bot.created_at)
+
+    if stops:
+        _check_stops_if_up(settings, change(load_bot(ledger, name)))
+    change_bot(ledger, name, change)
     out.print(f"Changed {name}; its next decision uses it.")
 
 
@@ -125,20 +135,66 @@ def stop(name: Name, home: Home = None) -> None:
 
 
 def _set_status(name: str, home: Home, status: str) -> None:
-    from tradelib.trading.bots import BotStatus, load_bot, update_bot
+    from tradelib.trading.bots import BotStatus, change_bot, load_bot
     from tradelib.trading.ledger import open_ledger
 
     settings = settings_for(home)
     ledger = open_ledger(settings)
-    bot = load_bot(ledger, name)
     if status == BotStatus.RUNNING:
-        check_market(settings, bot.venue, bot.symbol, bot.timeframe)
-    update_bot(ledger, replace(bot, status=BotStatus(status)))
+        check_bot(settings, load_bot(ledger, name))
+    change_bot(ledger, name, lambda bot: replace(bot, status=BotStatus(status)))
 
 
-def check_market(settings: DeskSettings, venue: str, symbol: str, timeframe: str) -> None:
-    """Refuse a venue that desk.toml lacks, a symbol or timeframe that the venue lacks, and a
-    symbol not quoted in the currency the venue's limits and worth are told in."""
+@bots_app.command("remove")
+def remove(name: Name, home: Home = None) -> None:
+    """Take away a bot that is stopped and holds nothing; what it did stays in the ledger."""
+    from tradelib.trading.bots import remove_bot
+    from tradelib.trading.leases import process_holder
+    from tradelib.trading.ledger import open_ledger
+
+    remove_bot(open_ledger(settings_for(home)), name, process_holder())
+    out.print(f"{name} is gone; its decisions, orders and fills stay.")
+
+
+def check_bot(settings: DeskSettings, bot: Bot) -> None:
+    """Refuse a bot that its venue cannot trade or protect as it is meant to."""
+    check_stops(check_market(settings, bot.venue, bot.symbol, bot.timeframe), bot)
+
+
+def _check_stops_if_up(settings: DeskSettings, bot: Bot) -> None:
+    """Stops may also be changed while no desk runs: its own exchange takes all kinds."""
+    from tradelib.notebooks.cycle import is_up
+    from tradelib.venue import open_venue
+
+    if is_up(settings, bot.venue):
+        check_stops(open_venue(settings, bot.venue), bot)
+
+
+def check_stops(account: Venue, bot: Bot) -> None:
+    """Refuse stops that the venue does not take: its position would never be protected."""
+    from tradelib.venue import OrderType
+
+    stops = bot.stop_params
+    kinds = {
+        "trailing": stops.trailing is not None and OrderType.TRAILING_STOP,
+        "loss": stops.loss is not None and OrderType.STOP_LOSS,
+        "profit": stops.profit is not None and stops.loss is None and OrderType.LIMIT,
+    }
+    for name, kind in kinds.items():
+        if kind and not account.supports(kind, bot.symbol):
+            raise InvalidInput(
+                f"Venue {bot.venue} takes no orders of type {kind} for {bot.symbol}; "
+                f"leave the stop {name} away."
+            )
+    if stops.loss is not None and stops.profit is not None and not account.supports_brackets:
+        raise InvalidInput(
+            f"Venue {bot.venue} takes no two orders for the same coins; choose loss or profit."
+        )
+
+
+def check_market(settings: DeskSettings, venue: str, symbol: str, timeframe: str) -> Venue:
+    """The venue, to read from. Refuse one that desk.toml lacks, a symbol or timeframe that it
+    lacks, and a symbol not quoted in the currency the venue's limits and worth are told in."""
     if venue not in settings.venues:
         raise unknown_name("venue", venue, settings.venues, "desk.toml")
     quote = settings.venues[venue].quote
@@ -152,3 +208,4 @@ def check_market(settings: DeskSettings, venue: str, symbol: str, timeframe: str
     account = open_venue(settings, venue)
     account.fetch_instrument(symbol)
     account.require_timeframe(timeframe)
+    return account

@@ -46,7 +46,7 @@ def orders(home: Home = None, as_json: AsJson = False, limit: Limit = 50) -> Non
         "Status",
         "Filled",
         "Market time",
-    )
+    )  # fmt: skip
     for o in found:
         table.add_row(
             o.client_id, o.bot or "-", o.side, o.type, _cell(o.amount), o.symbol,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace as changed
 from datetime import timedelta
 from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tradelib.cli.common import AsJson, Home, make_table, out, print_json, settings_for
-from tradelib.errors import InvalidInput, RefusedError, unknown_name
+from tradelib.errors import DeskError, InvalidInput, RefusedError, unknown_name
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import open_ledger
 
@@ -21,9 +24,13 @@ if TYPE_CHECKING:
     from tradelib.trading.ledger import Ledger
     from tradelib.trading.manual import ManualOrder, Preview
     from tradelib.trading.orders import Order
-    from tradelib.venue import Venue
+    from tradelib.trading.risk import Refusal
+    from tradelib.venue import OrderType, Venue
 
 trade_app = typer.Typer()
+
+# Beyond these no venue counts, and no sum of the ledger's is meant to.
+_LARGEST, _DECIMALS = Decimal(10) ** 15, 18
 
 Symbol = Annotated[str, typer.Argument(help="Such as BTC/USDT.")]
 Amount = Annotated[str, typer.Argument(help="Of base currency, such as 0.01; `all` to sell all.")]
@@ -92,32 +99,91 @@ def _trade(
     confirm: str | None,
     home: Any,
 ) -> None:
-    from tradelib.trading.leases import process_holder
-    from tradelib.trading.manual import place_manual_order, preview_order
+    from tradelib.trading.manual import preview_order
 
     settings = settings_for(home)
     ledger = open_ledger(settings)
     account = _open_account(settings, ledger, venue, bot)
-    wanted = _wanted(side, symbol, _amount(ledger, account, symbol, amount, bot), bot, prices,
-                     post_only, tif)  # fmt: skip
+    account.fetch_instrument(symbol)
+    wanted = _wanted(side, symbol, _amount(ledger, account, side, symbol, amount, bot), bot,
+                     prices, post_only, tif)  # fmt: skip
     told = preview_order(ledger, account, settings.limits, wanted)
     _show(told)
-    if told.refusals:
-        raise RefusedError("; ".join(refusal.reason for refusal in told.refusals) + ".")
+    _refuse_if(told.refusals)
     _require_typed(told.wanted.phrase, confirm)
-    orders = place_manual_order(ledger, account, settings.limits, wanted, process_holder())
+    _place(settings, ledger, account, wanted)
+
+
+def _refuse_if(refusals: Sequence[Refusal]) -> None:
+    if refusals:
+        raise RefusedError("; ".join(refusal.reason for refusal in refusals) + ".")
+
+
+def _place(settings: DeskSettings, ledger: Ledger, account: Venue, wanted: ManualOrder) -> None:
+    """Place an order and tell of it. The stops of its bot are looked after at once, also where
+    the order failed after they were withdrawn for it."""
+    from tradelib.trading.leases import process_holder
+    from tradelib.trading.manual import place_manual_order
+
+    try:
+        orders = place_manual_order(ledger, account, settings.limits, wanted, process_holder())
+    except DeskError:
+        with suppress(DeskError):
+            _keep_stops(ledger, account, wanted.bot)
+        raise
     _show_orders(orders)
+    _keep_stops(ledger, account, wanted.bot)
     _fail_unless_accepted(orders)
 
 
-def _amount(ledger: Ledger, account: Venue, symbol: str, text: str, bot: str | None) -> Decimal:
+def _keep_stops(ledger: Ledger, account: Venue, bot: str | None) -> None:
+    """Make the stops of a bot fit what it holds by now."""
+    from tradelib.trading.bots import load_bot
+    from tradelib.trading.leases import process_holder
+    from tradelib.trading.stops import maintain_stops
+
+    if bot is None:
+        return
+    try:
+        maintain_stops(ledger, account, load_bot(ledger, bot), process_holder())
+    except DeskError as error:
+        raise RefusedError(
+            f"The stops of {bot} do not fit its position yet, the next reconciliation sees to it: "
+            f"{error}"
+        ) from error
+
+
+def _amount(
+    ledger: Ledger, account: Venue, side: str, symbol: str, text: str, bot: str | None
+) -> Decimal:
+    if bot:
+        _require_symbol_of(ledger, bot, symbol)
     if text != "all":
         return _number("amount", text)
+    if side == "buy":
+        raise InvalidInput("`all` is for sales; name the amount to buy, such as 0.01.")
+    amount = _held(ledger, account, symbol, bot)
+    if amount <= 0:
+        holder = f"Bot {bot}" if bot else f"The account at {account.name}"
+        raise InvalidInput(f"{holder} holds no {symbol.split('/')[0]} that could be sold.")
+    return amount
+
+
+def _held(ledger: Ledger, account: Venue, symbol: str, bot: str | None) -> Decimal:
     from tradelib.trading.positions import load_position
 
     if bot:
-        return load_position(ledger, bot, symbol).amount
-    return account.fetch_balances()[symbol.split("/")[0]].free
+        return load_position(ledger, bot, symbol, account.name).amount
+    found = account.fetch_balances().get(symbol.split("/")[0])
+    return found.free if found else Decimal(0)
+
+
+def _require_symbol_of(ledger: Ledger, bot: str, symbol: str) -> None:
+    from tradelib.trading.bots import load_bot
+
+    traded = load_bot(ledger, bot).symbol
+    if traded != symbol:
+        raise InvalidInput(f"Bot {bot} trades {traded}, not {symbol}; leave --bot away.")
 
 
 def _number(what: str, text: str) -> Decimal:
@@ -126,8 +192,17 @@ def _number(what: str, text: str) -> Decimal:
     except InvalidOperation:
         value = Decimal(0)
     if not value.is_finite() or value <= 0:
-        raise InvalidInput(f"The {what} {text!r} is not a number above 0, such as 0.01.")
+        raise InvalidInput(f"The {what} {_short(text)} is not a number above 0, such as 0.01.")
+    if value > _LARGEST or value.as_tuple().exponent < -_DECIMALS:
+        raise InvalidInput(
+            f"The {what} {_short(text)} is beyond what venues count; "
+            f"it is at most {_LARGEST:g}, with at most {_DECIMALS} decimals."
+        )
     return value
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:40]}...")
 
 
 def _wanted(
@@ -140,17 +215,19 @@ def _wanted(
     tif: str | None,
 ) -> ManualOrder:
     """The order that the options describe; those that do not go together are refused."""
+    from tradelib.trading.bots import require_trailing
     from tradelib.trading.manual import ManualOrder
     from tradelib.trading.orders import Side
-    from tradelib.venue import TimeInForce
 
     prices = {name: _number(name, text) for name, text in texts.items() if text is not None}
     kind, is_bracket = _type(prices, post_only)
-    if tif is not None and tif not in list(TimeInForce):
-        raise unknown_name("time in force", tif, TimeInForce)
+    if tif is not None:
+        _require_in_force(tif, kind)
     limit = prices.get("target") if is_bracket else prices.get("limit")
     stop = prices.get("stop") or (None if is_bracket else prices.get("target"))
     trailing = prices.get("trailing")
+    if trailing is not None:
+        require_trailing(trailing)
     return ManualOrder(
         symbol,
         Side(side),
@@ -163,6 +240,17 @@ def _wanted(
         bot=bot,
         is_bracket=is_bracket,
     )
+
+
+def _require_in_force(tif: str, kind: OrderType) -> None:
+    from tradelib.venue import OrderType, TimeInForce
+
+    if tif not in list(TimeInForce):
+        raise unknown_name("time in force", tif, map(str, TimeInForce))
+    if not kind.has_limit or kind is OrderType.POST_ONLY:
+        raise InvalidInput(
+            "--tif says how long a --limit order lives; give it --limit, without --post-only."
+        )
 
 
 def _type(prices: dict[str, Decimal], post_only: bool) -> tuple[Any, bool]:
@@ -222,7 +310,7 @@ def _require_typed(phrase: str, confirm: str | None) -> None:
         raise InvalidInput(f'What was typed is not "{phrase}"; nothing was placed.')
 
 
-def _show_orders(orders: list[Order]) -> None:
+def _show_orders(orders: Sequence[Order]) -> None:
     for order in orders:
         why = f": {order.reason}" if order.reason else ""
         out.print(
@@ -269,7 +357,7 @@ def cancel(
     home: Home = None,
 ) -> None:
     """Cancel an order of the desk's; orders of others are never touched."""
-    from tradelib.trading.manual import cancel_orders
+    from tradelib.trading.leaving import cancel_orders, still_live
     from tradelib.trading.orders import load_order
     from tradelib.trading.placing import cancel_live_order
     from tradelib.venue import open_venue
@@ -285,6 +373,7 @@ def cancel(
     _show_orders(ended)
     if not ended:
         out.print("No order of the desk's is open.")
+    _refuse_unless_done("Not all is cancelled", still_live(ended))
 
 
 @trade_app.command()
@@ -295,39 +384,34 @@ def replace(
     home: Home = None,
 ) -> None:
     """Cancel a resting limit order and place what is left of it at another price."""
-    from tradelib.trading.leases import process_holder
-    from tradelib.trading.manual import ManualOrder, place_manual_order, preview_order
+    from tradelib.trading.manual import ManualOrder, preview_order
     from tradelib.trading.orders import OrderStatus, Side, load_order
     from tradelib.trading.placing import cancel_live_order
+    from tradelib.trading.replacing import refusals_instead_of, require_replaceable
     from tradelib.venue import OrderType, open_venue
 
     settings = settings_for(home)
     ledger = open_ledger(settings)
     found = load_order(ledger, order)
-    if found.type not in (OrderType.LIMIT, OrderType.POST_ONLY) or found.bracket:
-        raise InvalidInput(
-            f"Order {order} is a {found.type} order; only limit orders are replaced."
-        )
-    if OrderStatus(found.status).final:
-        raise InvalidInput(f"Order {order} is {found.status} and rests no more.")
+    require_replaceable(found)
     account = open_venue(settings, found.venue, trading=True)
     kind, price = OrderType(found.type), _number("limit", limit)
     wanted = ManualOrder(
         found.symbol, Side(found.side), found.left, kind, price,
         time_in_force=found.time_in_force, bot=found.bot,
     )  # fmt: skip
-    _show(preview_order(ledger, account, settings.limits, wanted))
+    told = preview_order(ledger, account, settings.limits, wanted)
+    instrument = account.fetch_instrument(found.symbol)
+    # While the old order rests nothing is lost: what would refuse the new one must come first.
+    refusals = refusals_instead_of(found, told, settings.limits, instrument)
+    _show(changed(told, refusals=refusals))
+    _refuse_if(refusals)
     _require_typed(wanted.phrase, confirm)
     ended = cancel_live_order(ledger, account, found)
     _show_orders([ended])
     if ended.status != OrderStatus.CANCELED:
         raise RefusedError(f"Order {order} is {ended.status}; nothing was placed instead.")
-    from dataclasses import replace as changed
-
-    rest = changed(wanted, amount=ended.left)
-    placed = place_manual_order(ledger, account, settings.limits, rest, process_holder())
-    _show_orders(placed)
-    _fail_unless_accepted(placed)
+    _place(settings, ledger, account, changed(wanted, amount=ended.left))
 
 
 @trade_app.command()
@@ -366,10 +450,10 @@ def halt(
         bool, typer.Option("--reduce-only", help="Sales still go; only entries stop.")
     ] = False,
     cancel_orders: Annotated[
-        bool, typer.Option("--cancel-orders", help="Cancel the desk's resting orders too.")
+        bool, typer.Option("--cancel-orders", help="Cancel resting entries too; stops stay.")
     ] = False,
     flatten: Annotated[
-        bool, typer.Option("--flatten", help="Sell what the bots hold, then halt.")
+        bool, typer.Option("--flatten", help="Cancel everything and sell what the bots hold.")
     ] = False,
     home: Home = None,
 ) -> None:
@@ -378,37 +462,55 @@ def halt(
 
     settings = settings_for(home)
     ledger = open_ledger(settings)
-    # Sales must still go while positions are sold; entries stop at once.
-    state = TradingState.REDUCING if reduce_only or flatten else TradingState.HALTED
-    found = halt_trading(ledger, reason, state, relaxing=flatten)
+    state = TradingState.REDUCING if reduce_only else TradingState.HALTED
+    found = halt_trading(ledger, reason, state)
     out.print(f"Trading is {found.state.lower()} since {found.at:%F %T}Z: {found.reason}")
     if cancel_orders or flatten:
         _leave_market(settings, ledger, flatten)
-    if flatten and not reduce_only:
-        found = halt_trading(ledger, reason, TradingState.HALTED)
-        out.print(f"Trading is {found.state.lower()} since {found.at:%F %T}Z: {found.reason}")
 
 
 def _leave_market(settings: DeskSettings, ledger: Ledger, flatten: bool) -> None:
     """Cancel, and sell if asked, at every venue; one that fails does not spare the others."""
-    from tradelib.errors import DeskError
-    from tradelib.notebooks.cycle import venues_in_use
+    from tradelib.notebooks.cycle import venues_in_use, venues_looked_after
+
+    reachable = venues_in_use(settings, ledger)
+    undone: list[str] = []
+    for name in reachable:
+        undone += _leave_venue(settings, ledger, name, flatten)
+    for name in sorted(venues_looked_after(settings, ledger) - set(reachable)):
+        undone += _left_behind(ledger, name, flatten)
+    _refuse_unless_done("The market was not left everywhere", undone)
+
+
+def _leave_venue(settings: DeskSettings, ledger: Ledger, name: str, flatten: bool) -> list[str]:
     from tradelib.trading.leases import process_holder
-    from tradelib.trading.manual import cancel_orders, flatten_positions
+    from tradelib.trading.leaving import leave_venue
     from tradelib.venue import open_venue
 
-    failures = []
-    for name in venues_in_use(settings, ledger):
-        try:
-            account = open_venue(settings, name, trading=True)
-            _show_orders(cancel_orders(ledger, account))
-            if flatten:
-                holder = process_holder()
-                _show_orders(flatten_positions(ledger, account, settings.limits, holder))
-        except DeskError as error:
-            failures.append(f"{name}: {error}")
-    if failures:
-        raise RefusedError(f"The market was not left everywhere: {'; '.join(failures)}")
+    try:
+        account = open_venue(settings, name, trading=True)
+        done = leave_venue(ledger, account, settings.limits, process_holder(), flatten=flatten)
+    except Exception as error:  # nothing at one venue may keep the others from being left
+        return [f"{name}: {error if isinstance(error, DeskError) else repr(error)}"]
+    _show_orders(done.orders)
+    return done.undone
+
+
+def _left_behind(ledger: Ledger, venue: str, flatten: bool) -> list[str]:
+    """What stays at a local exchange that is not up, where nothing can happen meanwhile."""
+    from tradelib.trading.bots import is_flat
+    from tradelib.trading.leaving import still_live
+    from tradelib.trading.orders import load_orders
+    from tradelib.trading.positions import UNASSIGNED, find_positions
+
+    live = load_orders(ledger, venue=venue, unsettled=True)
+    left = still_live(order for order in live if flatten or not order.reduces)
+    if not flatten:
+        return left
+    with ledger.read() as books:
+        found = find_positions(books, venue=venue)
+        held = [p.bot for p in found if p.bot != UNASSIGNED and not is_flat(books, p)]
+    return [*left, *(f"bot {bot} was not sold: its exchange {venue} is not up" for bot in held)]
 
 
 @trade_app.command()
@@ -435,11 +537,18 @@ def watch(
     patience = timedelta(minutes=settings.dead_man_minutes)
     # What a single look sees is all it knows: nobody was there before it.
     since = utc_now() - (2 * patience if once else timedelta(0))
+    find_accounts = partial(accounts_in_use, settings, ledger)
     while True:
-        _show_orders(watch_once(ledger, accounts_in_use(settings, ledger), patience, since))
+        look = watch_once(ledger, find_accounts, patience, since)
+        _show_orders(look.cancelled)
         if once:
-            return
+            return _refuse_unless_done("The watch could not do all", look.failures)
         time.sleep(every)
+
+
+def _refuse_unless_done(what: str, failures: Sequence[str]) -> None:
+    if failures:
+        raise RefusedError(f"{what}: {'; '.join(each.rstrip('.') for each in failures)}.")
 
 
 def accounts_in_use(settings: DeskSettings, ledger: Ledger) -> dict[str, Callable[[], Venue]]:

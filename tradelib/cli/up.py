@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,14 @@ def _dead_man_switch(prepared: PreparedHome) -> Iterator[None]:
     """Look after the cycles from this process, which depends on neither Prefect nor the flows."""
     done, since = threading.Event(), utc_now()
     patience = timedelta(minutes=prepared.settings.dead_man_minutes)
+    find_accounts = partial(accounts_in_use, prepared.settings, prepared.ledger)
 
     def look() -> None:
         while not done.wait(_WATCH_SECONDS):
             try:
-                accounts = accounts_in_use(prepared.settings, prepared.ledger)
-                watch_once(prepared.ledger, accounts, patience, since)
-            except DeskError as error:  # the next look may fare better
-                log.error("the watch over the cycles failed: %s", error)
+                watch_once(prepared.ledger, find_accounts, patience, since)
+            except Exception:  # a thread that ends leaves nobody to watch
+                log.exception("the watch over the cycles failed")
 
     watcher = threading.Thread(target=look, name="dead-man-switch", daemon=True)
     watcher.start()

@@ -6,19 +6,21 @@ Flows decide when steps run and what happens when one fails; here is only what t
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from tradelib.clock import utc_now
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, RefusedError, StorageFailed
 from tradelib.notebooks.runner import run_notebook
 from tradelib.services.addresses import load_services
 from tradelib.settings import SERVICE_PREFIX, DeskSettings
 from tradelib.trading.bots import Bot, load_bots, symbols_of
 from tradelib.trading.decisions import Action
 from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import load_orders
+from tradelib.trading.positions import load_positions
 from tradelib.trading.runs import Outcome, Run
 from tradelib.venue import open_venue
 
@@ -66,7 +68,7 @@ def plan_cycle(settings: DeskSettings, ledger: Ledger) -> tuple[list[VenuePlan],
     """
     plans, troubles = [], []
     running = load_bots(ledger, running_only=True)
-    for venue in venues_in_use(settings, ledger, running):
+    for venue in _reachable(settings, (bot.venue for bot in running)):
         try:
             as_of = open_venue(settings, venue).fetch_time()
         except DeskError as error:
@@ -76,20 +78,36 @@ def plan_cycle(settings: DeskSettings, ledger: Ledger) -> tuple[list[VenuePlan],
     return plans, troubles
 
 
-def venues_in_use(
-    settings: DeskSettings, ledger: Ledger, bots: Sequence[Bot] | None = None
-) -> list[str]:
-    """The venues of the bots (all when None), but for local exchanges that are not up: a desk may
-    hold the books of several markets and runs one at a time."""
-    names = {bot.venue for bot in (load_bots(ledger) if bots is None else bots)}
-    return sorted(name for name in names if is_up(settings, name))
+def venues_in_use(settings: DeskSettings, ledger: Ledger) -> list[str]:
+    """The venues at which something is looked after, but for local exchanges that are not up: a
+    bot, an order whose end is not known, or a position, of whomever."""
+    return _reachable(settings, venues_looked_after(settings, ledger))
+
+
+def venues_looked_after(settings: DeskSettings, ledger: Ledger) -> set[str]:
+    """Every venue at which the ledger has a bot, an order on its way or a position; what is held
+    where desk.toml knows of no venue any more cannot be looked after."""
+    orders = (*load_orders(ledger, unsettled=True), *load_orders(ledger, lacking_fills=True))
+    held = (p for p in load_positions(ledger) if p.amount and p.venue in settings.venues)
+    return {one.venue for one in (*load_bots(ledger), *orders, *held)}
+
+
+def _reachable(settings: DeskSettings, venues: Iterable[str]) -> list[str]:
+    return sorted(venue for venue in set(venues) if is_up(settings, venue))
 
 
 def is_up(settings: DeskSettings, venue: str) -> bool:
+    """Whether a venue can be asked. A local exchange is up while a desk runs it: a home may hold
+    the books of several markets and runs one at a time."""
     chosen = settings.venues.get(venue)
     if chosen is None or not chosen.is_local:
         return True  # asking it will tell
-    return (chosen.rest_url or "").removeprefix(SERVICE_PREFIX) in load_services(settings)
+    try:
+        return (chosen.rest_url or "").removeprefix(SERVICE_PREFIX) in load_services(settings)
+    except RefusedError:  # no desk runs
+        return False
+    except StorageFailed:  # asking will tell, and the other venues are not kept from anything
+        return True
 
 
 def _plan_venue(venue: str, as_of: datetime, bots: Sequence[Bot]) -> VenuePlan:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +21,11 @@ import pandas as pd
 from tradelib.candles.fetch import FetchReport, fetch_candles
 from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time
-from tradelib.errors import DeskError, InvalidInput, ReadOnly
+from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
-from tradelib.trading.bots import load_bot, load_bots
+from tradelib.trading.bots import bot_as_it_was, load_bot, load_bots
 from tradelib.trading.deciding import Signal, decide_bot, load_scores
 from tradelib.trading.decisions import Decision, load_decision, load_score
 from tradelib.trading.execution import Execution, execute_decision, load_refusals
@@ -39,6 +39,8 @@ from tradelib.venue import open_venue
 
 RUN_ENV = "DESK_RUN"
 TOKEN_ENV = "DESK_RUN_TOKEN"
+# How long an execution waits for whoever trades its bot right now.
+_PATIENCE = timedelta(seconds=15)
 # What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
 CHART_HISTORY = 500
 
@@ -130,7 +132,7 @@ class Desk:
     def generate_signal(self, bot: str, as_of: str) -> Signal:
         """Score a bot's candles and record what it decides; again, show both once more."""
         if not self.live:
-            return self._signal_before(bot)
+            return self._signal_before()
         chosen = load_bot(self.ledger, bot)
         return decide_bot(
             self.ledger, self.store, self.settings.limits, chosen, parse_time(as_of), self.run_id
@@ -139,14 +141,16 @@ class Desk:
     def execute_order(self, bot: str, decision: str) -> ExecutionPage:
         """Turn a decision into at most one order; again, show what became of it."""
         if not self.live:
-            return ExecutionPage(self._execution_before(bot, decision))
+            return ExecutionPage(self._execution_before(decision))
         chosen = load_bot(self.ledger, bot)
         client = open_venue(self.settings, chosen.venue, trading=True)
         wanted = load_decision(self.ledger, decision)
         done = execute_decision(
-            self.ledger, client, self.settings.limits, chosen, wanted, self.run_id
-        )
-        maintain_stops(self.ledger, client, chosen, self.run_id)
+            self.ledger, client, self.settings.limits, chosen, wanted, self.run_id,
+            patience=_PATIENCE,
+        )  # fmt: skip
+        with suppress(LeaseHeld):  # whoever trades the bot now looks after its stops
+            maintain_stops(self.ledger, client, chosen, self.run_id)
         return ExecutionPage(done)
 
     def reconcile(self, venue: str) -> Reconciliation | dict[str, Any]:
@@ -198,19 +202,19 @@ class Desk:
             told.get("used_weight"),
         )
 
-    def _signal_before(self, bot: str) -> Signal:
+    def _signal_before(self) -> Signal:
         """The recorded decision, and the scores computed again from the candles as they were."""
         told = self._result("live/20_generate_signals")
         decision = load_decision(self.ledger, told["decision"])
-        # As the bot was then: a later edit must not change what this page shows.
-        chosen = replace(load_bot(self.ledger, bot or decision.bot), **told["config"])
+        # A later edit must not change what this page shows, nor the bot's end take it away.
+        chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
         empty = pd.DataFrame({"score": pd.Series(dtype="float64")})
         if load_score(self.ledger, decision.bot, decision.candle_close) is None:
             return Signal(chosen, decision.candle_close, pd.DataFrame(), empty, decision)
         candles, scores = load_scores(self.store, chosen, decision.candle_close)
         return Signal(chosen, decision.candle_close, candles, scores, decision)
 
-    def _execution_before(self, bot: str, decision: str) -> Execution:
+    def _execution_before(self, decision: str) -> Execution:
         told = {} if decision else self._result("live/30_execute_orders")
         wanted: Decision = load_decision(self.ledger, decision or told["decision"])
         orders = load_orders(self.ledger, decision=wanted.id)

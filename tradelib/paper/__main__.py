@@ -32,7 +32,7 @@ Paper exchange at {url}, market time {time}
   market   {market}; candles from {first} to {last}
   symbols  {symbols}
   accounts {accounts}
-  secrets  {secrets}
+  keys     {secrets}
   control  {url}/paper/status, header X-Paper-Token from {token}
   faults   {faults}
 
@@ -108,7 +108,7 @@ def _open_source(asked: argparse.Namespace) -> OHLCVSource | None:
 
 
 def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: Path) -> None:
-    """Tells the user, and nobody else, how to get in; secrets stay in their file."""
+    """Tells the user, and nobody else, how to get in; keys stay in their file."""
     token_file = config.home / TOKEN_FILE
     write_private(token_file, config.control_token + "\n")
     accounts: tuple[PaperAccount, ...] = config.accounts or read_accounts(accounts_file)
@@ -125,13 +125,19 @@ def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: P
         symbols=" ".join(
             f"{each.base}/{each.quote}" for each in exchange.tape.instruments.values()
         ),
-        accounts=", ".join(f"{each.name} (key {each.key})" for each in accounts),
+        accounts=", ".join(map(_told, accounts)),
         secrets=accounts_file,
         token=token_file,
         faults=_FAULTS.format(seed=config.faults.seed, url=url) if config.faults else "none",
         settings=str(settings_file),
     )
     print(text, flush=True)
+
+
+def _told(account: PaperAccount) -> str:
+    """An account's name, with its key for those who sit at a terminal: what is printed anywhere
+    else is a log, and no key belongs there."""
+    return f"{account.name} (key {account.key})" if sys.stdout.isatty() else account.name
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from random import Random
 from typing import Any
 
 from tradelib.errors import unknown_name
+from tradelib.torture.processes import die_with_parent
 from tradelib.torture.schedule import FOCUSES
 from tradelib.torture.verdict import BALANCE, DUPLICATE, KINDS, LOST, UNRESOLVED
 from tradelib.torture.worker import Result, Worker, open_worker
@@ -35,7 +36,7 @@ _COUNTED = {
 class Plan:
     """What to play. ledger_url: a database server's, whose database is emptied again and again;
     '{}' in it stands for the worker's number. prepare: called in each worker before it begins.
-    folder: where what is left of a failing schedule is kept."""
+    folder: where what is left of a failing schedule is kept. stop_at_first: failure."""
 
     schedules: int
     seed: int
@@ -44,6 +45,7 @@ class Plan:
     ledger_url: str | None = None
     folder: Path | None = None
     prepare: Callable[[], None] | None = None
+    stop_at_first: bool = False
 
     def seeds(self) -> list[int]:
         """Each schedule's own. The first is the campaign's, so that a schedule that failed is
@@ -54,7 +56,7 @@ class Plan:
 
 @dataclass
 class Report:
-    """The sums of a campaign. failures: results of schedules that broke a rule, oldest first."""
+    """The sums of a campaign. results: of each schedule, in the order of their seeds."""
 
     schedules: int = 0
     orders: int = 0
@@ -66,7 +68,7 @@ class Report:
     acts: Counter[str] = field(default_factory=Counter)
     passes: Counter[int] = field(default_factory=Counter)
     violations: Counter[str] = field(default_factory=Counter)
-    failures: list[Result] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
 
     def add(self, result: Result) -> None:
         self.schedules += 1
@@ -80,8 +82,12 @@ class Report:
         ):  # fmt: skip
             sums.update(found)
         self.violations.update(violation.kind for violation in result.violations)
-        if result.violations:
-            self.failures.append(result)
+        self.results.append(result)
+
+    @property
+    def failures(self) -> list[Result]:
+        """The schedules that broke a rule."""
+        return [result for result in self.results if result.violations]
 
     @property
     def kills(self) -> int:
@@ -136,6 +142,9 @@ def run_campaign(plan: Plan, tell: Progress = lambda result: None) -> Report:
             for future in as_completed(asked):
                 results[asked[future]] = future.result()
                 tell(future.result())
+                if plan.stop_at_first and future.result().violations:
+                    pool.shutdown(cancel_futures=True)
+                    break
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -185,6 +194,7 @@ _here: _Here
 
 def _open(plan: Plan, numbers: Any) -> None:
     global _here
+    die_with_parent()
     with numbers.get_lock():
         numbers.value += 1
         url = plan.ledger_url and plan.ledger_url.replace("{}", str(numbers.value))

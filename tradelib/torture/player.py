@@ -25,6 +25,7 @@ from tradelib.torture.schedule import (
 )
 from tradelib.torture.stage import Stage
 from tradelib.torture.wall import SharedWall
+from tradelib.trading.accounts import load_account
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.halts import TradingState, halt_trading, resume_trading
@@ -35,6 +36,7 @@ from tradelib.trading.runs import Outcome, Run, finish_run, start_run
 
 # Longer than any lease, lag, maintenance or ban.
 _SETTLING = timedelta(minutes=30)
+_STEP = timedelta(milliseconds=500)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Done:
 class Script:
     """What accumulates while a schedule is played.
 
-    tokens: when each newer lease of a bot was first seen. events: what happened, in words.
+    tokens: when each newer lease of a bot was first seen. is_open: whether the account's
+    books are. events: what happened, in words.
     """
 
     bots: dict[str, Bot] = field(default_factory=dict)
@@ -68,6 +71,7 @@ class Script:
     sleepers: list[Sleeper] = field(default_factory=list)
     done: list[Done] = field(default_factory=list)
     tokens: list[tuple[str, int, datetime]] = field(default_factory=list)
+    is_open: bool = False
     events: list[str] = field(default_factory=list)
     runs: int = 0
 
@@ -139,8 +143,9 @@ class Player:
 
     def _add_bot(self, plan: BotPlan) -> None:
         bot = new_bot(
-            plan.name, VENUE, plan.symbol, TIMEFRAME, "buy_and_hold", status=BotStatus.RUNNING
-        )
+            plan.name, VENUE, plan.symbol, TIMEFRAME, "buy_and_hold",
+            stops=dict(plan.stops), status=BotStatus.RUNNING,
+        )  # fmt: skip
         add_bot(self.ledger, bot)
         self.script.bots[bot.name] = bot
         self.script.decisions[bot.name] = []
@@ -172,8 +177,14 @@ class Player:
         return name
 
     def _pass(self, span: timedelta) -> None:
-        self._wall.pass_time(span)
-        self.stage.faulty.catch_up()
+        """Time goes by; in short steps while a late request is on its way, so that what it does
+        at its arrival begins then and not at the end."""
+        left = span
+        while left:
+            step = min(left, _STEP) if self.stage.faulty.tell()["pending"] else left
+            self._wall.pass_time(step)
+            self.stage.faulty.catch_up()
+            left -= step
         self._tell(f"{span} pass")
 
     def _move_on(self, step: Candle) -> None:
@@ -198,6 +209,10 @@ class Player:
     async def _begin(self, act: Act) -> None:
         decision = self._decision_of(act)
         if act.kind == "execute" and decision is None:
+            return
+        # Books that open while the venue hides somebody's newest trades, yet shows the balances
+        # after them, book these twice; how long to wait, no reply tells.
+        if act.kind == "foreign" and not self.script.is_open:
             return
         run = self._start_run(act.kind, act.bot)
         self._tell(f"{run} begins: {act}")
@@ -224,13 +239,15 @@ class Player:
     async def _settle(self, one: Sleeper) -> None:
         await self._processes.settle(one.process)
         self._watch_leases()
+        self.script.is_open = self.script.is_open or load_account(self.ledger, VENUE) is not None
         ended = one.process.ended
         if ended is None:
             self.script.sleepers.append(one)
             self._tell(f"{one.run} sleeps")
             return
         self.script.done.append(Done(one.act, ended, one.decision))
-        self._tell(f"{one.run} {ended.how} {ended.place} {ended.error} {ended.text}")
+        text = ended.text.replace(self._url, "the venue's address")
+        self._tell(f"{one.run} {ended.how} {ended.place} {ended.error} {text}")
         self._close_run(one, ended)
 
     def _close_run(self, one: Sleeper, ended: Ended) -> None:

@@ -72,7 +72,6 @@ class Processes:
         self._points, self._perform = points, perform
         self._alive: list[Process] = []
         self._idle: list[Process] = []
-        self._libc = ctypes.CDLL(None)
 
     def __enter__(self) -> Processes:
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._look)
@@ -174,8 +173,7 @@ class Processes:
 
     def _live(self, line: socket.socket) -> NoReturn:
         try:
-            with suppress(AttributeError):  # not on Linux: a killed worker leaves its sleepers
-                self._libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+            die_with_parent()
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.dup2(line.fileno(), _LINE)
@@ -202,3 +200,9 @@ class Processes:
         except Exception as error:
             told = "".join(traceback.format_exception(error))
             return {"how": "crashed", "text": told, "error": type(error).__name__}
+
+
+def die_with_parent() -> None:
+    """Let this process be killed when the one that made it is gone, asleep or not."""
+    with suppress(AttributeError):  # not on Linux: a killed worker leaves its sleepers
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)

@@ -21,8 +21,11 @@ TIMEFRAME = "1h"
 
 @dataclass(frozen=True)
 class BotPlan:
+    """stops: what rests at the venue while it holds a position, as of a Bot."""
+
     name: str
     symbol: str
+    stops: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class Decide:
 
 @dataclass(frozen=True)
 class Act:
-    """A process that does one thing. kind: 'execute', 'reconcile' or 'foreign'.
+    """A process that does one thing. kind: 'execute', 'reconcile', 'manual' (a person's order),
+    'cancel', 'flatten' or 'foreign' (somebody else's orders).
 
     age: of the decision to execute, in decisions of the bot; 0 is the newest. aim: where it
     signals itself. is_left: nobody notices that it was killed, as when its machine died. is_fresh:
@@ -105,15 +109,19 @@ class Odds:
     """How likely what is, as shares.
 
     kill, sleep: of acts; retry: of executions that are done once more; aimed: of signals that
-    are sent around the order's own request. overlap: of bots that two processes trade at once.
+    are sent around the order's own request. person: of candles at which a
+    person trades too. overlap: of bots that two processes trade at once;
+    takeover: of these, how often the first one's lease expires meanwhile.
     """
 
     kill: float = 0.3
     sleep: float = 0.15
     retry: float = 0.4
     overlap: float = 0.12
+    takeover: float = 0.5
     aimed: float = 0.4
     foreign: float = 0.15
+    person: float = 0.2
     late: float = 0.1
     halt: float = 0.04
     faults: float = 1.0
@@ -125,7 +133,7 @@ FOCUSES: Mapping[str, Odds] = {
     "quiet": Odds(kill=0, sleep=0, overlap=0, faults=0, wire=0),
     "kills": Odds(kill=0.7, sleep=0, overlap=0, faults=0, wire=0),
     "answers": Odds(kill=0.2, sleep=0, faults=2.5, retry=0.8),
-    "zombies": Odds(kill=0.1, sleep=0.3, overlap=0.7, faults=0.2, wire=0, late=0.3),
+    "zombies": Odds(kill=0.25, sleep=0.1, overlap=0.9, takeover=0.85, faults=0.1, wire=0, late=0.2),
     "strangers": Odds(kill=0.1, foreign=0.7, faults=0.3),
 }
 
@@ -147,16 +155,26 @@ def draw_schedule(seed: int, focus: str = "") -> Schedule:
 def _draw_bots(rng: Random) -> tuple[BotPlan, ...]:
     symbols = SYMBOLS[: rng.randint(1, 2)]
     count = rng.choice((1, 1, 2, 2, 3))
-    return tuple(BotPlan(f"bot{n}", rng.choice(symbols)) for n in range(count))
+    return tuple(BotPlan(f"bot{n}", rng.choice(symbols), rng.choice(_STOPS)) for n in range(count))
+
+
+_STOPS: tuple[Mapping[str, float], ...] = (
+    {}, {}, {"loss": 0.01}, {"loss": 0.02, "profit": 0.02}, {"profit": 0.01}, {"trailing": 0.02},
+)  # fmt: skip
 
 
 # Points that an act passes at most, roughly, when nothing goes wrong.
-_TYPICAL = {"execute": 46, "reconcile": 40}
+_TYPICAL = {"execute": 46, "reconcile": 40, "manual": 36, "cancel": 12, "flatten": 36}
 _DECISIVE = (
     "commit _plan_order", "committed _plan_order", "begin take_to_wire", "commit take_to_wire",
     "committed take_to_wire", "request POST order", "sent POST order", "answered POST order",
     "begin record_answer", "commit record_answer", "committed record_answer",
     "begin book_order_trades", "commit book_order_trades", "begin release_lease",
+)  # fmt: skip
+# Before an execution has recorded anything but its lease.
+_EARLY = (
+    "committed take_lease", "request GET ticker/bookTicker", "answered GET ticker/bookTicker",
+    "request GET time", "answered GET time", "begin _plan_order",
 )  # fmt: skip
 _SPANS = (0.5, 2, 4, 7, 9, 12, 25, 40, 100, 100, 200, 700)
 
@@ -172,7 +190,7 @@ class _Writer:
     def write(self) -> Iterator[Step]:
         yield from self._act("reconcile", share=0.3)
         yield Act("reconcile", is_fresh=True)
-        for _ in range(self.rng.randint(3, 5)):
+        for _ in range(self.rng.randint(2, 4)):
             yield Candle(self.rng.choice((20, 60, 300, 3600)))
             yield from self._candle()
 
@@ -187,6 +205,7 @@ class _Writer:
               for bot in self.bots),
             self._maybe(self.odds.late, self._execute_late),
             self._maybe(self.odds.foreign, lambda: self._act("foreign", share=0)),
+            self._maybe(self.odds.person, self._person),
             self._maybe(self.odds.halt, self._halt),
             lambda: self._act("reconcile"),
         ]  # fmt: skip
@@ -227,13 +246,23 @@ class _Writer:
             yield from self._maybe(0.4, lambda: iter((GiveUp(),)))()
             yield from self._maybe(0.8, self._pass)()
 
+    def _person(self) -> Iterator[Step]:
+        """Orders and cancels by hand, for a bot or for the account itself."""
+        kind = self.rng.choices(("manual", "cancel", "flatten"), (6, 2, 1))[0]
+        bot = self.rng.choice(self.bots).name if self.rng.random() < 0.5 else ""
+        yield from self._act(kind, bot)
+
     def _overlap(self, bot: str) -> Iterator[Step]:
         """A process falls asleep within an execution, and another one takes its bot over."""
         rng = self.rng
-        yield Act("execute", bot, aim=self._aim("execute", signal.SIGSTOP), choice=rng.random())
+        aim = self._aim("execute", signal.SIGSTOP)
+        if rng.random() < 0.4:
+            aim = Aim(signal.SIGSTOP, 1, rng.choice(_EARLY))
+        yield Act("execute", bot, aim=aim, choice=rng.random())
         if rng.random() < 0.3:
             yield GiveUp()
-        yield Pass(rng.choice((0.5, 4, 8, 12, 100, 100, 100, 200)))
+        is_over = rng.random() < self.odds.takeover
+        yield Pass(rng.choice((100, 200) if is_over else (0.5, 4, 8, 12)))
         if rng.random() < 0.5:
             yield Candle(rng.choice((1, 100)))
             yield self._decide(bot)
@@ -243,7 +272,7 @@ class _Writer:
         yield from self._wake()
 
     def _aim(self, kind: str, number: int) -> Aim:
-        if kind == "execute" and self.rng.random() < self.odds.aimed:
+        if kind in ("execute", "manual") and self.rng.random() < self.odds.aimed:
             return Aim(number, 1, self.rng.choice(_DECISIVE))
         return Aim(number, self.rng.randint(1, _TYPICAL[kind]))
 
@@ -283,8 +312,8 @@ _WIRE: tuple[tuple[str, float], ...] = (
     ("cut_after", 0.08),
     ("reset_after", 0.08),
     ("half_reply", 0.08),
-    ("black_hole", 0.002),
-    ("black_hole_after", 0.004),
+    ("black_hole", 0.0015),
+    ("black_hole_after", 0.002),
 )
 
 
@@ -298,7 +327,7 @@ def _draw_faults(odds: Odds, rng: Random, seed: int) -> dict[str, Any]:
                 **{name: int(most * value)
                    for (name, most), value in zip(options.items(), values, strict=True)},
             }  # fmt: skip
-    return {"seed": seed, "rates": rates, "options": {"hold_ms": 5}}
+    return {"seed": seed, "rates": rates, "options": {"hold_ms": 2}}
 
 
 def _draw_wire(odds: Odds, rng: Random, seed: int) -> dict[str, Any]:

@@ -3,8 +3,10 @@ own, and says of each what came of it."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import shutil
+import socket
 import tempfile
 import time
 from collections import Counter
@@ -17,11 +19,12 @@ from typing import Any
 import stamina
 
 from tradelib.clock import set_clock
+from tradelib.errors import InvalidInput
 from tradelib.paper.fees import FeeAsset
-from tradelib.torture.acts import Desk, open_desk
+from tradelib.torture.acts import Deed, Desk, open_desk
 from tradelib.torture.player import Player, Script
-from tradelib.torture.points import Points, watch_ledger
-from tradelib.torture.processes import Processes
+from tradelib.torture.points import Aim, Points, watch_ledger
+from tradelib.torture.processes import Ended, Process, Processes
 from tradelib.torture.schedule import SYMBOLS, draw_schedule
 from tradelib.torture.stage import Stage, open_stage
 from tradelib.torture.verdict import Violation, judge, load_books, read_record
@@ -31,6 +34,8 @@ from tradelib.trading.ledger import Ledger
 from tradelib.venue.client import READ_ATTEMPTS
 
 _MOST_PASSES = 3
+_REHEARSED = 1
+_DATABASE = "torture"
 _MEMORY = Path("/dev/shm")
 
 
@@ -124,7 +129,7 @@ class Worker:
             acts=Counter(f"{one.act.kind} {one.ended.how} {one.ended.error}".strip()
                          for one in script.done),
             seconds=seconds,
-            events=tuple(script.events) if found else (),
+            events=tuple(script.events),
             record=record if found else {},
         )  # fmt: skip
 
@@ -145,8 +150,40 @@ async def open_worker(ledger_url: str | None = None) -> AsyncIterator[Worker]:
         ledger, renew = _database(ledger_url) if ledger_url else _file(stack)
         watch_ledger(ledger, points)
         desks = _open_desks(wall, points, ledger, stage)
-        processes = Processes(points, lambda deed: desks[deed.url].do(deed))
-        yield Worker(wall, stage, ledger, stack.enter_context(processes), renew)
+
+        def perform(deed: Deed) -> str:
+            return desks[deed.url].do(deed)
+
+        rehearsal = Rehearsal(perform)
+        await Worker(wall, stage, ledger, rehearsal, renew).play(_REHEARSED, "quiet")
+        rehearsal.end_all()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        processes = stack.enter_context(Processes(points, perform))
+        yield Worker(wall, stage, ledger, processes, renew)
+
+
+class Rehearsal(Processes):
+    """Acts done by a thread of the worker, so that its forks find everything warm: statements
+    compiled, tables built."""
+
+    def __init__(self, perform: Callable[[Deed], str]) -> None:
+        self._perform = perform
+        self._begun: dict[Process, Deed] = {}
+        self._nobody = socket.socket()
+
+    def begin(self, act: Deed, aim: Aim | None) -> Process:
+        process = Process(0, self._nobody)
+        self._begun[process] = act
+        return process
+
+    async def settle(self, process: Process) -> None:
+        process.ended = Ended(**await asyncio.to_thread(self._do, self._begun.pop(process)))
+
+    def end_sleepers(self) -> None:
+        """There are none."""
+
+    def end_all(self) -> None:
+        self._nobody.close()
 
 
 def _open_desks(wall: SharedWall, points: Points, ledger: Ledger, stage: Stage) -> dict[str, Desk]:
@@ -177,8 +214,13 @@ def _file(stack: AsyncExitStack) -> tuple[Ledger, Callable[[], None]]:
 
 
 def _database(url: str) -> tuple[Ledger, Callable[[], None]]:
-    """The same in a database of a server, which is emptied."""
+    """The same in a database of a server, which is emptied; nobody's books bear such a name."""
     ledger = Ledger(url)
+    if not (ledger.engine.url.database or "").startswith(_DATABASE):
+        raise InvalidInput(
+            f"A campaign empties its database again and again; name one that begins with "
+            f"{_DATABASE!r}, not {ledger.engine.url.database!r}."
+        )
     ledger.migrate()
 
     def renew() -> None:

@@ -46,6 +46,7 @@ from tradelib.services.addresses import load_services
 from tradelib.services.claim import claim_home
 from tradelib.settings import DeskSettings
 from tradelib.trading import tables
+from tradelib.trading.halts import TradingState
 from tradelib.trading.ledger import Ledger, open_ledger, require_own_ledger
 
 CHUNK = 1000  # rows in memory at a time
@@ -344,7 +345,8 @@ def restore_desk(settings: DeskSettings, file: Path, tell: Tell = tell_nobody) -
     """Put a backup in the place of a desk's ledger, which is backed up first.
 
     Nothing changes unless the whole backup is in place and was read back from there. Three facts
-    of the present outlive it: a halt in force, an arming that ended, and fencing tokens.
+    of the present outlive it: a halt in force, an arming that ended, and fencing tokens. A desk
+    that has traded is halted until its books are rebuilt.
     """
     require_own_ledger(settings)
     asked = check_backup(file)
@@ -438,9 +440,21 @@ def _replace_rows(
             _copy_in(copy, books, shape, progress)
         _set_sequences(books, shapes)
         _compare(source.contents, _tally_all(books, shapes), source.file)
-        notes = kept.enforce(books)
+        notes = (*kept.enforce(books), *_halt_until_resync(books))
     after = {name: count for name, (count, _) in source.contents.tables.items()}
     return {name: (before[name], after[name]) for name in before}, notes
+
+
+def _halt_until_resync(books: Connection) -> tuple[str, ...]:
+    """What was traded since the backup is not in it: a decision made then must not be made, and
+    ordered, once more."""
+    if books.execute(select(tables.accounts.c.venue).limit(1)).first() is None:
+        return ()
+    reason = "restored from a backup: run `desk resync` for each venue, then `desk resume`"
+    books.execute(
+        tables.halts.insert().values(reason=reason, at=utc_now(), state=TradingState.HALTED)
+    )
+    return (f"Trading is halted: {reason}.",)
 
 
 def _copy_in(copy: Connection, books: Connection, shape: _Shape, progress: _Progress) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, model_validator
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import InvalidInput, unknown_name
@@ -19,19 +20,25 @@ from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 from tradelib.strategy.registry import strategy
 from tradelib.trading import tables
+from tradelib.trading.accounts import newest_equity
+from tradelib.trading.leases import bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
+from tradelib.trading.orders import UNSETTLED
+from tradelib.trading.positions import Position, find_positions, is_dust
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
+# Distances at which venues follow a price: Binance takes 10 to 2000 hundredths of a percent.
+TRAILING_RANGE = (0.001, 0.2)
 
 
 class StopParams(Params):
     """What rests at the venue while a bot holds a position, as fractions of its average entry."""
 
-    loss: float | None = Field(None, gt=0, lt=1, description="sell all so far below the entry")
-    profit: float | None = Field(None, gt=0, le=10, description="sell all so far above the entry")
-    trailing: float | None = Field(
-        None, gt=0, le=0.2, description="sell all so far below the best price since"
+    loss: float | None = Field(None, ge=0.001, lt=1, description="sell all so far below the entry")
+    profit: float | None = Field(
+        None, ge=0.001, le=10, description="sell all so far above the entry"
     )
+    trailing: float | None = Field(None, description="sell all so far below the best price since")
 
     @model_validator(mode="after")
     def _one_way_down(self) -> StopParams:
@@ -39,7 +46,18 @@ class StopParams(Params):
             raise InvalidInput(
                 "A trailing stop stands alone; give either trailing, or loss and profit."
             )
+        if self.trailing is not None:
+            require_trailing(self.trailing)
         return self
+
+
+def require_trailing(distance: float | Decimal) -> None:
+    """Refuse a distance, as a fraction of the price, at which no venue follows."""
+    low, high = TRAILING_RANGE
+    if not low <= distance <= high:
+        raise InvalidInput(
+            f"A trailing stop follows at {low} to {high} of the best price, not at {distance:g}."
+        )
 
 
 class BotStatus(StrEnum):
@@ -143,11 +161,75 @@ def add_bot(ledger: Ledger, bot: Bot) -> None:
         insert(books, tables.bots, bot)
 
 
-def update_bot(ledger: Ledger, bot: Bot) -> None:
-    """Record a changed bot under its name."""
-    changed = as_row(replace(bot, updated_at=utc_now()))
+def change_bot(ledger: Ledger, name: str, change: Callable[[Bot], Bot]) -> Bot:
+    """Record what `change` makes of a bot, read and written in one transaction: of two changes at
+    once, neither takes the other back. Raises InvalidInput where there is no such bot."""
     with ledger.write() as books:
-        books.execute(tables.bots.update().where(tables.bots.c.name == bot.name).values(**changed))
+        bot = _find_bot(books, name)
+        if bot is not None:
+            changed = replace(change(bot), updated_at=utc_now())
+            _write_changes(books, bot, changed)
+            return changed
+    raise _no_bot(ledger, name)
+
+
+def _write_changes(books: Connection, before: Bot, after: Bot) -> None:
+    was = as_row(before)
+    changes = {name: value for name, value in as_row(after).items() if value != was[name]}
+    books.execute(tables.bots.update().where(tables.bots.c.name == before.name).values(**changes))
+
+
+def update_bot(ledger: Ledger, bot: Bot) -> None:
+    """Record a bot as it is given, whatever it was."""
+    change_bot(ledger, bot.name, lambda _: bot)
+
+
+def remove_bot(ledger: Ledger, name: str, holder: str) -> None:
+    """Take away a bot that is stopped, flat and has nothing on its way; what it decided, ordered
+    and filled stays in the ledger. holder: the command that does it."""
+    load_bot(ledger, name)
+    with lease(ledger, bot_lease(name), holder) as held, ledger.write() as books:
+        require_lease(books, held)
+        bot = _find_bot(books, name)
+        if bot is not None:
+            _require_at_rest(books, bot)
+            books.execute(tables.bots.delete().where(tables.bots.c.name == name))
+
+
+def _require_at_rest(books: Connection, bot: Bot) -> None:
+    if bot.status != BotStatus.STOPPED:
+        raise InvalidInput(f"Bot {bot.name} runs; stop it first with: desk bots stop {bot.name}")
+    live = _unsettled_orders(books, bot.name)
+    if live:
+        raise InvalidInput(
+            f"Order {live[0]} of bot {bot.name} is not settled; cancel it or reconcile first."
+        )
+    for position in find_positions(books, bot=bot.name):
+        if not is_flat(books, position):
+            raise InvalidInput(
+                f"Bot {bot.name} holds {position.amount:f} of {position.symbol}; "
+                f"sell it first with: desk sell {position.symbol} all --bot {bot.name}"
+            )
+
+
+def _unsettled_orders(books: Connection, bot: str) -> list[str]:
+    """The client ids of a bot's orders whose end or whose fills are not all in the ledger."""
+    orders = tables.orders.c
+    open_ended = orders.status.in_(UNSETTLED) | (orders.fills_complete == 0)
+    return list(
+        books.execute(select(orders.client_id).where(orders.bot == bot, open_ended)).scalars()
+    )
+
+
+def is_flat(books: Connection, position: Position) -> bool:
+    """Whether nothing but dust is held, at the price of the newest reconciliation or, without
+    one, at what it cost."""
+    worth = newest_equity(books, position.venue)
+    if not position.amount or worth is None:
+        return not position.amount
+    price = worth.prices.get(position.symbol)
+    value = position.cost if price is None else position.amount * Decimal(price)
+    return is_dust(value, worth.equity)
 
 
 def load_bots(ledger: Ledger, *, running_only: bool = False) -> list[Bot]:
@@ -159,10 +241,24 @@ def load_bots(ledger: Ledger, *, running_only: bool = False) -> list[Bot]:
 
 def load_bot(ledger: Ledger, name: str) -> Bot:
     """The bot by that name; raises InvalidInput with the nearest name."""
-    found = first(ledger.rows(select(tables.bots).where(tables.bots.c.name == name), Bot))
+    with ledger.read() as books:
+        found = _find_bot(books, name)
     if found is None:
-        raise unknown_name("bot", name, [bot.name for bot in load_bots(ledger)])
+        raise _no_bot(ledger, name)
     return found
+
+
+def _find_bot(books: Connection, name: str) -> Bot | None:
+    return first(rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot))
+
+
+def _no_bot(ledger: Ledger, name: str) -> InvalidInput:
+    return unknown_name("bot", name, [bot.name for bot in load_bots(ledger)])
+
+
+def bot_as_it_was(name: str, config: dict[str, Any], at: datetime) -> Bot:
+    """A bot as a run's record knows it, whatever has become of it since."""
+    return Bot(name=name, status=BotStatus.STOPPED, created_at=at, updated_at=at, **config)
 
 
 def symbols_of(bots: Sequence[Bot], venue: str) -> list[str]:

@@ -18,7 +18,7 @@ from decimal import Decimal
 from sqlalchemy import Connection
 
 from tradelib.trading.booking import apply_venue_order, book_trades, save_cursor
-from tradelib.trading.incidents import close_incidents
+from tradelib.trading.incidents import ORDER_MISSING, close_incidents
 from tradelib.trading.orders import (
     LEGAL_CHANGES,
     ZERO,
@@ -27,6 +27,7 @@ from tradelib.trading.orders import (
     OrderStatus,
     change_order,
     find_order,
+    is_desk_id,
 )
 from tradelib.trading.placing import SEND_WITHIN, unsent_for_too_long
 from tradelib.venue import VenueBalance, VenueOrder, VenueStatus, VenueTrade
@@ -44,6 +45,7 @@ FILLS_MISSING = "fills missing"
 BALANCE_DIFFERS = "balance differs"
 CONTRADICTION = "venue contradicts itself"
 ORDERED_TWICE = "decision ordered twice"
+SYMBOL_GONE = "symbol no longer traded"
 POSITIONS_EXCEED = "positions exceed account"
 POSITION_WITHOUT_STOP = "position without stop"
 STOP_WITHOUT_POSITION = "stop without position"
@@ -56,6 +58,7 @@ STANDING = (
     FILLS_MISSING,
     BALANCE_DIFFERS,
     CONTRADICTION,
+    SYMBOL_GONE,
     POSITIONS_EXCEED,
     POSITION_WITHOUT_STOP,
     STOP_WITHOUT_POSITION,
@@ -68,7 +71,8 @@ class Books:
 
     orders: those whose end is not known or whose fills are not all booked. named: those that the
     venue's side names by their client id, or as 'symbol id' by its own. balances: booked totals by
-    asset. visibility_lag: how long after it was sent an order's absence proves nothing.
+    asset. recent: orders of which the venue may not show yet all that happened. visibility_lag:
+    how long after it was sent an order's absence proves nothing.
     """
 
     venue: str
@@ -76,6 +80,7 @@ class Books:
     named: Mapping[str, Order]
     balances: Mapping[str, Decimal]
     visibility_lag: timedelta
+    recent: tuple[Order, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ class Account:
 
     orders: the venue's answer for each client id asked about, None where it has no such order;
     open_orders: all that are open in the watched symbols; trades: by symbol, those that were
-    read; cursors: how far each walk has come for good.
+    read; cursors: how far each walk has come for good; strays: orders behind executions that bear
+    a client id of the desk's which the ledger does not know; gone: symbols that the venue does not
+    list any more.
     """
 
     at: datetime
@@ -92,6 +99,8 @@ class Account:
     open_orders: Sequence[VenueOrder] = ()
     trades: Mapping[str, Sequence[VenueTrade]] = field(default_factory=dict)
     cursors: Mapping[str, str] = field(default_factory=dict)
+    strays: Sequence[VenueOrder] = ()
+    gone: Sequence[str] = ()
     balances: Mapping[str, VenueBalance] = field(default_factory=dict)
 
 
@@ -204,7 +213,9 @@ def find_discrepancies(books: Books, account: Account) -> list[Finding]:
         *_late_orders(books, account),
         *(found for order in books.orders for found in _order(order, books, account)),
         *_fills(books, account),
+        *_missing_orders(books, account),
         *_foreign_orders(books, account),
+        *(Finding(SYMBOL_GONE, symbol, "traded", "not listed") for symbol in account.gone),
         *_fills_overdue(books, account),
         *_balances(books, account),
     ]
@@ -223,7 +234,8 @@ def _order(order: Order, books: Books, account: Account) -> list[Finding]:
 
 def _unsent(order: Order, account: Account) -> list[Finding]:
     """A plan whose process may still be about to send it is left alone."""
-    if account.at - order.created_at <= 2 * SEND_WITHIN:
+    # A plan from the future was made before the clock was set back.
+    if abs(account.at - order.created_at) <= 2 * SEND_WITHIN:
         return []
     return [Finding(ORDER_UNSENT, order.client_id, order.status, "-", DropPlan(order.client_id))]
 
@@ -320,18 +332,28 @@ def _fills(books: Books, account: Account) -> list[Finding]:
     return found
 
 
+def _missing_orders(books: Books, account: Account) -> list[Finding]:
+    """Orders with an id of the desk's that the ledger does not have, as after a restored backup:
+    the decision behind one could be ordered again."""
+    found = {order.client_id: order for order in (*account.strays, *account.open_orders)}
+    return [
+        Finding(ORDER_MISSING, client_id, "absent", _described(order))
+        for client_id, order in found.items()
+        if is_desk_id(client_id) and _owner(books, order) is None
+    ]
+
+
 def _foreign_orders(books: Books, account: Account) -> list[Finding]:
     """Orders at the venue that the ledger did not place: named, never touched."""
     return [
-        Finding(
-            FOREIGN_ORDER,
-            order.venue_order_id,
-            "absent",
-            f"{order.side} {order.amount or ZERO:f} {order.symbol}, {order.status}",
-        )
+        Finding(FOREIGN_ORDER, order.venue_order_id, "absent", _described(order))
         for order in account.open_orders
-        if _owner(books, order) is None
+        if _owner(books, order) is None and not is_desk_id(order.client_id)
     ]
+
+
+def _described(order: VenueOrder) -> str:
+    return f"{order.side} {order.amount or ZERO:f} {order.symbol}, {order.status}"
 
 
 def _fills_overdue(books: Books, account: Account) -> list[Finding]:
@@ -347,7 +369,7 @@ def _balances(books: Books, account: Account) -> list[Finding]:
     """Assets that differ, unless an order that is just on its way explains them."""
     moving = {
         asset
-        for order in books.orders
+        for order in (*books.orders, *books.recent)
         if is_young(order, books, account.at)
         for asset in order.symbol.split("/")
     }

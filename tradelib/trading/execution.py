@@ -27,7 +27,7 @@ from tradelib.trading.orders import (
     insert_order,
 )
 from tradelib.trading.placing import (
-    SEND_WITHIN,
+    is_overdue,
     require_running,
     submit_planned,
     tell,
@@ -35,12 +35,21 @@ from tradelib.trading.placing import (
 )
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
 from tradelib.trading.protections import check_protections
-from tradelib.trading.risk import Portfolio, Refusal, check_limits, limits_for
-from tradelib.trading.stops import withdraw_stops
+from tradelib.trading.risk import (
+    PASSING,
+    Portfolio,
+    Refusal,
+    StopsWithdrawn,
+    check_limits,
+    limits_for,
+)
+from tradelib.trading.stops import live_stops, withdraw_stops
 from tradelib.venue import Instrument, Quote, Venue
 
-# How often one leg of a decision is sent at most; each time but the last was proven absent.
-MAX_ATTEMPTS = 3
+# How often one leg of a decision is sent at most, each time but the last proven absent; and how
+# often it is tried at all.
+MAX_SENT = 3
+MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
@@ -61,87 +70,128 @@ class Execution:
 
 
 def execute_decision(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, bot: Bot, decision: Decision, run: str
+    ledger: Ledger,
+    venue: Venue,
+    limits: LimitSettings,
+    bot: Bot,
+    decision: Decision,
+    run: str,
+    *,
+    patience: timedelta = timedelta(0),
 ) -> Execution:
     """Size, check, record, send and book the order that a decision asks for.
 
     Doing it again finds the order and sends nothing, unless the venue has proven that it never
-    got it and the decision is still fresh: then a further attempt is made. Raises LeaseHeld while
-    another process trades the bot, and nothing for a refused or unresolved order: both are in the
-    ledger, and reconciliation settles the latter.
+    got it, or what kept it has passed, and the decision is still fresh: then a further attempt is
+    made. Raises LeaseHeld where another process trades the bot for longer than `patience`, and
+    nothing for a refused or unresolved order: both are in the ledger, and
+    reconciliation settles the latter.
     """
     if decision.action == Action.HOLD:
         return Execution(decision, None)
-    with lease(ledger, bot_lease(bot.name), run) as held:
-        return _execute(ledger, venue, limits, bot, decision, run, held)
+    case = _Case(ledger, venue, limits, bot, decision, run)
+    with lease(ledger, bot_lease(bot.name), run, patience) as held:
+        return _execute(case, held)
 
 
-def _execute(
-    ledger: Ledger,
-    venue: Venue,
-    limits: LimitSettings,
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    held: Lease,
-) -> Execution:
-    with ledger.read() as books:
+@dataclass(frozen=True)
+class _Case:
+    """Everything that one execution is about."""
+
+    ledger: Ledger
+    venue: Venue
+    limits: LimitSettings
+    bot: Bot
+    decision: Decision
+    run: str
+
+
+@dataclass(frozen=True)
+class _Market:
+    """What an order is sized and weighed with: the symbol's rules, quotes, the venue's time."""
+
+    instrument: Instrument
+    prices: dict[str, Quote]
+    as_of: datetime
+
+
+def _execute(case: _Case, held: Lease) -> Execution:
+    decision = case.decision
+    with case.ledger.read() as books:
         before = find_attempts(books, decision.id)
         refusals = load_refusals(books, before[-1].client_id) if before else ()
-    if before and not may_try_again(venue, before[-1]):
+    if before and not may_try_again(case.venue, before):
         return Execution(decision, before[-1], refusals)
-    if decision.action == Action.SELL:
-        withdraw_stops(ledger, venue, bot)
-    planned, refusals = _plan_order(ledger, venue, limits, bot, decision, run, held)
-    (order,) = submit_planned(ledger, venue, [planned], held)
+    if decision.action == Action.SELL and live_stops(case.ledger, case.bot):
+        _free_coins(case)
+    planned, refusals = _plan_order(case, held)
+    (order,) = submit_planned(case.ledger, case.venue, [planned], held)
     return Execution(decision, order, refusals)
 
 
-def may_try_again(venue: Venue, order: Order) -> bool:
-    """Whether an order is certainly not at the venue and another attempt can do no harm.
+def _free_coins(case: _Case) -> None:
+    """Withdraw the stops that lock what is to be sold; they stay where the sale would be denied,
+    as while trading is halted: nothing else protects the position then."""
+    market = _look_at_market(case)
+    with case.ledger.read() as books:
+        _, refusals = _weigh(books, case, market)
+    if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in refusals):
+        withdraw_stops(case.ledger, case.venue, case.bot)
+
+
+def may_try_again(venue: Venue, attempts: Sequence[Order]) -> bool:
+    """Whether the last attempt is certainly not at the venue and another can do no harm.
 
     PLANNED is what a killed process left behind: sent by nobody, it goes on as it is or ends. At
     a venue whose requests never expire, a request on its way could still arrive: no resending.
     """
-    if order.status == OrderStatus.PLANNED:
+    last = attempts[-1]
+    if last.status == OrderStatus.PLANNED:
         return True
-    never_sent = order.sent_at is None or venue.request_lifetime is not None
-    return order.proven_absent and never_sent and order.attempt + 1 < MAX_ATTEMPTS
+    sent = sum(order.sent_at is not None for order in attempts)
+    never_sent = last.sent_at is None or venue.request_lifetime is not None
+    few = sent < MAX_SENT and len(attempts) < MAX_ATTEMPTS
+    return bool(last.proven_absent) and never_sent and few
 
 
-def _plan_order(
-    ledger: Ledger,
-    venue: Venue,
-    limits: LimitSettings,
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    held: Lease,
-) -> tuple[Order, tuple[Refusal, ...]]:
+def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...]]:
     """Commit the order as PLANNED, or as DENIED with the refusals.
 
     Limits are checked in the transaction that records the order, so that two bots deciding at
     the same moment cannot both spend the same cash.
     """
-    instrument = venue.fetch_instrument(bot.symbol)
-    prices = fetch_prices(ledger, venue, bot.symbol)
-    as_of = venue.fetch_time()
-    with ledger.write() as books:
-        require_running(books, run)
+    market = _look_at_market(case)
+    with case.ledger.write() as books:
+        require_running(books, case.run)
         require_lease(books, held)
-        require_own_books(books, venue)
-        attempt, known = _next_attempt(books, decision)
+        require_own_books(books, case.venue)
+        attempt, known = _next_attempt(books, case.decision)
         if known:
             return known, load_refusals(books, known.client_id)
-        portfolio = read_portfolio(books, venue, _trader(bot, decision, as_of), as_of, prices)
-        order = _size_order(bot, decision, run, as_of, instrument, prices, portfolio)
-        client_id = client_order_id(decision.id, order.leg, attempt)
+        order, refusals = _weigh(books, case, market)
+        client_id = client_order_id(case.decision.id, order.leg, attempt)
         order = replace(order, client_id=client_id, attempt=attempt, lease_token=held.token)
-        refusals = (
-            *_check_newest(books, decision),
-            *check_order(books, limits, order, portfolio, instrument),
-        )
         return record_planned(books, order, refusals), refusals
+
+
+def _look_at_market(case: _Case) -> _Market:
+    symbol = case.bot.symbol
+    return _Market(
+        case.venue.fetch_instrument(symbol),
+        fetch_prices(case.ledger, case.venue, symbol),
+        case.venue.fetch_time(),
+    )
+
+
+def _weigh(books: Connection, case: _Case, market: _Market) -> tuple[Order, tuple[Refusal, ...]]:
+    """The order that a decision makes now, and everything that speaks against it."""
+    trader = _trader(case.bot, case.decision, market.as_of)
+    portfolio = read_portfolio(books, case.venue, trader, market.as_of, market.prices)
+    order = _size_order(case, market, portfolio)
+    return order, (
+        *_check_newest(books, case.decision),
+        *check_order(books, case.limits, order, portfolio, market.instrument),
+    )
 
 
 def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:
@@ -189,16 +239,20 @@ def _next_attempt(books: Connection, decision: Decision) -> tuple[int, Order | N
     if not before:
         return 0, None
     last = before[-1]
-    if last.status == OrderStatus.PLANNED and utc_now() - last.created_at > SEND_WITHIN:
+    if last.status == OrderStatus.PLANNED and is_overdue(last, utc_now()):
         last = change_order(books, last, **unsent_for_too_long())
     return (last.attempt + 1, None) if last.proven_absent else (last.attempt, last)
 
 
 def record_planned(books: Connection, order: Order, refusals: Sequence[Refusal]) -> Order:
-    """Insert an order as PLANNED, or as DENIED where limits refuse it, with their reasons."""
+    """Insert an order as PLANNED, or as DENIED where limits refuse it, with their reasons.
+
+    What only passing limits refuse may be tried again.
+    """
     if refusals:
         reason = "; ".join(refusal.reason for refusal in refusals)
-        order = replace(order, status=OrderStatus.DENIED, reason=reason)
+        passing = all(refusal.limit_name in PASSING for refusal in refusals)
+        order = replace(order, status=OrderStatus.DENIED, reason=reason, proven_absent=passing)
     insert_order(books, order)
     tell(order)
     for refusal in refusals:
@@ -215,18 +269,11 @@ def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
     return tuple(rows(books, query, Refusal))
 
 
-def _size_order(
-    bot: Bot,
-    decision: Decision,
-    run: str,
-    as_of: datetime,
-    instrument: Instrument,
-    prices: dict[str, Quote],
-    portfolio: Portfolio,
-) -> Order:
+def _size_order(case: _Case, market: _Market, portfolio: Portfolio) -> Order:
     """The market order for a decision: a share of equity to buy, of the bot's position to sell."""
+    bot, decision = case.bot, case.decision
     side = Side.BUY if decision.action == Action.BUY else Side.SELL
-    quote = prices[bot.symbol]
+    quote = market.prices[bot.symbol]
     price = quote.ask if side is Side.BUY else quote.bid
     wanted = (
         portfolio.equity * decision.fraction / price
@@ -237,18 +284,18 @@ def _size_order(
     return Order(
         client_id="",
         decision=decision.id,
-        run=run,
+        run=case.run,
         bot=bot.name,
         venue=bot.venue,
         symbol=bot.symbol,
         side=side,
         type="market",
-        amount=instrument.round_amount(wanted),
+        amount=market.instrument.round_amount(wanted),
         limit_price=None,
         expected_price=price,
         status=OrderStatus.PLANNED,
         role=Role.ENTRY if side is Side.BUY else Role.EXIT,
-        as_of=as_of,
+        as_of=market.as_of,
         created_at=now,
         updated_at=now,
     )

@@ -41,28 +41,18 @@ _LIFT = tables.halts.update().where(tables.halts.c.resumed_at.is_(None))
 _STRICTEST = _ACTIVE.order_by(tables.halts.c.state, tables.halts.c.id)  # HALTED before REDUCING
 
 
-def halt_trading(
-    ledger: Ledger,
-    reason: str,
-    state: TradingState = TradingState.HALTED,
-    *,
-    relaxing: bool = False,
-) -> Halt:
+def halt_trading(ledger: Ledger, reason: str, state: TradingState = TradingState.HALTED) -> Halt:
     """Stop every new order, or with REDUCING every new entry.
 
     A state at least as strict that is in force already keeps its reason; a stricter one is added,
     and both end with `resume_trading`.
-
-    relaxing: a laxer state replaces a stricter one, as when a person sells out of a halted desk.
     """
     if not reason.strip():
         raise InvalidInput('A halt needs a reason, such as: desk halt "spread looks wrong".')
     with ledger.write() as books:
         found = first(rows(books, _STRICTEST, Halt))
-        if found and (state == found.state or (found.stops_all and not relaxing)):
+        if found and (state == found.state or found.stops_all):
             return found
-        if relaxing:
-            books.execute(_LIFT.values(resumed_at=utc_now()))
         halt = Halt(reason.strip(), utc_now(), None, state)
         books.execute(tables.halts.insert().values(reason=halt.reason, at=halt.at, state=state))
         return halt

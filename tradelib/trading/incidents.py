@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +12,10 @@ from sqlalchemy import Connection, select
 from tradelib.clock import utc_now
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, first, insert, rows
+
+# An order with an id of the desk's that the ledger does not have. It stays open until a resync:
+# while it does, a decision might be ordered again.
+ORDER_MISSING = "order missing from the ledger"
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Incident:
 def open_incident(
     books: Connection, kind: str, venue: str | None, subject: str, evidence: dict[str, Any]
 ) -> Incident:
-    """Open an incident; one that is open for the same thing is kept as it is."""
+    """Open an incident; one that is open for the same thing is kept, with the newest evidence."""
     open_now = select(tables.incidents).where(
         tables.incidents.c.kind == kind,
         tables.incidents.c.venue == venue,
@@ -40,12 +44,30 @@ def open_incident(
     )
     found = first(rows(books, open_now, Incident))
     if found:
-        return found
+        return _with_evidence(books, found, evidence)
     now = utc_now()
     name = hashlib.sha256(f"{kind}|{venue}|{subject}|{now}".encode()).hexdigest()[:12]
     incident = Incident(f"i-{name}", kind, venue, subject, evidence, now)
     insert(books, tables.incidents, incident)
     return incident
+
+
+def _with_evidence(books: Connection, found: Incident, evidence: dict[str, Any]) -> Incident:
+    if found.evidence == evidence:
+        return found
+    books.execute(
+        tables.incidents.update().where(tables.incidents.c.id == found.id).values(evidence=evidence)
+    )
+    return replace(found, evidence=evidence)
+
+
+def has_open_incident(books: Connection, kind: str, venue: str) -> bool:
+    query = select(tables.incidents.c.id).where(
+        tables.incidents.c.kind == kind,
+        tables.incidents.c.venue == venue,
+        tables.incidents.c.closed_at.is_(None),
+    )
+    return books.execute(query.limit(1)).first() is not None
 
 
 def close_incidents(

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+import stamina
 from sqlalchemy import Connection, select
 
 from tradelib.clock import utc_now
@@ -63,9 +64,12 @@ def process_holder() -> str:
 
 
 @contextmanager
-def lease(ledger: Ledger, name: str, holder: str) -> Iterator[Lease]:
-    """Hold a lease for as long as the block lasts. Raises LeaseHeld while another one has it."""
-    held = take_lease(ledger, name, holder)
+def lease(
+    ledger: Ledger, name: str, holder: str, patience: timedelta = timedelta(0)
+) -> Iterator[Lease]:
+    """Hold a lease for as long as the block lasts. Raises LeaseHeld while another one has it,
+    after asking for it for as long as `patience`."""
+    held = _await_lease(ledger, name, holder, patience)
     try:
         yield held
     finally:
@@ -74,12 +78,23 @@ def lease(ledger: Ledger, name: str, holder: str) -> Iterator[Lease]:
             release_lease(ledger, held)
 
 
+def _await_lease(ledger: Ledger, name: str, holder: str, patience: timedelta) -> Lease:
+    if not patience:
+        return take_lease(ledger, name, holder)
+    for attempt in stamina.retry_context(
+        on=LeaseHeld, attempts=None, timeout=patience, wait_initial=0.1, wait_max=1.0
+    ):
+        with attempt:
+            return take_lease(ledger, name, holder)
+    raise AssertionError("unreachable")
+
+
 def take_lease(ledger: Ledger, name: str, holder: str) -> Lease:
     """Take a lease that is free, expired, or held by a run that has ended."""
     now = utc_now()
     with ledger.write() as books:
         known = read_lease(books, name)
-        if known and known.expires_at > now and not _has_ended(books, known.holder):
+        if known and _is_in_force(known, now) and not _has_ended(books, known.holder):
             raise LeaseHeld(
                 f"The {name} is being traded by {known.holder}; "
                 f"try again after {known.expires_at:%T}Z."
@@ -115,6 +130,11 @@ def release_lease(ledger: Ledger, held: Lease) -> None:
 
 def read_lease(books: Connection, name: str) -> Lease | None:
     return first(rows(books, select(tables.leases).where(tables.leases.c.name == name), Lease))
+
+
+def _is_in_force(known: Lease, now: datetime) -> bool:
+    """An expiry further off than any lease lasts was written before the clock was set back."""
+    return now < known.expires_at <= now + LEASE_DURATION
 
 
 def _has_ended(books: Connection, holder: str) -> bool:

@@ -64,6 +64,7 @@ class Ledger:
             if self.engine.dialect.name == "postgresql":
                 # One writer at a time, as SQLite has it: limits are checked against what is
                 # committed, so two writers must not look at the same moment.
+                connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_SECONDS}s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(620431)"))
             yield connection
 

@@ -4,9 +4,9 @@ same steps as a bot's."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import logging
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from sqlalchemy import Connection
@@ -15,7 +15,7 @@ from tradelib.clock import format_time, utc_now
 from tradelib.errors import InvalidInput
 from tradelib.settings import LimitSettings
 from tradelib.trading.accounts import require_own_books
-from tradelib.trading.bots import Bot, load_bots
+from tradelib.trading.bots import load_bot
 from tradelib.trading.execution import check_order, record_planned
 from tradelib.trading.leases import Lease, account_lease, bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger
@@ -25,14 +25,17 @@ from tradelib.trading.orders import (
     Role,
     Side,
     client_order_id,
-    load_orders,
 )
-from tradelib.trading.placing import cancel_live_order, submit_planned
+from tradelib.trading.placing import submit_planned
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
-from tradelib.trading.positions import load_position
-from tradelib.trading.risk import Portfolio, Refusal
+from tradelib.trading.risk import Portfolio, Refusal, StopsWithdrawn
+from tradelib.trading.stops import withdraw_stops
 from tradelib.venue import Instrument, OrderType, Quote, Venue
 
+log = logging.getLogger(__name__)
+
+# How long a person's order waits for a cycle that trades the bot right now.
+PATIENCE = timedelta(seconds=20)
 _STOP_TYPES = (OrderType.STOP_LOSS, OrderType.STOP_LOSS_LIMIT, OrderType.TRAILING_STOP)
 _TARGET_TYPES = (OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_LIMIT)
 
@@ -77,78 +80,123 @@ class Preview:
     refusals: tuple[Refusal, ...]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A wanted order in the venue's steps, with the facts it is judged by."""
+
+    wanted: ManualOrder
+    instrument: Instrument
+    prices: dict[str, Quote]
+    as_of: datetime
+
+
 def preview_order(
     ledger: Ledger, venue: Venue, limits: LimitSettings, wanted: ManualOrder
 ) -> Preview:
-    """An order's price, value and fee, and every limit that would refuse it. Changes nothing."""
-    wanted, instrument, prices, as_of = _prepare(ledger, venue, wanted)
+    """An order's price, value and fee, and every limit that would refuse it. Changes nothing.
+
+    Stops that a sale would withdraw first do not count against it.
+    """
+    asked = _prepare(ledger, venue, wanted)
     with ledger.read() as books:
         require_own_books(books, venue)
-        portfolio = read_portfolio(books, venue, _trader(venue, wanted), as_of, prices)
-        orders = _orders(wanted, venue, prices, as_of, "preview")
-        refusals = check_order(books, limits, orders[0], portfolio, instrument)
-    price = orders[0].expected_price
+        orders, portfolio = _weigh(books, venue, asked, None, leaving=False)
+        portfolio = replace(portfolio, stops_resting=0)
+        refusals = check_order(books, limits, orders[0], portfolio, asked.instrument)
+    wanted, price = asked.wanted, orders[0].expected_price
     makes = wanted.type is OrderType.POST_ONLY
-    rate = instrument.maker_fee if makes else instrument.taker_fee
+    rate = asked.instrument.maker_fee if makes else asked.instrument.taker_fee
     notional = wanted.amount * price
     fee = None if rate is None else notional * rate
-    quote = prices[wanted.symbol]
+    quote = asked.prices[wanted.symbol]
     return Preview(wanted, venue.name, price, notional, fee, quote, portfolio, refusals)
 
 
 def place_manual_order(
     ledger: Ledger, venue: Venue, limits: LimitSettings, wanted: ManualOrder, holder: str
 ) -> list[Order]:
-    """Record and send a person's order, one row for each leg; limits are those of bots."""
-    wanted, instrument, prices, as_of = _prepare(ledger, venue, wanted)
+    """Record and send a person's order, one row for each leg; limits are those of bots.
+
+    A sale for a bot withdraws the stops that lock its coins, unless the limits refuse it anyway.
+    """
     name = bot_lease(wanted.bot) if wanted.bot else account_lease(venue.name)
-    with lease(ledger, name, holder) as held:
-        with ledger.write() as books:
-            require_lease(books, held)
-            require_own_books(books, venue)
-            portfolio = read_portfolio(books, venue, _trader(venue, wanted), as_of, prices)
-            orders = _orders(wanted, venue, prices, as_of, format_time(utc_now()), held)
-            planned = _record(books, limits, orders, portfolio, instrument)
-        if planned[0].status != OrderStatus.PLANNED:
-            return planned
-        return submit_planned(ledger, venue, planned, held)
+    with lease(ledger, name, holder, PATIENCE) as held:
+        return place_under(ledger, venue, limits, wanted, held)
 
 
-def _record(
-    books: Connection,
+def place_under(
+    ledger: Ledger,
+    venue: Venue,
     limits: LimitSettings,
-    orders: Sequence[Order],
-    portfolio: Portfolio,
-    instrument: Instrument,
+    wanted: ManualOrder,
+    held: Lease,
+    *,
+    leaving: bool = False,
 ) -> list[Order]:
-    refusals = check_order(books, limits, orders[0], portfolio, instrument)
-    return [record_planned(books, order, refusals) for order in orders]
+    """`place_manual_order` for whoever holds the lease. leaving: a halt does not stop it."""
+    asked = _prepare(ledger, venue, wanted)
+    if wanted.bot and wanted.side is Side.SELL:
+        _free_coins(ledger, venue, limits, asked, leaving)
+    with ledger.write() as books:
+        require_lease(books, held)
+        require_own_books(books, venue)
+        orders, portfolio = _weigh(books, venue, asked, held, leaving)
+        refusals = check_order(books, limits, orders[0], portfolio, asked.instrument)
+        planned = [record_planned(books, order, refusals) for order in orders]
+    if planned[0].status != OrderStatus.PLANNED:
+        return planned
+    return submit_planned(ledger, venue, planned, held, leaving=leaving)
 
 
-def _prepare(
-    ledger: Ledger, venue: Venue, wanted: ManualOrder
-) -> tuple[ManualOrder, Instrument, dict[str, Quote], datetime]:
-    """The order in the venue's steps, with the facts it is judged by."""
+def _free_coins(
+    ledger: Ledger, venue: Venue, limits: LimitSettings, asked: _Asked, leaving: bool
+) -> None:
+    with ledger.read() as books:
+        orders, portfolio = _weigh(books, venue, asked, None, leaving)
+        refusals = check_order(books, limits, orders[0], portfolio, asked.instrument)
+    if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in refusals):
+        withdraw_stops(ledger, venue, load_bot(ledger, asked.wanted.bot or ""))
+
+
+def _weigh(
+    books: Connection, venue: Venue, asked: _Asked, held: Lease | None, leaving: bool
+) -> tuple[list[Order], Portfolio]:
+    """The rows that the order would make, and the account that it is weighed against; a person
+    who leaves the market is not kept by the halt."""
+    trader = Trader(venue.name, asked.wanted.symbol, asked.wanted.bot)
+    portfolio = read_portfolio(books, venue, trader, asked.as_of, asked.prices)
+    if leaving:
+        portfolio = replace(portfolio, halt=None)
+    return _orders(asked.wanted, venue, asked, held), portfolio
+
+
+def _prepare(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> _Asked:
     instrument = venue.fetch_instrument(wanted.symbol)
     if wanted.symbol.split("/")[1] != venue.quote:
         raise InvalidInput(
             f"Venue {venue.name} counts in {venue.quote}; limits for {wanted.symbol} are not known."
         )
-    _require_supported(venue, wanted)
-    rounded = replace(
+    _require_supported(ledger, venue, wanted)
+    stepped = replace(
         wanted,
         amount=instrument.round_amount(wanted.amount),
         limit_price=_stepped(instrument, wanted.limit_price),
         stop_price=_stepped(instrument, wanted.stop_price),
     )
-    return rounded, instrument, fetch_prices(ledger, venue, wanted.symbol), venue.fetch_time()
+    prices = fetch_prices(ledger, venue, wanted.symbol)
+    return _Asked(stepped, instrument, prices, venue.fetch_time())
 
 
-def _require_supported(venue: Venue, wanted: ManualOrder) -> None:
+def _require_supported(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> None:
     if wanted.is_bracket and not venue.supports_brackets:
         raise InvalidInput(f"Venue {venue.name} takes no brackets; place one of the two legs.")
     if not venue.supports(wanted.type):
         raise InvalidInput(f"Venue {venue.name} takes no orders of type {wanted.type}.")
+    if wanted.bot and load_bot(ledger, wanted.bot).symbol != wanted.symbol:
+        raise InvalidInput(
+            f"Bot {wanted.bot} trades {load_bot(ledger, wanted.bot).symbol}, not {wanted.symbol}; "
+            "leave --bot away for coins of nobody's."
+        )
     if wanted.bot and (wanted.is_bracket or _role(wanted).protects):
         raise InvalidInput(
             f"What protects bot {wanted.bot} is kept by the desk; "
@@ -157,7 +205,15 @@ def _require_supported(venue: Venue, wanted: ManualOrder) -> None:
 
 
 def _stepped(instrument: Instrument, price: Decimal | None) -> Decimal | None:
-    return None if price is None else instrument.round_price(price)
+    if price is None:
+        return None
+    rounded = instrument.round_price(price)
+    if rounded <= 0:
+        raise InvalidInput(
+            f"The price {price:f} is below the venue's step of {instrument.tick:f} for "
+            f"{instrument.symbol}."
+        )
+    return rounded
 
 
 def _role(wanted: ManualOrder) -> Role:
@@ -168,23 +224,12 @@ def _role(wanted: ManualOrder) -> Role:
     return Role.TARGET if wanted.type in _TARGET_TYPES else Role.EXIT
 
 
-def _trader(venue: Venue, wanted: ManualOrder) -> Trader:
-    return Trader(venue.name, wanted.symbol, wanted.bot)
-
-
-def _orders(
-    wanted: ManualOrder,
-    venue: Venue,
-    prices: dict[str, Quote],
-    as_of: datetime,
-    moment: str,
-    held: Lease | None = None,
-) -> list[Order]:
+def _orders(wanted: ManualOrder, venue: Venue, asked: _Asked, held: Lease | None) -> list[Order]:
     """The ledger's rows for what is wanted: one, or target and stop of a bracket."""
-    quote = prices[wanted.symbol]
+    quote = asked.prices[wanted.symbol]
     market = quote.ask if wanted.side is Side.BUY else quote.bid
-    source = _source(venue, wanted, moment)
     now = utc_now()
+    source = _source(venue, wanted, format_time(now))
     first = Order(
         client_id=client_order_id(source),
         decision=None,
@@ -203,7 +248,7 @@ def _orders(
         status=OrderStatus.PLANNED,
         role=_role(wanted),
         lease_token=held.token if held else None,
-        as_of=as_of,
+        as_of=asked.as_of,
         created_at=now,
         updated_at=now,
     )
@@ -231,39 +276,3 @@ def _source(venue: Venue, wanted: ManualOrder, moment: str) -> str:
     """What a manual order's client id derives from: everything that was typed, and when."""
     text = f"manual|{venue.name}|{wanted}|{moment}"
     return "m-" + hashlib.sha256(text.encode()).hexdigest()[:22]
-
-
-# Leaving the market
-
-
-def cancel_orders(ledger: Ledger, venue: Venue, *, entries_only: bool = False) -> list[Order]:
-    """Cancel the desk's own orders at a venue; those of others are never touched.
-
-    entries_only: stops and other sales stay.
-    """
-    live = load_orders(ledger, venue=venue.name, unsettled=True)
-    wanted = [order for order in live if not (entries_only and order.reduces)]
-    return [cancel_live_order(ledger, venue, order) for order in wanted]
-
-
-def flatten_positions(
-    ledger: Ledger, venue: Venue, limits: LimitSettings, holder: str
-) -> list[Order]:
-    """Sell what the bots of a venue hold, at the market; coins of no bot stay."""
-    sold: list[Order] = []
-    for bot in load_bots(ledger):
-        amount = _sellable(ledger, venue, bot) if bot.venue == venue.name else Decimal(0)
-        if amount:
-            wanted = ManualOrder(bot.symbol, Side.SELL, amount, bot=bot.name)
-            sold += place_manual_order(ledger, venue, limits, wanted, holder)
-    return sold
-
-
-def _sellable(ledger: Ledger, venue: Venue, bot: Bot) -> Decimal:
-    """What of a bot's position the venue would take; lot-size rests stay."""
-    instrument = venue.fetch_instrument(bot.symbol)
-    amount = instrument.round_amount(load_position(ledger, bot.name, bot.symbol, bot.venue).amount)
-    quote = venue.fetch_quotes([bot.symbol]).get(bot.symbol)
-    worth = amount * quote.bid if quote else Decimal(0)
-    is_enough = amount >= (instrument.min_amount or 0) and worth >= (instrument.min_notional or 0)
-    return amount if is_enough and amount > 0 else Decimal(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,6 +18,7 @@ from tradelib.errors import InvalidInput, StorageFailed
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
 
+_DESK_ID = re.compile(r"^nd-[0-9a-f]{21}$")
 ZERO = Decimal(0)
 # Wide enough that no sum or product of real money is ever rounded.
 EXACT = Context(prec=120)
@@ -78,7 +80,8 @@ LEGAL_CHANGES: dict[OrderStatus, frozenset[OrderStatus]] = {
     _S.DENIED: frozenset(),
     _S.SUBMITTED: frozenset(_VENUE_STATES | {_S.UNRESOLVED}),
     _S.UNRESOLVED: frozenset(_VENUE_STATES),
-    _S.OPEN: frozenset({_S.PARTIALLY_FILLED, _S.FILLED, _S.CANCELED, _S.EXPIRED}),
+    # Some venues take an order and refuse it afterwards.
+    _S.OPEN: frozenset({_S.PARTIALLY_FILLED, _S.FILLED, _S.CANCELED, _S.EXPIRED, _S.REJECTED}),
     _S.PARTIALLY_FILLED: frozenset({_S.FILLED, _S.CANCELED, _S.EXPIRED}),
     _S.FILLED: frozenset(),
     _S.CANCELED: frozenset(),
@@ -97,7 +100,8 @@ class Order:
     a trailing stop in hundredths of a percent. leg: which order of its decision; attempt: how
     often this leg was sent before and proven absent. bracket: shared by two orders of which only
     one may fill. as_of: market time; sent_at: wall time committed before the request was made.
-    proven_absent: given up because the venue, asked late enough, does not have it.
+    proven_absent: the venue certainly does not have it, so that another attempt may be made.
+    cancel_wanted: somebody asked for its end, which is seen through once its state is known.
     fills_complete: whether the fills in the ledger add up to `filled`.
     """
 
@@ -132,6 +136,7 @@ class Order:
     sent_at: datetime | None = None
     lease_token: int | None = None
     proven_absent: bool = False
+    cancel_wanted: bool = False
 
     @property
     def reduces(self) -> bool:
@@ -143,6 +148,12 @@ class Order:
         """Whether the ledger holds that the venue never had it."""
         refused = self.status in (OrderStatus.REJECTED, OrderStatus.DENIED)
         return refused and self.venue_order_id is None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its state and its fills are known, so that it only rests or has ended."""
+        unknown = (OrderStatus.PLANNED, OrderStatus.SUBMITTED, OrderStatus.UNRESOLVED)
+        return self.status not in unknown and bool(self.fills_complete)
 
     @property
     def left(self) -> Decimal:
@@ -200,6 +211,11 @@ def client_order_id(decision: str, leg: int = 0, attempt: int = 0) -> str:
     within the rule of every venue known (Binance: up to 36 of [.A-Z:/a-z0-9_-])."""
     text = f"order|{decision}|{leg}|{attempt}"
     return "nd-" + hashlib.sha256(text.encode()).hexdigest()[:21]
+
+
+def is_desk_id(client_id: str | None) -> bool:
+    """Whether an order's id at the venue is one that the desk made."""
+    return bool(client_id and _DESK_ID.match(client_id))
 
 
 def insert_order(books: Connection, order: Order) -> None:

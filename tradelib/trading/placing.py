@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, select
 
@@ -51,14 +51,15 @@ SEND_WITHIN = timedelta(seconds=5)
 
 
 def submit_planned(
-    ledger: Ledger, venue: Venue, orders: Sequence[Order], held: Lease
+    ledger: Ledger, venue: Venue, orders: Sequence[Order], held: Lease, *, leaving: bool = False
 ) -> list[Order]:
     """Send a planned order, or the two of a bracket, and record what came of it.
 
+    leaving: a person sells out of the market, which a halt does not stop.
     Orders that another process has sent, or that must not be sent any more, are only returned.
     Raises LeaseLost when `held` is not the newest lease.
     """
-    wired, is_mine = take_to_wire(ledger, venue, orders, held)
+    wired, is_mine = take_to_wire(ledger, venue, orders, held, leaving=leaving)
     if not is_mine:
         return wired
     return deliver(ledger, venue, wired, lambda: _send(venue, wired))
@@ -71,7 +72,7 @@ def _send(venue: Venue, orders: Sequence[Order]) -> Sequence[VenueOrder]:
 
 
 def take_to_wire(
-    ledger: Ledger, venue: Venue, orders: Sequence[Order], held: Lease
+    ledger: Ledger, venue: Venue, orders: Sequence[Order], held: Lease, *, leaving: bool = False
 ) -> tuple[list[Order], bool]:
     """Commit that this process, and no other, sends the orders now; or that nobody will.
 
@@ -83,17 +84,19 @@ def take_to_wire(
             return current, False
         require_running(books, held.run)
         require_lease(books, held)
-        changes = _wire_changes(books, venue, current[0], held)
+        changes = _wire_changes(books, venue, current[0], held, leaving)
         changed = [change_order(books, order, **changes) for order in current]
     for order in changed:
         tell(order)
     return changed, changes["status"] == OrderStatus.SUBMITTED
 
 
-def _wire_changes(books: Connection, venue: Venue, order: Order, held: Lease) -> dict[str, object]:
-    if utc_now() - order.created_at > SEND_WITHIN:
+def _wire_changes(
+    books: Connection, venue: Venue, order: Order, held: Lease, leaving: bool
+) -> dict[str, object]:
+    if is_overdue(order, utc_now()):
         return unsent_for_too_long()
-    why = _why_not_now(books, venue, order)
+    why = _why_not_now(books, venue, order, leaving)
     if why:
         return {"status": OrderStatus.DENIED, "reason": f"not sent: {why}"}
     sent = {"sent_at": utc_now(), "lease_token": held.token}
@@ -107,10 +110,16 @@ def unsent_for_too_long() -> dict[str, object]:
     return {"status": OrderStatus.DENIED, "reason": reason, "proven_absent": True}
 
 
-def _why_not_now(books: Connection, venue: Venue, order: Order) -> str | None:
+def is_overdue(order: Order, now: datetime) -> bool:
+    """Whether a plan is too old to be sent; one from the future is of a clock set back since."""
+    return abs(now - order.created_at) > SEND_WITHIN
+
+
+def _why_not_now(books: Connection, venue: Venue, order: Order, leaving: bool) -> str | None:
     """What came between recording an order and sending it, if anything did."""
     halt = read_halt(books)
-    if halt and (halt.stops_all or not order.reduces):
+    is_exempt = leaving and order.reduces
+    if halt and not is_exempt and (halt.stops_all or not order.reduces):
         return f"trading is {halt.state.lower()}: {halt.reason}"
     if not (venue.is_local or read_arming(books, venue.name)):
         return f"venue {venue.name} is not armed"
@@ -139,7 +148,10 @@ def deliver(
     except UnresolvedError as error:
         lost = [record_status(ledger, o, OrderStatus.UNRESOLVED, str(error)) for o in orders]
         return [look_up(ledger, venue, order) for order in lost]
-    except (RefusedError, RateLimited, AuthenticationFailed) as error:
+    except RateLimited as error:
+        # Not taken, and nothing is wrong with the order itself: it may be sent again.
+        return [record_status(ledger, o, OrderStatus.REJECTED, str(error), True) for o in orders]
+    except (RefusedError, AuthenticationFailed) as error:
         return [record_status(ledger, o, OrderStatus.REJECTED, str(error)) for o in orders]
     return [
         _take_answer(ledger, venue, order, answer)
@@ -171,22 +183,28 @@ def look_up(ledger: Ledger, venue: Venue, order: Order) -> Order:
 def cancel_live_order(ledger: Ledger, venue: Venue, order: Order) -> Order:
     """Cancel one order and record what became of it, which may be that it filled first.
 
-    A cancel's own answer ends nothing: the order is asked for afterwards, since only its state
-    tells whether the cancel or a fill came first.
+    The wish is recorded before anything is sent, so that an order that turns up later is cancelled
+    then. A cancel's own answer ends nothing: the order is asked for afterwards, since only its
+    state tells whether the cancel or a fill came first.
     """
-    if order.status == OrderStatus.PLANNED:
-        return _drop(ledger, order)
+    wished = _wish_cancel(ledger, order)
+    if OrderStatus(wished.status).final:
+        return wished
     with suppress(OrderUnknown, UnresolvedError):
-        venue.cancel_order(order.symbol, order.venue_order_id or "", order.client_id)
-    return look_up(ledger, venue, order)
+        venue.cancel_order(order.symbol, wished.venue_order_id or "", order.client_id)
+    return look_up(ledger, venue, wished)
 
 
-def _drop(ledger: Ledger, order: Order) -> Order:
+def _wish_cancel(ledger: Ledger, order: Order) -> Order:
+    """Record that an order is to end; one that was never sent ends with it."""
     with ledger.write() as books:
         current = find_order(books, order.client_id) or order
-        if current.status != OrderStatus.PLANNED:
+        if OrderStatus(current.status).final:
             return current
-        return change_order(books, current, status=OrderStatus.DENIED, reason="cancelled unsent")
+        if current.status == OrderStatus.PLANNED:
+            reason = "cancelled before it was sent"
+            return change_order(books, current, status=OrderStatus.DENIED, reason=reason)
+        return change_order(books, current, cancel_wanted=True)
 
 
 def request_of(order: Order) -> OrderRequest:
@@ -220,12 +238,16 @@ def bracket_of(orders: Sequence[Order]) -> BracketRequest:
     )
 
 
-def record_status(ledger: Ledger, order: Order, status: OrderStatus, reason: str) -> Order:
+def record_status(
+    ledger: Ledger, order: Order, status: OrderStatus, reason: str, proven_absent: bool = False
+) -> Order:
     with ledger.write() as books:
         current = find_order(books, order.client_id) or order
         if current.status != OrderStatus.SUBMITTED:
             return current  # reconciliation was quicker and knows more
-        changed = change_order(books, current, status=status, reason=reason)
+        changed = change_order(
+            books, current, status=status, reason=reason, proven_absent=proven_absent
+        )
     tell(changed)
     return changed
 

@@ -18,9 +18,18 @@ from tradelib.trading.accounts import (
 )
 from tradelib.trading.arming import read_arming
 from tradelib.trading.halts import read_halt
+from tradelib.trading.incidents import ORDER_MISSING, has_open_incident
 from tradelib.trading.ledger import Ledger, rows
-from tradelib.trading.orders import UNSETTLED, ZERO, Order, OrderStatus, Role, Side
-from tradelib.trading.positions import bot_position, is_dust
+from tradelib.trading.orders import (
+    ROLES_THAT_PROTECT,
+    UNSETTLED,
+    ZERO,
+    Order,
+    OrderStatus,
+    Role,
+    Side,
+)
+from tradelib.trading.positions import bot_position, compute_shares, find_positions, is_dust
 from tradelib.trading.risk import Portfolio
 from tradelib.venue import Quote, Venue
 
@@ -74,12 +83,15 @@ def read_portfolio(
     buying = [order for order in promised if order.side == Side.BUY]
     promised_here = sum((_value(o) for o in buying if o.symbol == trader.symbol), ZERO)
     at_day_start = equity_at_day_start(books, trader.venue, as_of)
+    mine = [order for order in promised if trader.bot is not None and order.bot == trader.bot]
     return Portfolio(
         as_of=as_of,
         equity=equity,
         cash=totals.get(trader.quote, ZERO) - sum(map(_value, buying), ZERO),
-        held_amount=_held(books, trader, totals),
-        orders_on_their_way=sum(map(_is_on_its_way, _of_bot(promised, trader.bot))),
+        held_amount=_held(books, trader, totals) - _sold_already(promised, trader),
+        orders_on_their_way=sum(not order.is_known for order in mine),
+        orders_resting=sum(order.is_known and not Role(order.role).protects for order in mine),
+        stops_resting=sum(Role(order.role).protects for order in mine),
         symbol_value=totals.get(trader.base, ZERO) * bids[trader.symbol] + promised_here,
         open_symbols=frozenset(
             symbol
@@ -91,15 +103,32 @@ def read_portfolio(
         candle_age=trader.candle_age,
         timeframe=trader.timeframe,
         halt=read_halt(books),
+        orders_missing=has_open_incident(books, ORDER_MISSING, trader.venue),
         armed=venue.is_local or read_arming(books, venue.name) is not None,
     )
 
 
 def _held(books: Connection, trader: Trader, totals: dict[str, Decimal]) -> Decimal:
-    """What may be sold: a bot's own position, else what the account has."""
-    if trader.bot is None:
-        return totals.get(trader.base, ZERO)
-    return bot_position(books, trader.bot, trader.symbol).amount
+    """What may be sold: a bot's own position, else what of the account belongs to no bot."""
+    if trader.bot is not None:
+        return bot_position(books, trader.bot, trader.symbol, trader.venue).amount
+    shares = compute_shares(find_positions(books, venue=trader.venue), totals)
+    return max(sum((s.unassigned for s in shares if s.asset == trader.base), ZERO), ZERO)
+
+
+def _sold_already(promised: list[Order], trader: Trader) -> Decimal:
+    """What other resting sales of the same owner will take; a stop is withdrawn before a sale."""
+    return sum(
+        (
+            order.left
+            for order in promised
+            if order.bot == trader.bot
+            and order.symbol == trader.symbol
+            and order.reduces
+            and not Role(order.role).protects
+        ),
+        ZERO,
+    )
 
 
 def promised_orders(books: Connection, venue: str) -> list[Order]:
@@ -110,17 +139,6 @@ def promised_orders(books: Connection, venue: str) -> list[Order]:
     unsettled = rows(books, mine.where(tables.orders.c.status.in_(UNSETTLED)), Order)
     lacking = rows(books, mine.where(tables.orders.c.fills_complete == 0), Order)
     return [*unsettled, *(o for o in lacking if OrderStatus(o.status).final)]
-
-
-def _of_bot(orders: list[Order], bot: str | None) -> list[Order]:
-    return [order for order in orders if bot is not None and order.bot == bot]
-
-
-def _is_on_its_way(order: Order) -> bool:
-    """Whether what the bot holds is not known because of this order; a stop that rests at the
-    venue untouched changes nothing."""
-    rests = order.status == OrderStatus.OPEN and Role(order.role).protects
-    return not (rests and order.fills_complete)
 
 
 def _value(order: Order) -> Decimal:
@@ -134,5 +152,7 @@ def _count_orders_of_day(books: Connection, venue: str, as_of: datetime) -> int:
         tables.orders.c.venue == venue,
         tables.orders.c.as_of >= midnight,
         tables.orders.c.status.not_in([OrderStatus.DENIED, OrderStatus.REJECTED]),
+        # A stop replaced is no trade.
+        tables.orders.c.role.not_in(ROLES_THAT_PROTECT),
     )
     return books.execute(query).scalar_one()

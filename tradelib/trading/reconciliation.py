@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from tradelib.clock import utc_now
 from tradelib.errors import InvalidInput, OrderUnknown, VenueUnavailable
@@ -46,8 +46,13 @@ from tradelib.trading.discrepancies import (
     venue_key,
 )
 from tradelib.trading.discrepancies import Account as Seen
-from tradelib.trading.incidents import close_incidents, load_incidents, open_incident
-from tradelib.trading.ledger import Ledger, insert
+from tradelib.trading.incidents import (
+    ORDER_MISSING,
+    close_incidents,
+    load_incidents,
+    open_incident,
+)
+from tradelib.trading.ledger import Ledger, insert, rows
 from tradelib.trading.orders import (
     ZERO,
     Order,
@@ -66,6 +71,8 @@ log = logging.getLogger(__name__)
 _OPENING_ATTEMPTS = 5
 # A venue at rest needs two looks: one that repairs, one that finds nothing more.
 _LOOKS = 6
+# For how many visibility lags an order is asked for after it was given up.
+_REMEMBERED = 10
 # Trades younger than this may still be joined by older ones, at a venue whose replies lag.
 _CURSOR_LAG = timedelta(minutes=2)
 
@@ -186,7 +193,10 @@ def _settle(work: _Pass) -> Seen:
         books = _load_books(work, seen)
         findings = find_discrepancies(books, seen)
         repaired = [_repair(work, finding) for finding in findings if finding.repair]
-        work.open = [finding for finding in findings if finding.repair is None]
+        # An order that the ledger lacks is seen once, before its fills are booked as foreign.
+        missing = [finding for finding in work.open if finding.kind == ORDER_MISSING]
+        standing = [finding for finding in findings if finding.repair is None]
+        work.open = standing + [finding for finding in missing if finding not in standing]
         further = _symbols_to_walk(work, seen) - walk
         if not any(repaired) and not further:
             break
@@ -250,23 +260,45 @@ def _look(work: _Pass, walk: Iterable[str]) -> Seen:
     at = utc_now()
     with work.ledger.read() as books:
         unsure = promised_orders(books, work.venue.name)
+        given_up = _given_up_lately(books, work.venue, at)
     unsettled = [o for o in unsure if not OrderStatus(o.status).final]
     work.orders_checked = max(work.orders_checked, len(unsettled))
     symbols = sorted({*work.symbols, *(order.symbol for order in unsettled)})
+    there = work.venue.fetch_instruments()
+    gone = [symbol for symbol in symbols if symbol not in there]
+    symbols = [symbol for symbol in symbols if symbol in there]
+    unsettled = [order for order in unsettled if order.symbol in there]
     listed = work.venue.fetch_open_orders(symbols)
-    answers = _fetch_answers(work, unsettled, listed)
+    asked = [*unsettled, *(order for order in given_up if order.symbol in there)]
+    answers = _fetch_answers(work, asked, listed)
     walk = {*walk, *(order.symbol for order in unsure if not order.fills_complete)}
     walk |= {order.symbol for order in unsettled if _was_filled(order, answers)}
-    trades, cursors = _walk_trades(work, sorted(walk))
-    answers |= _fetch_strangers(work, trades)
+    trades, cursors = _walk_trades(work, sorted(walk & there.keys()))
+    known, strays = _fetch_strangers(work, trades)
+    answers |= known
     return Seen(
         at=at,
         orders=answers,
         open_orders=listed,
         trades=trades,
         cursors=cursors,
+        strays=strays,
+        gone=gone,
         balances=work.venue.fetch_balances(),
     )
+
+
+def _given_up_lately(books: Connection, venue: Venue, at: datetime) -> list[Order]:
+    """Orders that were proven absent not long ago: asked for a few times more, in case the venue
+    breaks its own word. Their executions may be booked as somebody else's by then."""
+    query = select(tables.orders).where(
+        tables.orders.c.venue == venue.name,
+        tables.orders.c.updated_at > at - _REMEMBERED * venue.visibility_lag,
+        tables.orders.c.status == OrderStatus.REJECTED,
+        tables.orders.c.proven_absent == 1,
+        tables.orders.c.sent_at.is_not(None),
+    )
+    return rows(books, query, Order)
 
 
 def _fetch_answers(
@@ -335,10 +367,11 @@ def _walk_symbol(work: _Pass, symbol: str) -> list[VenueTrade]:
 
 def _fetch_strangers(
     work: _Pass, trades: Mapping[str, Sequence[VenueTrade]]
-) -> dict[str, VenueOrder | None]:
-    """Orders of ours behind executions that the ledger knows by no order yet: those whose answer
-    was lost, or that were given up as never received."""
+) -> tuple[dict[str, VenueOrder | None], list[VenueOrder]]:
+    """Orders behind executions that the ledger knows by no order yet: those of ours whose answer
+    was lost or that were given up, by client id, and those that the ledger does not have."""
     found: dict[str, VenueOrder | None] = {}
+    strays = []
     for symbol, ids in _unknown_orders(work, trades).items():
         for venue_order_id in ids:
             try:
@@ -346,9 +379,12 @@ def _fetch_strangers(
             except OrderUnknown:
                 continue
             with work.ledger.read() as books:
-                if answer.client_id and find_order(books, answer.client_id):
-                    found[answer.client_id] = answer
-    return found
+                ours = find_order(books, answer.client_id) if answer.client_id else None
+            if ours:
+                found[ours.client_id] = answer
+            else:
+                strays.append(answer)
+    return found, strays
 
 
 def _unknown_orders(
@@ -384,15 +420,27 @@ def _load_books(work: _Pass, seen: Seen) -> Books:
             named=named,
             balances={b.asset: b.booked for b in booked_balances(books, work.venue.name)},
             visibility_lag=work.venue.visibility_lag,
+            recent=tuple(_recent_orders(books, work.venue, seen.at)),
         )
 
 
+def _recent_orders(books: Connection, venue: Venue, at: datetime) -> list[Order]:
+    """Orders that changed within the venue's lag."""
+    query = select(tables.orders).where(
+        tables.orders.c.venue == venue.name,
+        tables.orders.c.updated_at > at - venue.visibility_lag,
+    )
+    return rows(books, query, Order)
+
+
 def _symbols_to_walk(work: _Pass, seen: Seen) -> set[str]:
-    """Watched symbols whose assets differ still: somebody else may have traded in them."""
+    """Symbols whose assets differ still: somebody else may have traded in them."""
     with work.ledger.read() as books:
         booked = {b.asset: b.booked for b in booked_balances(books, work.venue.name)}
     differing = set(differing_balances(booked, seen.balances))
-    return {symbol for symbol in work.symbols if set(symbol.split("/")) & differing}
+    there = work.venue.fetch_instruments()
+    direct = {f"{asset}/{work.account.quote}" for asset in differing} & there.keys()
+    return direct | {s for s in work.symbols if s in there and set(s.split("/")) & differing}
 
 
 # Incidents

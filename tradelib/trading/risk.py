@@ -10,7 +10,7 @@ from typing import Protocol
 
 from tradelib.settings import LimitSettings
 from tradelib.trading.halts import Halt
-from tradelib.trading.orders import Order, Side
+from tradelib.trading.orders import Order, Role, Side
 from tradelib.venue.facts import Instrument
 
 
@@ -21,7 +21,10 @@ class Portfolio:
     equity: the account's worth; cash: free quote currency; held_amount: base currency the bot
     holds; symbol_value: worth of all that the account holds in the order's symbol;
     loss_today: positive when the day lost; candle_age: since the last closed candle; armed:
-    whether orders may go to the venue at all; orders_on_their_way: the bot's unsettled ones.
+    whether orders may go to the venue at all. Of the bot's own orders: orders_on_their_way, whose
+    state or fills are not known; orders_resting, others that are open; stops_resting, those that
+    protect its position. orders_missing: whether the venue has orders of the desk's that the
+    ledger lacks.
     """
 
     as_of: datetime
@@ -37,6 +40,9 @@ class Portfolio:
     halt: Halt | None = None
     armed: bool = False
     orders_on_their_way: int = 0
+    orders_resting: int = 0
+    stops_resting: int = 0
+    orders_missing: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,11 +173,14 @@ class CashReserve:
 
 @dataclass(frozen=True)
 class OneAtATime:
-    """A bot sends nothing while an order of its own is unsettled or its fills are not booked:
-    what it holds is not known then."""
+    """A bot sends nothing while the state or the fills of an order of its own are not known: what
+    it holds is not known then. An order that only rests keeps it from entering, not from leaving.
+    """
 
     def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
         count = portfolio.orders_on_their_way
+        if not order.reduces:
+            count += portfolio.orders_resting
         if not count:
             return None
         return _refusal(
@@ -180,6 +189,33 @@ class OneAtATime:
             "0",
             f"{count} order{'s' if count > 1 else ''} of this bot must be settled first",
         )
+
+
+@dataclass(frozen=True)
+class StopsWithdrawn:
+    """A position is not sold while a stop of its own still rests: both could sell, and the second
+    would sell somebody else's coins."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        count = portfolio.stops_resting
+        if not count or order.role != Role.EXIT or order.bot is None:
+            return None
+        return _refusal(
+            self, str(count), "0", f"{count} stop{'s' if count > 1 else ''} of it could not be"
+            " withdrawn yet",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BooksComplete:
+    """No entry while the venue has orders of the desk's that the ledger does not know, as after a
+    restored backup: a decision made before could be ordered again."""
+
+    def check(self, order: Order, portfolio: Portfolio) -> Refusal | None:
+        if order.reduces or not portfolio.orders_missing:
+            return None
+        told = "the venue has orders of this desk that the ledger lacks; `desk resync` brings them"
+        return _refusal(self, "missing", "none", told)
 
 
 @dataclass(frozen=True)
@@ -279,6 +315,10 @@ class Armed:
         )
 
 
+# Refusals that pass by themselves: the decision may be tried again while it is fresh.
+PASSING = frozenset({OneAtATime.__name__, StopsWithdrawn.__name__})
+
+
 def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, ...]:
     """Every limit that an order in this instrument is held against."""
     notional = settings.notional_for(instrument.quote)
@@ -287,6 +327,8 @@ def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, 
         OnlyReducing(),
         Armed(),
         OneAtATime(),
+        StopsWithdrawn(),
+        BooksComplete(),
         VenueMinimum(instrument),
         FreshCandles(settings.max_candle_age),
         OrderNotional(notional.min, notional.max),

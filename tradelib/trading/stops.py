@@ -31,6 +31,7 @@ from tradelib.trading.ledger import Ledger, first, rows
 from tradelib.trading.orders import (
     ROLES_THAT_PROTECT,
     UNSETTLED,
+    ZERO,
     Order,
     OrderStatus,
     Role,
@@ -65,17 +66,18 @@ class Stop:
 
     def is_met_by(self, order: Order) -> bool:
         """Whether a live order is this very one."""
-        names = ("role", "type", "amount", "stop_price", "limit_price", "trailing_bips")
-        return all(getattr(order, name) == getattr(self, name) for name in names)
+        names = ("role", "type", "stop_price", "limit_price", "trailing_bips")
+        same = all(getattr(order, name) == getattr(self, name) for name in names)
+        return same and order.left == self.amount
 
 
 @dataclass(frozen=True)
 class StopPlan:
-    """What to do at the venue. waits: an order of the kind is on its way, so nothing yet."""
+    """What to do at the venue. waits: why nothing can be done yet, empty when something can."""
 
     cancel: tuple[Order, ...] = ()
     place: tuple[Stop, ...] = ()
-    waits: bool = False
+    waits: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -83,14 +85,20 @@ class StopPlan:
 
 
 def wanted_stops(
-    params: StopParams, position: Position, instrument: Instrument, quote: Quote
+    params: StopParams,
+    position: Position,
+    instrument: Instrument,
+    quote: Quote,
+    locked: Decimal = ZERO,
 ) -> tuple[Stop, ...]:
     """What ought to rest for a position; nothing when it is too small for the venue.
+
+    locked: of the position, in base currency, what other resting sales will take.
 
     An entry at 100 with loss 0.05 and profit 0.1 wants a stop at 95 and a target at 110. A price
     that the market has passed already wants to be sold at the market.
     """
-    amount = instrument.round_amount(position.amount)
+    amount = instrument.round_amount(position.amount - locked)
     entry = position.average_entry
     if entry is None or not _is_tradable(amount, instrument, quote):
         return ()
@@ -128,9 +136,12 @@ def _is_tradable(amount: Decimal, instrument: Instrument, quote: Quote) -> bool:
 
 
 def compare_stops(wanted: Sequence[Stop], live: Sequence[Order]) -> StopPlan:
-    """What to cancel and to place so that what rests is what ought to rest."""
-    if any(order.status != OrderStatus.OPEN for order in live):
-        return StopPlan(waits=True)
+    """What to cancel and to place so that what rests is what ought to rest.
+
+    A leg of a bracket that has begun to fill ended the other, so the rest is placed anew.
+    """
+    if not all(order.is_known for order in live):
+        return StopPlan(waits="an order that protects it is on its way")
     met = [any(stop.is_met_by(order) for order in live) for stop in wanted]
     if all(met) and len(live) == len(wanted):
         return StopPlan()
@@ -138,46 +149,67 @@ def compare_stops(wanted: Sequence[Stop], live: Sequence[Order]) -> StopPlan:
     return StopPlan(cancel=tuple(live), place=tuple(wanted))
 
 
-def maintain_stops(ledger: Ledger, venue: Venue, bot: Bot, holder: str) -> StopPlan:
+def maintain_stops(
+    ledger: Ledger, venue: Venue, bot: Bot, holder: str, *, leaving: bool = False
+) -> StopPlan:
     """Make what rests at the venue for a bot what ought to rest, and say what was not so.
 
-    holder: the run or command that does it. Nothing is placed while trading is halted or the
-    venue is not armed. Raises LeaseHeld while another process trades the bot.
+    holder: the run or command that does it. Nothing is placed while trading is halted (unless a
+    person who is leaving the market could not sell) or the venue is not armed. Raises LeaseHeld
+    while another process trades the bot, which is asked only where there is something to do.
     """
-    if not bot.stops and not _live_stops_now(ledger, bot):
-        return StopPlan()
+    plan = plan_stops(ledger, venue, bot)
+    if plan.is_done or plan.waits:
+        return plan
     with lease(ledger, bot_lease(bot.name), holder) as held:
-        plan = _plan(ledger, venue, bot)
-        for order in plan.cancel:
-            cancel_live_order(ledger, venue, order)
-        if plan.place and not plan.waits:
-            _place(ledger, venue, bot, held)
+        return maintain_stops_under(ledger, venue, bot, held, leaving=leaving)
+
+
+def maintain_stops_under(
+    ledger: Ledger, venue: Venue, bot: Bot, held: Lease, *, leaving: bool = False
+) -> StopPlan:
+    """`maintain_stops` for whoever holds the bot's lease already."""
+    plan = plan_stops(ledger, venue, bot)
+    for order in plan.cancel:
+        cancel_live_order(ledger, venue, order)
+    if plan.place and not plan.waits:
+        _place(ledger, venue, bot, held, leaving)
     return plan
 
 
 def withdraw_stops(ledger: Ledger, venue: Venue, bot: Bot) -> None:
     """Cancel what rests for a bot, so that its coins can be sold; one that fills first has sold
-    them."""
-    for order in _live_stops_now(ledger, bot):
+    them, and one that cannot be cancelled stays in the ledger as live."""
+    for order in live_stops(ledger, bot):
         cancel_live_order(ledger, venue, order)
 
 
-def _plan(ledger: Ledger, venue: Venue, bot: Bot) -> StopPlan:
-    instrument = venue.fetch_instrument(bot.symbol)
-    quote = venue.fetch_quotes([bot.symbol]).get(bot.symbol)
+def plan_stops(ledger: Ledger, venue: Venue, bot: Bot) -> StopPlan:
+    """What is to be done for a bot's stops as things stand."""
     with ledger.read() as books:
         live = _live_stops(books, bot)
+        if not (bot.stops or live):
+            return StopPlan()
         position = bot_position(books, bot.name, bot.symbol, bot.venue)
-        if quote is None or _is_moving(books, bot):
-            return StopPlan(waits=True)
-    wanted = wanted_stops(bot.stop_params, position, instrument, quote)
-    return compare_stops(wanted, live)
+        if not (position.amount or live):
+            return StopPlan()  # without a question to the venue, as most bots are most of the time
+        others = _other_orders(books, bot)
+    if bot.symbol not in venue.fetch_instruments():
+        return StopPlan(waits=f"the venue lists {bot.symbol} no more")
+    instrument = venue.fetch_instrument(bot.symbol)
+    quote = venue.fetch_quotes([bot.symbol]).get(bot.symbol)
+    if not all(order.is_known for order in others):
+        return StopPlan(waits="an order of the bot is on its way")
+    if quote is None:
+        return StopPlan(waits="the venue has no bid and ask")
+    locked = sum((order.left for order in others if order.reduces), ZERO)
+    return compare_stops(wanted_stops(bot.stop_params, position, instrument, quote, locked), live)
 
 
-def _place(ledger: Ledger, venue: Venue, bot: Bot, held: Lease) -> None:
+def _place(ledger: Ledger, venue: Venue, bot: Bot, held: Lease, leaving: bool) -> None:
     """Record and send what is missing, looked at again after the cancels: one of the old stops
     may have sold the position first."""
-    plan = _plan(ledger, venue, bot)
+    plan = plan_stops(ledger, venue, bot)
     if plan.waits or plan.cancel or not plan.place:
         return
     quote = venue.fetch_quotes([bot.symbol])[bot.symbol]
@@ -186,18 +218,18 @@ def _place(ledger: Ledger, venue: Venue, bot: Bot, held: Lease) -> None:
         require_running(books, held.run)
         require_lease(books, held)
         require_own_books(books, venue)
-        if not _may_place(books, venue) or _live_stops(books, bot):
+        if not _may_place(books, venue, leaving) or _live_stops(books, bot):
             return
         if _was_refused(books, bot, plan.place):
             return
         orders = _record(books, bot, plan.place, held, quote, as_of)
-    submit_planned(ledger, venue, orders, held)
+    submit_planned(ledger, venue, orders, held, leaving=leaving)
 
 
-def _may_place(books: Connection, venue: Venue) -> bool:
+def _may_place(books: Connection, venue: Venue, leaving: bool) -> bool:
     halt = read_halt(books)
     armed = venue.is_local or read_arming(books, venue.name) is not None
-    return armed and not (halt and halt.stops_all)
+    return armed and (leaving or not (halt and halt.stops_all))
 
 
 def _record(
@@ -249,7 +281,8 @@ def _record(
 # What the ledger knows of a bot's stops
 
 
-def _live_stops_now(ledger: Ledger, bot: Bot) -> list[Order]:
+def live_stops(ledger: Ledger, bot: Bot) -> list[Order]:
+    """What rests, or may rest, at the venue for a bot."""
     with ledger.read() as books:
         return _live_stops(books, bot)
 
@@ -286,15 +319,15 @@ def _last_entry(books: Connection, bot: Bot) -> Order | None:
     return first(rows(books, query.order_by(tables.orders.c.created_at.desc()).limit(1), Order))
 
 
-def _is_moving(books: Connection, bot: Bot) -> bool:
-    """Whether an order of the bot, other than a stop, is on its way: what it holds is not known."""
-    query = select(tables.orders.c.client_id).where(
+def _other_orders(books: Connection, bot: Bot) -> list[Order]:
+    """The bot's orders, other than stops, that have not ended or whose fills are not all booked."""
+    query = select(tables.orders).where(
         tables.orders.c.bot == bot.name,
         tables.orders.c.venue == bot.venue,
         tables.orders.c.role.not_in(ROLES_THAT_PROTECT),
         tables.orders.c.status.in_(UNSETTLED) | (tables.orders.c.fills_complete == 0),
     )
-    return books.execute(query.limit(1)).first() is not None
+    return rows(books, query, Order)
 
 
 def _was_refused(books: Connection, bot: Bot, stops: Sequence[Stop]) -> bool:
@@ -318,17 +351,33 @@ def find_stop_discrepancies(ledger: Ledger, venue: Venue, bots: Sequence[Bot]) -
     A stop that rests without its position sells what nobody meant once coins are there again; a
     position without its stop is open to any fall.
     """
-    found = []
-    for bot in bots:
-        live = _live_stops_now(ledger, bot)
-        if bot.venue != venue.name or not (bot.stops or live):
-            continue
-        plan = _plan(ledger, venue, bot)
-        if plan.is_done or plan.waits:
-            continue
-        kind = POSITION_WITHOUT_STOP if plan.place else STOP_WITHOUT_POSITION
-        found.append(Finding(kind, bot.name, _told(plan.place), _told(live)))
-    return found
+    mine = (bot for bot in bots if bot.venue == venue.name)
+    return [found for bot in mine for found in _discrepancies_of(ledger, venue, bot)]
+
+
+def _discrepancies_of(ledger: Ledger, venue: Venue, bot: Bot) -> list[Finding]:
+    plan, live = plan_stops(ledger, venue, bot), live_stops(ledger, bot)
+    if plan.is_done or (plan.waits and not _waits_too_long(ledger, venue, bot)):
+        return []
+    if plan.waits:
+        return [Finding(POSITION_WITHOUT_STOP, bot.name, plan.waits, _told(live))]
+    kind = POSITION_WITHOUT_STOP if plan.place else STOP_WITHOUT_POSITION
+    return [Finding(kind, bot.name, _told(plan.place), _told(live))]
+
+
+def _waits_too_long(ledger: Ledger, venue: Venue, bot: Bot) -> bool:
+    """Whether nothing that is on its way explains any more that a position is unprotected."""
+    with ledger.read() as books:
+        moving = [*_live_stops(books, bot), *_other_orders(books, bot)]
+        if any(o.is_known and Role(o.role).protects for o in moving):
+            return False
+        held = bot_position(books, bot.name, bot.symbol, bot.venue).amount
+    young = any(
+        utc_now() - order.updated_at < venue.visibility_lag
+        for order in moving
+        if not order.is_known
+    )
+    return bool(held) and not young
 
 
 def _told(stops: Sequence[Stop | Order]) -> str:

@@ -166,6 +166,7 @@ orders = Table(
     Column("sent_at", UtcText),
     Column("lease_token", Integer),
     Column("proven_absent", Integer, nullable=False, server_default="0"),
+    Column("cancel_wanted", Integer, nullable=False, server_default="0"),
     Column("filled", MoneyText, nullable=False),
     Column("cost", MoneyText, nullable=False),
     Column("fills_complete", Integer, nullable=False),
@@ -173,6 +174,7 @@ orders = Table(
     Column("created_at", UtcText, nullable=False),
     Column("updated_at", UtcText, nullable=False),
     Index("ix_orders_venue_status", "venue", "status"),
+    Index("ix_orders_venue_updated", "venue", "updated_at"),
     Index("ix_orders_venue_fills", "venue", "fills_complete"),
     Index("ix_orders_venue_order", "venue", "symbol", "venue_order_id"),
 )

@@ -8,11 +8,25 @@ from tradelib.errors import DeskError
 from tradelib.trading.bots import load_bots, symbols_of
 from tradelib.trading.leases import run_of
 from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import load_orders
+from tradelib.trading.placing import cancel_live_order
 from tradelib.trading.reconciliation import Reconciliation, merge, reconcile
 from tradelib.trading.stops import maintain_stops
 from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
+
+
+def _see_cancels_through(ledger: Ledger, venue: Venue) -> bool:
+    """Cancel what somebody wanted cancelled when its state was not known yet."""
+    live = load_orders(ledger, venue=venue.name, unsettled=True)
+    wanted = [order for order in live if order.cancel_wanted and order.is_known]
+    for order in wanted:
+        try:
+            cancel_live_order(ledger, venue, order)
+        except DeskError as error:
+            log.warning("cancel of %s: %s", order.client_id, error)
+    return bool(wanted)
 
 
 def reconcile_venue(ledger: Ledger, venue: Venue, holder: str) -> Reconciliation:
@@ -26,7 +40,7 @@ def reconcile_venue(ledger: Ledger, venue: Venue, holder: str) -> Reconciliation
     bots = [bot for bot in load_bots(ledger) if bot.venue == venue.name]
     symbols = symbols_of(bots, venue.name)
     first = reconcile(ledger, venue, symbols, run=run)
-    changed = False
+    changed = _see_cancels_through(ledger, venue)
     for bot in bots:
         try:
             changed |= not maintain_stops(ledger, venue, bot, holder).is_done

@@ -2,13 +2,15 @@
 
 A limit order that rests was right when its bot last looked. Once no cycle has been healthy for a
 set time, the desk's resting entries are cancelled and an incident is opened; stops and other sales
-stay, since they protect what is held.
+stay, since they protect what is held. Where no bot runs, books that are settled are enough: what a
+person has left at rest on a desk that is well is that person's to cancel.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
@@ -18,8 +20,8 @@ from tradelib.errors import DeskError
 from tradelib.trading import tables
 from tradelib.trading.bots import BotStatus
 from tradelib.trading.incidents import close_incidents, open_incident
+from tradelib.trading.leaving import cancel_orders, still_live
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.manual import cancel_orders
 from tradelib.trading.orders import UNSETTLED, Order, Side
 from tradelib.trading.runs import Outcome
 from tradelib.venue import Venue
@@ -27,21 +29,50 @@ from tradelib.venue import Venue
 log = logging.getLogger(__name__)
 
 NO_HEALTHY_CYCLE = "no healthy cycle"
-# A cycle is healthy when it has both seen the market and settled the books.
-_SIGNS = ("live/10_fetch_candles", "live/40_reconcile_orders")
+_FETCH, _RECONCILE = "live/10_fetch_candles", "live/40_reconcile_orders"
+
+Accounts = Mapping[str, Callable[[], Venue]]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look did. cancelled: the entries it found at rest, as they stand now; failures:
+    what it could not do, in sentences."""
+
+    cancelled: tuple[Order, ...] = ()
+    failures: tuple[str, ...] = ()
 
 
 def last_healthy(ledger: Ledger, venue: str) -> datetime | None:
-    """When the last cycle of a venue was known to be healthy, by the wall clock; None: never."""
+    """When a venue's desk last gave a sign of life, by the wall clock; None: never.
+
+    It has settled the books and, where a bot runs, has seen the market too. Nobody fetches for
+    bots that are stopped, and one just started has the time that any of them has.
+    """
+    settled = _last_success(ledger, venue, _RECONCILE)
+    started = _running_since(ledger, venue)
+    if settled is None or started is None:
+        return settled
+    return min(settled, max(_last_success(ledger, venue, _FETCH) or started, started))
+
+
+def _last_success(ledger: Ledger, venue: str, notebook: str) -> datetime | None:
     runs = tables.runs.c
-    seen = []
-    for notebook in _SIGNS:
-        query = select(func.max(runs.ended_at)).where(
-            runs.venue == venue, runs.notebook == notebook, runs.outcome == Outcome.SUCCEEDED
-        )
-        with ledger.read() as books:
-            seen.append(books.execute(query).scalar())
-    return None if None in seen else min(seen)
+    query = select(func.max(runs.ended_at)).where(
+        runs.venue == venue, runs.notebook == notebook, runs.outcome == Outcome.SUCCEEDED
+    )
+    with ledger.read() as books:
+        return books.execute(query).scalar()
+
+
+def _running_since(ledger: Ledger, venue: str) -> datetime | None:
+    """When the longest running bot of a venue was started or changed; None where none runs."""
+    bots = tables.bots.c
+    query = select(func.min(bots.updated_at)).where(
+        bots.venue == venue, bots.status == BotStatus.RUNNING
+    )
+    with ledger.read() as books:
+        return books.execute(query).scalar()
 
 
 def watch_venue(
@@ -75,28 +106,39 @@ def watch_venue(
 
 def watch_once(
     ledger: Ledger,
-    accounts: dict[str, Callable[[], Venue]],
+    find_accounts: Callable[[], Accounts],
     patience: timedelta,
     since: datetime,
-) -> list[Order]:
-    """One look at each venue; one that cannot be reached does not hide the others."""
+) -> Look:
+    """One look at each venue. Whatever fails is logged and told, and ends nothing: a watch must
+    outlive a venue that is silent, a ledger that is locked and a fault of its own."""
+    try:
+        accounts = find_accounts()
+    except Exception as error:
+        return Look(failures=(_failure("the venues", error),))
     cancelled: list[Order] = []
+    failures: list[str] = []
     for venue, open_account in accounts.items():
         try:
             cancelled += watch_venue(ledger, open_account, venue, patience, since)
-        except DeskError as error:
-            log.error("the watch over %s failed: %s", venue, error)
-    return cancelled
+        except Exception as error:
+            failures.append(_failure(venue, error))
+    live = still_live(cancelled)
+    for told in live:
+        log.error("%s", told)
+    return Look(tuple(cancelled), (*failures, *live))
+
+
+def _failure(watched: str, error: Exception) -> str:
+    is_fault = not isinstance(error, DeskError)
+    told = f"the watch over {watched} failed: {f'{error!r}' if is_fault else error}"
+    log.error("%s", told, exc_info=error if is_fault else None)
+    return told
 
 
 def _is_watched(ledger: Ledger, venue: str) -> bool:
     """Whether anybody expects cycles there: a bot runs, or an entry of the desk's rests."""
-    running = select(tables.bots.c.name).where(
-        tables.bots.c.venue == venue, tables.bots.c.status == BotStatus.RUNNING
-    )
-    with ledger.read() as books:
-        has_bot = books.execute(running.limit(1)).first() is not None
-    return has_bot or _resting_entries(ledger, venue)
+    return _running_since(ledger, venue) is not None or _resting_entries(ledger, venue)
 
 
 def _resting_entries(ledger: Ledger, venue: str) -> bool:

@@ -30,6 +30,10 @@ _MEANINGS = {
     "The ledger keeps what it has.",
     "decision ordered twice": "An order that the venue had proven absent turned up after it was "
     "sent again. Sell what is too much, and raise the venue's time-out in desk.toml.",
+    "order missing from the ledger": "The venue has an order of this desk's that the ledger does "
+    "not know, as after a restored backup. No entry goes until `desk resync` has brought it back.",
+    "symbol no longer traded": "The venue does not list it any more. Stop its bot; what was held "
+    "is told by the balances.",
     "positions exceed account": "The bots' positions are more than the account holds: somebody "
     "sold their coins. Stop the bots concerned, or buy the coins back.",
     "position without stop": "What ought to rest at the venue does not. It is placed with the next "

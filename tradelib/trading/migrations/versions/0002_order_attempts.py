@@ -20,6 +20,7 @@ _ORDER_COLUMNS = (
     sa.Column("sent_at", UtcText(length=27), nullable=True),
     sa.Column("lease_token", sa.Integer(), nullable=True),
     sa.Column("proven_absent", sa.Integer(), nullable=False, server_default="0"),
+    sa.Column("cancel_wanted", sa.Integer(), nullable=False, server_default="0"),
 )
 
 
@@ -29,6 +30,7 @@ def upgrade() -> None:
     op.execute("UPDATE orders SET role = 'EXIT' WHERE side = 'sell'")
     op.execute("UPDATE orders SET sent_at = created_at WHERE status != 'DENIED'")
     op.create_index("ix_orders_bracket", "orders", ["bracket"])
+    op.create_index("ix_orders_venue_updated", "orders", ["venue", "updated_at"])
     op.add_column("bots", sa.Column("stops", sa.JSON(), nullable=False, server_default="{}"))
     op.add_column("accounts", sa.Column("identity", sa.Text(), nullable=True))
     op.add_column("accounts", sa.Column("account_id", sa.Text(), nullable=True))
