@@ -33,6 +33,7 @@ KERNEL_PATIENCE = 30.0
 ANSWER_PATIENCE = 10.0
 # Seconds in which a server that could not be started is not tried again.
 REST = 60.0
+_KEPT = 86_400.0  # seconds after which a server's log may go
 # A socket's path has 107 characters, some of which its first name in server.listen needs.
 _LONGEST_PATH = 95
 
@@ -215,10 +216,21 @@ def start_server(identity: Identity, path: Path) -> None:
     if time.monotonic() - failed_at < REST:
         raise NoWarmKernel(reason)
     try:
+        _tidy(path.parent)
         _start_server(identity, path)
     except NoWarmKernel as error:
         _failures[identity.key] = (time.monotonic(), str(error))
         raise
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what servers of earlier days wrote."""
+    old = time.time() - _KEPT
+    for file in folder.iterdir():
+        if file.suffix in (".log", ".lock"):
+            with suppress(OSError):  # another tidies too
+                if file.stat().st_mtime < old:
+                    file.unlink()
 
 
 def _start_server(identity: Identity, path: Path) -> None:
