@@ -200,7 +200,7 @@ def test_from_a_fill_one_click_opens_its_order_and_one_more_its_decision(
 
     order = load_orders(desk.trading.ledger)[-1]
     assert "opened again, succeeded" in page.inner_text('[data-testid="run-title"]')
-    assert rows(page, "order")[0][8] == order.status.replace("_", " ").lower()
+    assert rows(page, "order")[0][9] == order.status.replace("_", " ").lower()
     assert len(rows(page, "fills")) == len(
         load_fills(desk.trading.ledger, client_id=order.client_id)
     )
