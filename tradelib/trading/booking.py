@@ -118,11 +118,16 @@ def _notice_fills(books: Connection, order: Order) -> None:
 
 def _fill(books: Connection, venue: str, trade: VenueTrade) -> Fill:
     owner = find_by_venue_id(books, venue, trade.symbol, trade.venue_order_id)
+    return fill_of(venue, trade, owner.client_id if owner else None)
+
+
+def fill_of(venue: str, trade: VenueTrade, client_id: str | None) -> Fill:
+    """A venue's execution as the ledger's fill; client_id None for somebody else's."""
     return Fill(
         venue=venue,
         symbol=trade.symbol,
         trade_id=trade.trade_id,
-        client_id=owner.client_id if owner else None,
+        client_id=client_id,
         venue_order_id=trade.venue_order_id,
         side=Side(trade.side),
         amount=trade.amount,

@@ -17,7 +17,7 @@ from tradelib.trading.bots import load_bot
 from tradelib.trading.leases import Lease, bot_lease, lease
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.manual import PATIENCE, ManualOrder, place_under
-from tradelib.trading.orders import ZERO, Order, OrderStatus, Role, Side, load_order, load_orders
+from tradelib.trading.orders import Order, OrderStatus, Role, Side, load_order, load_orders
 from tradelib.trading.placing import cancel_live_order
 from tradelib.trading.positions import UNASSIGNED, Position, load_positions
 from tradelib.trading.stops import maintain_stops_under
@@ -152,6 +152,4 @@ def _is_sellable(venue: Venue, position: Position) -> bool:
     quote = venue.fetch_quotes([position.symbol]).get(position.symbol)
     if quote is None:
         raise VenueUnavailable(f"Venue {venue.name} has no bid and ask for {position.symbol}.")
-    worth = amount * quote.bid
-    least = (instrument.min_amount or ZERO, instrument.min_notional or ZERO)
-    return amount > 0 and amount >= least[0] and worth >= least[1]
+    return instrument.takes(amount, quote.bid)

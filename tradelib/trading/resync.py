@@ -26,12 +26,11 @@ from tradelib.errors import DeskError, InvalidInput, RetryableError
 from tradelib.trading import tables
 from tradelib.trading.accounts import Account, Balance, save_balance
 from tradelib.trading.backup import Tell, back_up, require_nobody_trading, tell_nobody
-from tradelib.trading.booking import save_cursor
+from tradelib.trading.booking import fill_of, save_cursor
 from tradelib.trading.decisions import Action
 from tradelib.trading.ledger import Ledger, as_row, insert
 from tradelib.trading.orders import (
     ZERO,
-    Fill,
     Order,
     OrderStatus,
     Role,
@@ -567,7 +566,7 @@ def _compare_fills(work: _Work) -> None:
             before = f"{row['side']} {row['amount']} at {row['price']}"
             if found is None:
                 work.note("fills", "removed", subject, before, None)
-            elif _typed(tables.fills, row) != as_row(_fill(work, *found)):
+            elif _typed(tables.fills, row) != as_row(fill_of(work.venue.name, *found)):
                 work.note("fills", "changed", subject, before, _told(found[0]))
         work.stage.note_known((row["symbol"], row["trade_id"]) for row in rows)
     for page in work.stage.pages_of_trades(unknown_only=True):
@@ -584,28 +583,11 @@ def _insert_fills(work: _Work) -> None:
     """Book the fills in the venue's order, positions beside them, as reconciliation would have."""
     done, total = 0, work.stage.count("trades")
     for page in work.stage.pages_of_trades():
-        fills = [_fill(work, trade, owner) for trade, owner in page]
+        fills = [fill_of(work.venue.name, trade, owner) for trade, owner in page]
         work.books.execute(tables.fills.insert(), [as_row(fill) for fill in fills])
         book_positions(work.books, fills)
         done += len(fills)
         work.tell(done, total)
-
-
-def _fill(work: _Work, trade: VenueTrade, owner: str | None) -> Fill:
-    return Fill(
-        venue=work.venue.name,
-        symbol=trade.symbol,
-        trade_id=trade.trade_id,
-        client_id=owner,
-        venue_order_id=trade.venue_order_id,
-        side=Side(trade.side),
-        amount=trade.amount,
-        price=trade.price,
-        cost=trade.cost,
-        fee=trade.fee,
-        fee_currency=trade.fee_currency,
-        at=trade.at,
-    )
 
 
 def _told(trade: VenueTrade) -> str:

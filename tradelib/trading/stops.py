@@ -100,7 +100,7 @@ def wanted_stops(
     """
     amount = instrument.round_amount(position.amount - locked)
     entry = position.average_entry
-    if entry is None or not _is_tradable(amount, instrument, quote):
+    if entry is None or not instrument.takes(amount, quote.bid):
         return ()
     if params.trailing is not None:
         bips = round(params.trailing * 10_000)
@@ -127,12 +127,6 @@ def _resting(amount: Decimal, loss: Decimal | None, goal: Decimal | None) -> lis
 
 def _exact(fraction: float) -> Decimal:
     return Decimal(str(fraction))
-
-
-def _is_tradable(amount: Decimal, instrument: Instrument, quote: Quote) -> bool:
-    if amount <= 0 or amount < (instrument.min_amount or 0):
-        return False
-    return amount * quote.bid >= (instrument.min_notional or 0)
 
 
 def compare_stops(wanted: Sequence[Stop], live: Sequence[Order]) -> StopPlan:

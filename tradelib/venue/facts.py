@@ -146,6 +146,12 @@ class Instrument:
     maker_fee: Decimal | None = None
     taker_fee: Decimal | None = None
 
+    def takes(self, amount: Decimal, price: Decimal) -> bool:
+        """Whether the venue would take an order of that amount (base) at about that price."""
+        if amount <= 0 or amount < (self.min_amount or 0):
+            return False
+        return amount * price >= (self.min_notional or 0)
+
     def round_amount(self, amount: Decimal) -> Decimal:
         """The largest tradable amount that is not above `amount`."""
         return (amount / self.lot).to_integral_value(ROUND_DOWN) * self.lot
