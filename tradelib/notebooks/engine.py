@@ -4,8 +4,6 @@ kernel's own, and no change of the process's working directory, since pages run 
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -13,18 +11,14 @@ from typing import Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-from traitlets.config import Config
 
-from tradelib.kernels.client import QuickKernelManager
+from tradelib.kernels.client import QuickKernelManager, private_sockets
 
 ENGINE = "notedesk"
 # Whatever it has to say comes back as an exception too.
 _papermill_log = logging.getLogger("papermill")
 _papermill_log.addHandler(logging.NullHandler())
 _papermill_log.propagate = False
-# A socket's path has 107 characters, some of which the kernel's five channels need.
-_LONGEST_SOCKET_NAME = 100
-
 
 # Seconds of a page's work that a killed process may leave unwritten.
 _SAVE_EVERY = 2.0
@@ -77,7 +71,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         deadline = monotonic() + timeout
         client = PapermillNotebookClient(
             nb_man,
-            config=_kernel_config(sockets),
+            config=private_sockets(sockets),
             kernel_manager_class=QuickKernelManager,
             kernel_name=kernel_name,
             startup_timeout=start_timeout,
@@ -88,19 +82,6 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         )
         with log.open("ab") as lines:
             return client.execute(env=dict(env), cwd=str(folder), stdout=lines, stderr=lines)
-
-
-def _kernel_config(sockets: Path) -> Config:
-    """Talk to the kernel over sockets that only their owner can open, under a name of their own:
-    by default all kernels that start at once would share one. Where the folder's name is too long
-    for a socket, over loopback."""
-    config = Config()
-    name = sockets / secrets.token_hex(4)
-    if os.name == "posix" and len(str(name)) <= _LONGEST_SOCKET_NAME:
-        sockets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        config.KernelManager.transport = "ipc"
-        config.KernelManager.ip = str(name)
-    return config
 
 
 papermill_engines.register(ENGINE, DeskEngine)
