@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -35,6 +35,7 @@ from tradelib.candles.partitions import (
 from tradelib.candles.schema import (
     COLUMNS,
     Gap,
+    candles_hash,
     empty_candles,
     find_gaps,
     open_ms,
@@ -75,11 +76,34 @@ class _Revision(NamedTuple):
     new: list[float]
 
 
-class CandleStore:
-    """Closed candles of many series under one folder, shared by any number of processes."""
+@dataclass(frozen=True)
+class CandleRead:
+    """What one reading of the store gave: so many candles, opened from `first` to `last`."""
 
-    def __init__(self, root: Path | str) -> None:
+    venue: str
+    symbol: str
+    timeframe: str
+    first: datetime
+    last: datetime
+    candles: int
+    hash: str
+
+    def to_json(self) -> dict[str, object]:
+        times = {"first": self.first.isoformat(), "last": self.last.isoformat()}
+        return {**vars(self), **times}
+
+
+class CandleStore:
+    """Closed candles of many series under one folder, shared by any number of processes.
+
+    on_read: hears of everything that `load` gives.
+    """
+
+    def __init__(
+        self, root: Path | str, *, on_read: Callable[[CandleRead], None] | None = None
+    ) -> None:
         self.root = Path(root)
+        self._on_read = on_read
 
     def append(
         self, venue: str, symbol: str, timeframe: str, frame: pd.DataFrame, *, as_of: datetime
@@ -134,7 +158,12 @@ class CandleStore:
         frame = pd.concat(parts[::-1]) if parts else empty_candles()
         if limit is not None:
             frame = frame.iloc[max(len(frame) - limit, 0) :]
-        return _validate_stored(frame, timeframe, folder)
+        frame = _validate_stored(frame, timeframe, folder)
+        if self._on_read and len(frame):
+            first, last = (from_ms(open_ms(frame)[row]) for row in (0, -1))
+            told = candles_hash(frame)
+            self._on_read(CandleRead(venue, symbol, timeframe, first, last, len(frame), told))
+        return frame
 
     def last_close(
         self, venue: str, symbol: str, timeframe: str, *, as_of: datetime | None = None

@@ -8,6 +8,7 @@ and no venue is reached.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from tradelib.candles.fetch import FetchReport, fetch_candles
-from tradelib.candles.store import CandleStore
+from tradelib.candles.store import CandleRead, CandleStore
 from tradelib.clock import parse_time
 from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
 from tradelib.logs import configure_logging
@@ -88,7 +90,10 @@ class ExecutionPage:
 
 class Desk:
     """One notebook's hold on the desk. run: the run that the page belongs to, None when there is
-    none; live: whether this very kernel was started for that run and may act."""
+    none; live: whether this very kernel was started for that run and may act.
+
+    rng: a NumPy generator that starts from the run's seed, as Python's and NumPy's own do.
+    """
 
     def __init__(
         self, settings: DeskSettings, ledger: Ledger, run: Run | None, *, live: bool
@@ -97,7 +102,9 @@ class Desk:
         self.ledger = ledger
         self.run = run
         self.live = live
-        self.store = CandleStore(settings.candles)
+        self.reads: list[CandleRead] = []
+        self.store = CandleStore(settings.candles, on_read=self._note_read)
+        self.rng = seed_randomness(run.seed if run else None)
 
     @property
     def title(self) -> str:
@@ -117,7 +124,7 @@ class Desk:
         client = open_venue(self.settings, venue)
         reports = fetch_candles(
             client,
-            self.store,
+            CandleStore(self.settings.candles),
             venue,
             symbols,
             timeframe,
@@ -161,15 +168,20 @@ class Desk:
         return reconcile_venue(self.ledger, client, self.run_id)
 
     def record(self, result: Recordable | dict[str, Any]) -> None:
-        """Record the page's result; the run fails without one."""
+        """Record the page's result, with the candles that it was made of; the run fails without
+        one."""
         told = result if isinstance(result, dict) else result.to_json()
-        record_result(told)
+        record_result(told, [read.to_json() for read in self.reads])
 
     @property
     def run_id(self) -> str:
         if self.run is None:
             raise ReadOnly("This page has no run; only a scheduled run records anything.")
         return self.run.id
+
+    def _note_read(self, read: CandleRead) -> None:
+        if read not in self.reads:
+            self.reads.append(read)
 
     def _history(self, venue: str, timeframe: str) -> int:
         """Candles to keep at least, for the bots' scores and for a chart."""
@@ -243,6 +255,14 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
     if live and not _may_act(record):
         raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
     return Desk(settings, ledger, record, live=live)
+
+
+def seed_randomness(seed: int | None) -> np.random.Generator:
+    """Let the kernel's generators start from the seed; without one they stay as they are."""
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed)
+    return np.random.default_rng(seed)
 
 
 def _tell_errors_plainly() -> None:

@@ -4,17 +4,22 @@ kernel's own, and no change of the process's working directory, since pages run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
+from traitlets import default
 
 from tradelib.kernels.client import QuickKernelManager, private_sockets
+from tradelib.kernels.process import WarmProcess
 
 ENGINE = "notedesk"
+# Where a page's metadata tell how it was run.
+PAGE_KEY = "notedesk"
+WARM, COLD = "warm", "cold"
 # Whatever it has to say comes back as an exception too.
 _papermill_log = logging.getLogger("papermill")
 _papermill_log.addHandler(logging.NullHandler())
@@ -34,18 +39,37 @@ class _Page(NotebookExecutionManager):  # type: ignore[misc]
             super().save()
 
 
+class _PageClient(PapermillNotebookClient):  # type: ignore[misc]
+    """Papermill's client that notes in the page's metadata how its kernel came to be."""
+
+    @default("on_notebook_start")
+    def _note_start(self) -> Callable[..., None]:
+        def note(notebook: Any) -> None:
+            warm = isinstance(self.km.provisioner.process, WarmProcess)
+            notebook.metadata[PAGE_KEY]["kernel_kind"] = WARM if warm else COLD
+
+        return note
+
+
 class DeskEngine(NBClientEngine):  # type: ignore[misc]
     """A papermill engine with a deadline for the notebook instead of one per cell.
 
     env, folder: the kernel's environment and working directory. log: file that takes what the
     kernel says outside of cells. sockets: folder for its channels. timeout: seconds for the whole
-    page.
+    page. record: what the page's metadata tell of its run.
     """
 
     @classmethod
     def execute_notebook(
-        cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any
+        cls,
+        nb: Any,
+        kernel_name: str,
+        output_path: str | None = None,
+        *,
+        record: Mapping[str, Any],
+        **options: Any,
     ) -> Any:
+        nb.metadata[PAGE_KEY] = dict(record)
         page = _Page(nb, output_path=output_path, progress_bar=False, autosave_cell_every=0)
         page.notebook_start()
         try:
@@ -69,7 +93,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         **_: Any,
     ) -> Any:
         deadline = monotonic() + timeout
-        client = PapermillNotebookClient(
+        client = _PageClient(
             nb_man,
             config=private_sockets(sockets),
             kernel_manager_class=QuickKernelManager,
