@@ -115,6 +115,7 @@ def test_a_run_names_the_candles_that_it_read(settings, ledger, notebooks):
         "timeframe": "1h",
         "first": "2026-01-01T06:00:00+00:00",
         "last": "2026-01-01T09:00:00+00:00",
+        "as_of": "2026-01-01T10:00:00+00:00",
         "candles": 4,
         "hash": candles_hash(candles.iloc[6:10]),
     }

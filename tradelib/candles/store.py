@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -78,19 +78,25 @@ class _Revision(NamedTuple):
 
 @dataclass(frozen=True)
 class CandleRead:
-    """What one reading of the store gave: so many candles, opened from `first` to `last`."""
+    """What one reading of the store gave: so many candles, opened from `first` to `last`, with
+    the values known at `as_of`; None: the newest."""
 
     venue: str
     symbol: str
     timeframe: str
     first: datetime
     last: datetime
+    as_of: datetime | None
     candles: int
     hash: str
 
-    def to_json(self) -> dict[str, object]:
-        times = {"first": self.first.isoformat(), "last": self.last.isoformat()}
-        return {**vars(self), **times}
+    def to_json(self) -> dict[str, Any]:
+        return {n: v.isoformat() if isinstance(v, datetime) else v for n, v in vars(self).items()}
+
+    @staticmethod
+    def from_json(told: dict[str, Any]) -> CandleRead:
+        times = {n: told[n] and parse_time(told[n]) for n in ("first", "last", "as_of")}
+        return CandleRead(**{**told, **times})
 
 
 class CandleStore:
@@ -161,9 +167,26 @@ class CandleStore:
         frame = _validate_stored(frame, timeframe, folder)
         if self._on_read and len(frame):
             first, last = (from_ms(open_ms(frame)[row]) for row in (0, -1))
-            told = candles_hash(frame)
-            self._on_read(CandleRead(venue, symbol, timeframe, first, last, len(frame), told))
+            self._on_read(
+                CandleRead(
+                    venue, symbol, timeframe, first, last, as_of, len(frame), candles_hash(frame)
+                )
+            )
         return frame
+
+    def hash_of(self, read: CandleRead) -> str:
+        """The hash of the same candles as the store would give them now."""
+        step = timedelta(milliseconds=timeframe_ms(read.timeframe))
+        return candles_hash(
+            self.load(
+                read.venue,
+                read.symbol,
+                read.timeframe,
+                start=read.first,
+                end=read.last + step,
+                as_of=read.as_of,
+            )
+        )
 
     def last_close(
         self, venue: str, symbol: str, timeframe: str, *, as_of: datetime | None = None

@@ -4,14 +4,14 @@ kernel's own, and no change of the process's working directory, since pages run 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
-from traitlets import default
+from traitlets import Unicode, default
 
 from tradelib.kernels.client import QuickKernelManager, private_sockets
 from tradelib.kernels.process import WarmProcess
@@ -40,15 +40,23 @@ class _Page(NotebookExecutionManager):  # type: ignore[misc]
 
 
 class _PageClient(PapermillNotebookClient):  # type: ignore[misc]
-    """Papermill's client that notes in the page's metadata how its kernel came to be."""
+    """Papermill's client that notes in the page's metadata how its kernel came to be, and prepares
+    it by code that is no part of the page."""
+
+    prepare = Unicode()
 
     @default("on_notebook_start")
-    def _note_start(self) -> Callable[..., None]:
-        def note(notebook: Any) -> None:
+    def _make_start(self) -> Callable[..., Awaitable[None]]:
+        async def start(notebook: Any) -> None:
             warm = isinstance(self.km.provisioner.process, WarmProcess)
             notebook.metadata[PAGE_KEY]["kernel_kind"] = WARM if warm else COLD
+            if self.prepare:
+                asked = self.kc.execute(self.prepare, silent=True, store_history=False)
+                reply = await self.async_wait_for_reply(asked)
+                if reply["content"]["status"] != "ok":
+                    raise RuntimeError(f"its kernel was not prepared: {reply['content']['evalue']}")
 
-        return note
+        return start
 
 
 class DeskEngine(NBClientEngine):  # type: ignore[misc]
@@ -56,7 +64,8 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
 
     env, folder: the kernel's environment and working directory. log: file that takes what the
     kernel says outside of cells. sockets: folder for its channels. timeout: seconds for the whole
-    page. record: what the page's metadata tell of its run.
+    page. record: what the page's metadata tell of its run. prepare: code that the kernel runs
+    before the page.
     """
 
     @classmethod
@@ -89,6 +98,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         log: Path,
         sockets: Path,
         timeout: float,
+        prepare: str = "",
         start_timeout: int = 60,
         **_: Any,
     ) -> Any:
@@ -102,6 +112,7 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
             # nbclient takes a falsy limit for none at all, so an overdue page gets one second.
             timeout_func=lambda _cell: max(1, int(deadline - monotonic())),
             shutdown_kernel="immediate",
+            prepare=prepare,
             log=_papermill_log,
         )
         with log.open("ab") as lines:

@@ -76,7 +76,7 @@ def run_notebook(
     page = _make_page_path(settings, run)
     start_run(ledger, run)
     try:
-        done = _execute(settings, path, page, run, token)
+        done = execute_page(settings, path, page, run, _kernel_environment(settings, run, token))
     except BaseException:
         finish_run(ledger, run.id, Outcome.FAILED, reason="interrupted")
         raise
@@ -126,7 +126,7 @@ def _new_run(
     unique = hashlib.sha256(token.encode()).hexdigest()[:6]
     name = "-".join(part for part in (path.stem, bot or venue) if part)
     return Run(
-        id=f"{now:%Y%m%dT%H%M%S}-{name}-{unique}"[:64],
+        id=f"{now:%Y%m%dT%H%M%S}-{name}"[:57] + f"-{unique}",
         cycle=cycle,
         notebook=notebook,
         notebook_hash=notebook_hash(path),
@@ -165,7 +165,21 @@ def _make_page_path(settings: DeskSettings, run: Run) -> Path:
     return folder / f"{Path(run.notebook).name}.ipynb"
 
 
-def _execute(settings: DeskSettings, path: Path, page: Path, run: Run, token: str) -> Executed:
+def execute_page(
+    settings: DeskSettings,
+    path: Path,
+    page: Path,
+    run: Run,
+    environment: Mapping[str, str],
+    *,
+    kernel: str | None = None,
+    prepare: str = "",
+) -> Executed:
+    """Execute the notebook at `path` as that run, keep it as `page`, and tell how it went.
+
+    environment: the kernel's, whole. kernel: a kernelspec's name; None: the run's. prepare: code
+    that the kernel runs before the page.
+    """
     reason = None
     try:
         _in_own_event_loop(
@@ -174,10 +188,11 @@ def _execute(settings: DeskSettings, path: Path, page: Path, run: Run, token: st
             page,
             {**run.parameters, "run": run.id},
             engine_name=ENGINE,
-            kernel_name=run.kernel,
+            kernel_name=kernel or run.kernel,
             progress_bar=False,
             autosave_cell_every=0,
-            env=_kernel_environment(settings, run, token),
+            env=environment,
+            prepare=prepare,
             folder=PROJECT,
             record=run.provenance,
             log=settings.logs / "kernels.log",
@@ -225,13 +240,15 @@ def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[st
         for venue in settings.venues.values()
         if venue.keys and venue.keys.startswith("env:")
     )
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not _SECRET_NAME.search(name) or name.startswith(prefixes or ("\0",))
-    }
-    own = {"DESK_HOME": str(settings.home), RUN_ENV: run.id, TOKEN_ENV: token}
-    return kept | own | ({CYCLE_ENV: run.cycle} if run.cycle else {})
+    keys = {n: v for n, v in os.environ.items() if prefixes and n.startswith(prefixes)}
+    own = {RUN_ENV: run.id, TOKEN_ENV: token} | ({CYCLE_ENV: run.cycle} if run.cycle else {})
+    return plain_environment(settings) | keys | own
+
+
+def plain_environment(settings: DeskSettings) -> dict[str, str]:
+    """This process's environment for a kernel of that home, without anything secret."""
+    kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    return kept | {"DESK_HOME": str(settings.home)}
 
 
 def _recorded(executed: Any) -> tuple[dict[str, Any] | None, list[dict[str, Any]] | None]:

@@ -15,6 +15,10 @@ from tradelib.errors import InvalidInput
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, first, insert
 
+COMPUTED = "computed"
+"""The part of a result that a replay must give again, bit for bit; without it, all of it. Empty for
+a page whose work was to talk to a venue."""
+
 
 class Outcome(StrEnum):
     RUNNING = "RUNNING"
@@ -137,6 +141,12 @@ def load_runs(ledger: Ledger, *, limit: int = 50, cycle: str | None = None) -> l
     if cycle:
         query = query.where(tables.runs.c.cycle == cycle)
     return ledger.rows(query, Run)
+
+
+def load_runs_since(ledger: Ledger, since: datetime) -> list[Run]:
+    """Runs that started at `since` or later, oldest first."""
+    query = select(tables.runs).where(tables.runs.c.started_at >= since)
+    return ledger.rows(query.order_by(tables.runs.c.started_at), Run)
 
 
 def fail_abandoned_runs(ledger: Ledger, before: datetime, *, host: str) -> int:
