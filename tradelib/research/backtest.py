@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,9 +17,18 @@ import pandas as pd
 from tradelib.candles.schema import open_ms, validate_candles
 from tradelib.clock import timeframe_ms
 from tradelib.errors import InvalidInput
+from tradelib.research.metrics import (
+    Metrics,
+    Tally,
+    metrics_of,
+    start_tally,
+    tally_close,
+    tally_fill,
+)
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import (
     TEMPERATURES,
+    Decision,
     DecisionParams,
     DecisionState,
     after_fill,
@@ -64,6 +73,34 @@ class Backtest:
     def total_return(self) -> float:
         """Growth of the equity over the whole range, a fraction."""
         return float(self.equity.iloc[-1]) / self.cash - 1
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """What it earned, and at what risk; see `Metrics` for what each figure means."""
+        found = metrics_of(
+            np.array([self._tally()]), self.timeframe, self.cash, market_return(self.candles)
+        )
+        return Metrics(**{name: float(value[0]) for name, value in found.items()})
+
+    def _tally(self) -> Tally:
+        tally, held = start_tally(self.cash), 0.0
+        trades = self.trades
+        fills = {
+            row: (amount, price, fee)
+            for row, amount, price, fee in zip(
+                self.candles.index.get_indexer(trades.index).tolist(),
+                (trades["side"] * trades["amount"]).tolist(),
+                trades["price"].tolist(),
+                trades["fee"].tolist(),
+                strict=True,
+            )
+        }
+        for row, equity in enumerate(self.equity.tolist()):
+            if row in fills:
+                tally = tally_fill(tally, *fills[row])
+                held = tally.entry_amount
+            tally = tally_close(tally, equity, held)
+        return tally
 
     def portfolio(self) -> vbt.Portfolio:
         """vectorbt's Portfolio of the same fills."""
@@ -120,10 +157,66 @@ def run_backtest(
     )
 
 
-def fold(
+class Account(NamedTuple):
+    """What a fold carries from candle to candle.
+
+    action, spend, sell: what the last decision wants of the next open: quote to spend on a buy,
+    base units to sell on a sell.
+    """
+
+    state: DecisionState
+    cash: float
+    action: int = 0
+    spend: float = 0.0
+    sell: float = 0.0
+
+
+class Closed(NamedTuple):
+    """What a candle did: the fill at its open, signed amount and fee (quote), zeros without one;
+    equity at its close, and the decision there."""
+
+    bought: float
+    fee: float
+    equity: float
+    decision: Decision
+
+
+def step(
     decide: Callable,
     after_fill: Callable,
-    empty: DecisionState,
+    account: Account,
+    open_ms: int,
+    close_ms: int,
+    open: float,
+    close: float,
+    score: float,
+    params: Any,
+    fee: float,
+) -> tuple[Account, Closed]:
+    """One candle: fill at its open what was decided before, decide at its close."""
+    state, cash, action, amount, paid = account.state, account.cash, account.action, 0.0, 0.0
+    if action > 0:
+        amount = min(account.spend, cash / (1.0 + fee)) / open
+    elif action < 0:
+        amount = account.sell
+    if amount > 0.0:
+        paid = amount * open * fee
+        cash = cash - action * amount * open - paid
+        state = after_fill(state, action, amount, open, open_ms)
+    equity = cash + state.amount * close
+    state, taken = decide(state, score, close, close_ms, equity, cash, params)
+    spend, sell = taken.fraction * equity, taken.fraction * state.amount
+    return (
+        Account(state, cash, taken.action, spend, sell),
+        Closed(action * amount, paid, equity, taken),
+    )
+
+
+def fold(
+    step: Callable,
+    decide: Callable,
+    after_fill: Callable,
+    account: Account,
     opens_ms: np.ndarray,
     closes_ms: np.ndarray,
     opens: np.ndarray,
@@ -131,49 +224,51 @@ def fold(
     scores: np.ndarray,
     params: Any,
     fee: float,
-    cash: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Decide at every close and fill at the next open; runs compiled, and as plain Python.
+    """Step through every candle; runs compiled, and as plain Python.
 
     Returns, row by row: equity at the close; the decision (action, fraction, temperature,
     reason); the fill at the open (signed amount in base units, fee in quote), zeros without one.
     """
     count = len(closes)
     equity, decisions, fills = np.empty(count), np.zeros((count, 4)), np.zeros((count, 2))
-    state, action, spend, sell = empty, 0, 0.0, 0.0
     for i in range(count):
-        amount = 0.0
-        if action > 0:
-            amount = min(spend, cash / (1.0 + fee)) / opens[i]
-        elif action < 0:
-            amount = sell
-        if amount > 0.0:
-            paid = amount * opens[i] * fee
-            cash = cash - action * amount * opens[i] - paid
-            state = after_fill(state, action, amount, opens[i], opens_ms[i])
-            fills[i, 0], fills[i, 1] = action * amount, paid
-        equity[i] = cash + state.amount * closes[i]
-        state, taken = decide(state, scores[i], closes[i], closes_ms[i], equity[i], cash, params)
-        action = taken.action
-        spend, sell = taken.fraction * equity[i], taken.fraction * state.amount
-        decisions[i, 0], decisions[i, 1] = taken.action, taken.fraction
-        decisions[i, 2], decisions[i, 3] = taken.temperature, taken.reason
+        account, done = step(
+            decide, after_fill, account, opens_ms[i], closes_ms[i], opens[i], closes[i],
+            scores[i], params, fee,
+        )  # fmt: skip
+        equity[i] = done.equity
+        fills[i, 0], fills[i, 1] = done.bought, done.fee
+        decisions[i, 0], decisions[i, 1] = done.decision.action, done.decision.fraction
+        decisions[i, 2], decisions[i, 3] = done.decision.temperature, done.decision.reason
     return equity, decisions, fills
 
 
 def fold_plainly(*arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The fold in plain Python, as live trading steps; a hundred times slower."""
-    return fold(decide, after_fill, DecisionState(), *arguments)
+    """The fold in plain Python, as live trading steps; a hundred times slower.
+
+    Takes what `fold_inputs` gives, the `StepParams`, the fee and the cash.
+    """
+    *inputs, cash = arguments
+    return fold(step, decide, after_fill, Account(DecisionState(), cash), *inputs)
+
+
+@cache
+def compiled_steps() -> tuple[Callable, Callable, Callable]:
+    """`step`, `decide` and `after_fill`, compiled."""
+    # Not cached on disk: numba does not notice there when the step that it calls has changed.
+    import numba
+
+    return numba.njit(step), numba.njit(decide), numba.njit(after_fill)
 
 
 @cache
 def compiled_fold() -> Callable:
     """`fold_plainly`, compiled: the same arguments and the same bits, a hundred times faster."""
-    # Not cached on disk: numba does not notice there when the step that it calls has changed.
     import numba
 
-    compiled, step, fill = numba.njit(fold), numba.njit(decide), numba.njit(after_fill)
-    return lambda *arguments: compiled(step, fill, DecisionState(), *arguments)
+    compiled, steps = numba.njit(fold), compiled_steps()
+    return lambda *inputs: compiled(*steps, Account(DecisionState(), inputs[-1]), *inputs[:-1])
 
 
 def fold_inputs(
@@ -184,6 +279,12 @@ def fold_inputs(
     columns = (candles["open"], candles["close"], scores["score"])
     values = (np.ascontiguousarray(column.to_numpy(dtype="float64")) for column in columns)
     return opened, opened + timeframe_ms(timeframe), *values
+
+
+def market_return(candles: pd.DataFrame) -> float:
+    """Growth of the close from the first candle to the last, a fraction."""
+    close = candles["close"]
+    return float(close.iloc[-1] / close.iloc[0]) - 1
 
 
 def _decisions_frame(taken: np.ndarray, index: pd.DatetimeIndex) -> pd.DataFrame:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,81 @@ import pandas as pd
 
 from tradelib.errors import InvalidInput
 from tradelib.strategy.params import Params
+
+
+CANDLES = "candles"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A score made of columns, so that a sweep computes each once for the parameters it rests on.
+
+    functions: by the column's name. A function's arguments name what it takes: `candles`, other
+        columns (as Series) and parameters; it can read nothing else.
+    combine: the score of columns and parameters, which its arguments name. Arithmetic and numpy's
+        elementwise functions alone, because a sweep compiles it; live trading calls it as it is.
+    """
+
+    functions: Mapping[str, Callable[..., pd.Series]]
+    combine: Callable[..., np.ndarray]
+
+    def compute(self, candles: pd.DataFrame, params: Params) -> pd.DataFrame:
+        """The score, and after it the columns that it is combined of."""
+        found: dict[tuple, pd.Series] = {}
+        parts = {name: self.column(name, candles, params, found) for name in self.parts}
+        score = self.combine(**self.arguments(parts, params))
+        return pd.DataFrame({"score": score, **parts}, index=candles.index)
+
+    def arguments(self, parts: Mapping[str, pd.Series], params: Params) -> dict[str, Any]:
+        """What `combine` takes, its parts as arrays."""
+        arrays = {name: part.to_numpy() for name, part in parts.items()}
+        return arrays | {name: getattr(params, name) for name in self.numbers}
+
+    def column(
+        self,
+        name: str,
+        candles: pd.DataFrame,
+        params: Params,
+        found: MutableMapping[tuple, pd.Series],
+    ) -> pd.Series:
+        """The column of that name; from `found`, if it is there for the same parameters."""
+        key = (name, *(getattr(params, one) for one in self.rests_on[name]))
+        if (known := found.get(key)) is None:
+            found[key] = known = self.functions[name](
+                **{
+                    argument: candles
+                    if argument == CANDLES
+                    else self.column(argument, candles, params, found)
+                    if argument in self.functions
+                    else getattr(params, argument)
+                    for argument in _arguments(self.functions[name])
+                }
+            )
+        return known
+
+    @cached_property
+    def parts(self) -> tuple[str, ...]:
+        """The columns that `combine` takes."""
+        return tuple(one for one in _arguments(self.combine) if one in self.functions)
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """The parameters that `combine` takes."""
+        return tuple(one for one in _arguments(self.combine) if one not in self.functions)
+
+    @cached_property
+    def rests_on(self) -> dict[str, tuple[str, ...]]:
+        """The parameters that each column depends on, itself or through other columns."""
+        return {name: tuple(sorted(self._parameters(name))) for name in self.functions}
+
+    def _parameters(self, name: str) -> set[str]:
+        if name not in self.functions:
+            return {name} - {CANDLES}
+        return set().union(*(self._parameters(one) for one in _arguments(self.functions[name])))
+
+
+def _arguments(function: Callable) -> tuple[str, ...]:
+    return tuple(inspect.signature(function).parameters)
 
 
 @dataclass(frozen=True)
@@ -21,6 +98,7 @@ class Strategy:
         1 buy and one column per component; NaN while it warms up. Pure: same candles, same frame.
     warm_up: candles before the one that has the first score.
     history: candles to load so that a score no longer depends, to 1e-12, on where they begin.
+    columns: what `compute` is made of, if it is made of columns: then a sweep is faster.
     """
 
     name: str
@@ -28,6 +106,18 @@ class Strategy:
     compute: Callable[[pd.DataFrame, Any], pd.DataFrame]
     warm_up: Callable[[Any], int]
     history: Callable[[Any], int]
+    columns: Columns | None = None
+
+    def __post_init__(self) -> None:
+        if self.columns is None:
+            return
+        used = set(self.columns.numbers).union(*self.columns.rests_on.values())
+        if odd := used ^ set(self.params_type.model_fields):
+            raise InvalidInput(
+                f"Strategy {self.name!r}: {', '.join(sorted(odd))} must be a parameter of "
+                f"{self.params_type.__name__} and an argument of a column or of combine; "
+                f"it is only one of the two."
+            )
 
     def params(self, **values: Any) -> Params:
         """The strategy's parameters; those not named keep their default."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
 from tradelib.errors import InvalidInput
-from tradelib.strategy.base import Strategy, ratio
+from tradelib.strategy.base import Columns, Strategy, ratio
 from tradelib.strategy.indicators import atr, ema, macd, rsi, settling
 from tradelib.strategy.params import Params
 
@@ -51,36 +52,61 @@ class WeightedParams(Params):
         return self
 
 
-def compute_weighted(candles: pd.DataFrame, params: WeightedParams) -> pd.DataFrame:
-    """Score = the components' weighted sum, each component in -1…1.
-
-    rsi: buys weakness, 1 at or below oversold, -1 at or above overbought, 0 at 50.
-    averages and macd: buy strength, told in ATR so that one scale fits every price and timeframe.
-    """
-    close, yardstick = candles["close"], atr(candles, params.atr_window)
-    fast, slow = ema(close, params.fast_window), ema(close, params.slow_window)
-    impulse = macd(close, params.macd_fast, params.macd_slow, params.macd_signal)["histogram"]
-    parts = pd.DataFrame(
-        {
-            "rsi": _rsi_component(rsi(close, params.rsi_window), params),
-            "averages": ratio(fast - slow, yardstick * params.averages_full).clip(-1, 1),
-            "macd": ratio(impulse, yardstick * params.macd_full).clip(-1, 1),
-        }
-    )
-    score = (
-        params.rsi_weight * parts["rsi"]
-        + params.averages_weight * parts["averages"]
-        + params.macd_weight * parts["macd"]
-    )
+def combine_weighted(
+    rsi: np.ndarray,
+    averages: np.ndarray,
+    macd: np.ndarray,
+    rsi_weight: float,
+    averages_weight: float,
+    macd_weight: float,
+) -> np.ndarray:
+    """Score = the components' weighted sum, each component in -1…1."""
+    score = rsi_weight * rsi + averages_weight * averages + macd_weight * macd
     # Weights may sum to 1 + 1e-16.
-    parts.insert(0, "score", score.clip(-1, 1))
-    return parts
+    return np.minimum(np.maximum(score, -1.0), 1.0)
 
 
-def _rsi_component(value: pd.Series, params: WeightedParams) -> pd.Series:
-    weak = (50 - value) / (50 - params.rsi_oversold)
-    strong = (50 - value) / (params.rsi_overbought - 50)
+def rsi_component(
+    candles: pd.DataFrame, rsi_window: int, rsi_oversold: float, rsi_overbought: float
+) -> pd.Series:
+    """Buys weakness: 1 at or below oversold, -1 at or above overbought, 0 at an RSI of 50."""
+    value = rsi(candles["close"], rsi_window)
+    weak = (50 - value) / (50 - rsi_oversold)
+    strong = (50 - value) / (rsi_overbought - 50)
     return weak.where(value < 50, strong).clip(-1, 1)
+
+
+def averages_component(
+    fast: pd.Series, slow: pd.Series, yardstick: pd.Series, averages_full: float
+) -> pd.Series:
+    """Buys strength: the distance of the averages."""
+    return ratio(fast - slow, yardstick * averages_full).clip(-1, 1)
+
+
+def macd_component(impulse: pd.Series, yardstick: pd.Series, macd_full: float) -> pd.Series:
+    """Buys strength: MACD's histogram."""
+    return ratio(impulse, yardstick * macd_full).clip(-1, 1)
+
+
+def _impulse(
+    candles: pd.DataFrame, macd_fast: int, macd_slow: int, macd_signal: int
+) -> pd.Series:
+    return macd(candles["close"], macd_fast, macd_slow, macd_signal)["histogram"]
+
+
+# The yardstick is the ATR, so that one scale fits every price and timeframe.
+_COLUMNS = Columns(
+    {
+        "rsi": rsi_component,
+        "averages": averages_component,
+        "macd": macd_component,
+        "fast": lambda candles, fast_window: ema(candles["close"], fast_window),
+        "slow": lambda candles, slow_window: ema(candles["close"], slow_window),
+        "impulse": _impulse,
+        "yardstick": lambda candles, atr_window: atr(candles, atr_window),
+    },
+    combine_weighted,
+)
 
 
 def _warm_up(params: WeightedParams) -> int:
@@ -101,4 +127,4 @@ def _history(params: WeightedParams) -> int:
     )
 
 
-WEIGHTED = Strategy("weighted", WeightedParams, compute_weighted, _warm_up, _history)
+WEIGHTED = Strategy("weighted", WeightedParams, _COLUMNS.compute, _warm_up, _history, _COLUMNS)
