@@ -51,7 +51,9 @@ def referee(result: Backtest) -> dict[str, float]:
 @pytest.mark.parametrize("seed", range(1, 5))
 @pytest.mark.parametrize("decision", [DecisionParams(), EAGER], ids=["default", "eager"])
 def test_metrics_equal_vectorbts(seed, decision):
-    result = run_backtest(random_candles(1500, seed=seed), "1h", strategy("weighted"), None, decision)
+    result = run_backtest(
+        random_candles(1500, seed=seed), "1h", strategy("weighted"), None, decision
+    )
     ours, theirs = asdict(result.metrics), referee(result)
     assert set(METRICS) - set(theirs) == {"turnover"}
     assert ours["closed_trades"] > 0

@@ -275,10 +275,18 @@ def fold_inputs(
     candles: pd.DataFrame, timeframe: str, scores: pd.DataFrame
 ) -> tuple[np.ndarray, ...]:
     """What a fold reads: open and close times (ms), opens, closes and scores."""
+    return *fold_times(candles, timeframe), _floats(scores["score"])
+
+
+def fold_times(candles: pd.DataFrame, timeframe: str) -> tuple[np.ndarray, ...]:
+    """`fold_inputs` without the scores."""
     opened = open_ms(candles)
-    columns = (candles["open"], candles["close"], scores["score"])
-    values = (np.ascontiguousarray(column.to_numpy(dtype="float64")) for column in columns)
-    return opened, opened + timeframe_ms(timeframe), *values
+    closed = opened + timeframe_ms(timeframe)
+    return opened, closed, _floats(candles["open"]), _floats(candles["close"])
+
+
+def _floats(column: pd.Series) -> np.ndarray:
+    return np.ascontiguousarray(column.to_numpy(dtype="float64"))
 
 
 def market_return(candles: pd.DataFrame) -> float:

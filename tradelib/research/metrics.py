@@ -45,7 +45,9 @@ class Metrics:
     max_drawdown: float = _metric(
         "the deepest fall of the equity at closes below its peak so far, a fraction, 0 or negative"
     )
-    max_drawdown_candles: float = _metric("the longest run of closes below an earlier peak, candles")
+    max_drawdown_candles: float = _metric(
+        "the longest run of closes below an earlier peak, candles"
+    )
     volatility: float = _metric("std(r) * sqrt(N), a fraction per year")
     exposure: float = _metric("share of closes with a position, 0…1 (vectorbt: position_coverage)")
     trades: float = _metric("positions opened and parts sold: closed trades and the open one")
@@ -70,10 +72,10 @@ class Tally(NamedTuple):
     returns, squares, falls: sums of r, r², min(r, 0)². peak, drawdown: of the equity at closes;
     under, longest: closes since the peak, and the most there were. entry_*: what was bought for
     the position that is open, its value without and its fees. gains, losses: of closed trades,
-    losses as a positive number.
+    losses as a positive number. Counts are floats too, so that a row of an array holds a tally.
     """
 
-    candles: int
+    candles: float
     equity: float
     returns: float = 0.0
     squares: float = 0.0
@@ -81,16 +83,16 @@ class Tally(NamedTuple):
     equities: float = 0.0
     peak: float = 0.0
     drawdown: float = 0.0
-    under: int = 0
-    longest: int = 0
-    held: int = 0
+    under: float = 0.0
+    longest: float = 0.0
+    held: float = 0.0
     entry_amount: float = 0.0
     entry_value: float = 0.0
     entry_fees: float = 0.0
     traded: float = 0.0
     fees: float = 0.0
-    closed: int = 0
-    won: int = 0
+    closed: float = 0.0
+    won: float = 0.0
     gains: float = 0.0
     losses: float = 0.0
     best: float = float("-inf")
@@ -99,21 +101,21 @@ class Tally(NamedTuple):
 
 def start_tally(cash: float) -> Tally:
     """The sums before the first candle."""
-    return Tally(0, float(cash))
+    return Tally(0.0, float(cash))
 
 
 def tally_close(tally: Tally, equity: float, amount: float) -> Tally:
     """The sums after a candle that closes with this equity and this position."""
     change = (equity - tally.equity) / tally.equity
     fall = min(change, 0.0)
-    peak, drawdown, under = tally.peak, tally.drawdown, 0
+    peak, drawdown, under = tally.peak, tally.drawdown, 0.0
     if equity >= peak:
         peak = equity
     else:
-        under = tally.under + 1
+        under = tally.under + 1.0
         drawdown = min(drawdown, (equity - peak) / peak)
     return Tally(
-        tally.candles + 1,
+        tally.candles + 1.0,
         equity,
         tally.returns + change,
         tally.squares + change * change,
@@ -123,7 +125,7 @@ def tally_close(tally: Tally, equity: float, amount: float) -> Tally:
         drawdown,
         under,
         max(tally.longest, under),
-        tally.held + (1 if amount > 0.0 else 0),
+        tally.held + (1.0 if amount > 0.0 else 0.0),
         tally.entry_amount,
         tally.entry_value,
         tally.entry_fees,
@@ -152,9 +154,9 @@ def tally_fill(tally: Tally, signed: float, price: float, fee: float) -> Tally:
         share = share if share < 1.0 - 1e-9 else 1.0
         cost = paid * share
         profit = value - cost - fees * share - fee
-        closed += 1
+        closed += 1.0
         if profit > 0.0:
-            won, gains = won + 1, gains + profit
+            won, gains = won + 1.0, gains + profit
         else:
             losses = losses - profit
         best, worst = max(best, profit / cost), min(worst, profit / cost)

@@ -14,7 +14,6 @@ import pandas as pd
 from tradelib.errors import InvalidInput
 from tradelib.strategy.params import Params
 
-
 CANDLES = "candles"
 
 

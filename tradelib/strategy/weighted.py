@@ -88,9 +88,7 @@ def macd_component(impulse: pd.Series, yardstick: pd.Series, macd_full: float) -
     return ratio(impulse, yardstick * macd_full).clip(-1, 1)
 
 
-def _impulse(
-    candles: pd.DataFrame, macd_fast: int, macd_slow: int, macd_signal: int
-) -> pd.Series:
+def _impulse(candles: pd.DataFrame, macd_fast: int, macd_slow: int, macd_signal: int) -> pd.Series:
     return macd(candles["close"], macd_fast, macd_slow, macd_signal)["histogram"]
 
 
