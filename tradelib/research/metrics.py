@@ -8,13 +8,14 @@ never infinite. A year is 365 days, as markets that never close count it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import numpy as np
 
 from tradelib.clock import timeframe_ms
+from tradelib.errors import unknown_name
 
 YEAR_MS = 365 * 86_400_000
 
@@ -140,6 +141,57 @@ def tally_close(tally: Tally, equity: float, amount: float) -> Tally:
     )
 
 
+def tally_idle(tally: Tally, candles: int) -> Tally:
+    """The sums after so many candles without a position, as `tally_close` for each would give."""
+    under = tally.under + candles if tally.equity < tally.peak else 0.0
+    return Tally(
+        tally.candles + candles,
+        tally.equity,
+        tally.returns,
+        tally.squares,
+        tally.falls,
+        tally.equities + candles * tally.equity,
+        max(tally.peak, tally.equity),
+        tally.drawdown,
+        under,
+        max(tally.longest, under),
+        *tally[10:],
+    )
+
+
+def tally_held(
+    tally: Tally,
+    amount: float,
+    close: float,
+    before: np.ndarray,
+    after: np.ndarray,
+    candles: int,
+    peak: float,
+    drawdown: float,
+    under: float,
+    longest: float,
+) -> Tally:
+    """The sums after so many candles with the same position, the last of which closes at `close`.
+
+    before, after: sums of the market's returns, their squares, falls' squares and closes, up to
+    the close before these candles and to the last. peak, …: as in `Tally`, these candles included.
+    """
+    return Tally(
+        tally.candles + candles,
+        amount * close,
+        tally.returns + after[0] - before[0],
+        tally.squares + after[1] - before[1],
+        tally.falls + after[2] - before[2],
+        tally.equities + amount * (after[3] - before[3]),
+        peak,
+        min(tally.drawdown, drawdown),
+        under,
+        longest,
+        tally.held + candles,
+        *tally[11:],
+    )
+
+
 def tally_fill(tally: Tally, signed: float, price: float, fee: float) -> Tally:
     """The sums after a fill of `signed` base units, negative when sold, that cost `fee` quote."""
     value = abs(signed) * price
@@ -185,6 +237,15 @@ def tally_fill(tally: Tally, signed: float, price: float, fee: float) -> Tally:
         best,
         worst,
     )
+
+
+def check_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, or InvalidInput for one that is no metric."""
+    names = tuple(names)
+    for name in names:
+        if name not in METRICS:
+            raise unknown_name("metric", name, METRICS)
+    return names
 
 
 def metrics_of(

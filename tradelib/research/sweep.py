@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import os
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ from tradelib.research.backtest import (
 from tradelib.research.metrics import (
     METRICS,
     Tally,
+    check_metrics,
     metrics_of,
     start_tally,
     tally_close,
@@ -114,14 +116,6 @@ def sweep(
     store = _Store(Path(folder) / work.key()) if folder is not None else None
     chunks = _run(work, store, workers or os.cpu_count() or 1, progress)
     return _result(work, chunks)
-
-
-def check_metrics(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, or InvalidInput for one that is no metric."""
-    for name in names:
-        if name not in METRICS:
-            raise unknown_name("metric", name, METRICS)
-    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -276,7 +270,8 @@ def compiled_tallies() -> Callable:
     import numba
 
     compiled = numba.njit(fold_tallies, nogil=True)
-    steps = (*compiled_steps(), numba.njit(tally_close), numba.njit(tally_fill))
+    inlined = numba.njit(forceinline=True)
+    steps = (*compiled_steps(), inlined(tally_close), inlined(tally_fill))
 
     def fold(*arguments: Any) -> None:
         *inputs, fee, cash, out = arguments
@@ -448,18 +443,23 @@ def _run(work: _Work, store: _Store | None, workers: int, progress: bool) -> lis
     """All chunks in order: those on disk, and the others, by the threads."""
     done = {n: found for n in range(work.chunks) if store and (found := store.load(n))}
     missing = (number for number in range(work.chunks) if number not in done)
+
+    def finish(number: int, stop: threading.Event) -> _Chunk:
+        chunk = work.run(number, stop)
+        if store and not stop.is_set():
+            store.save(number, chunk)
+        return chunk
+
     with _bar(work, len(done), progress) as advance, _threads(workers) as (pool, stop):
         running: dict[Future[_Chunk], int] = {}
         while True:
             for number in islice(missing, 2 * workers - len(running)):
-                running[pool.submit(work.run, number, stop)] = number
+                running[pool.submit(finish, number, stop)] = number
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number = running.pop(future)
                 done[number] = future.result()
-                if store:
-                    store.save(number, done[number])
                 advance(work.size)
     return [done[number] for number in range(work.chunks)]
 
@@ -512,21 +512,39 @@ def code_version(strategy: Strategy) -> str:
     files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD)]
     for path in sorted(files):
         version.update(path.read_bytes())
-    version.update(_code(strategy).encode())
+    used = [strategy.compute, strategy.warm_up, strategy.params_type]
+    if strategy.columns:
+        used += [*strategy.columns.functions.values(), strategy.columns.combine]
+    seen: set[int] = set()
+    for part in used:
+        version.update(_code(part, seen).encode())
     return version.hexdigest()
 
 
-def _code(part: Any) -> str:
-    """What a strategy's part does, told by its source, or by its code where it has none."""
-    if isinstance(part, Strategy):
-        used = [part.compute, part.warm_up, part.params_type]
-        used += [part.columns] if part.columns else []
-        return "".join(map(_code, used))
-    if isinstance(part, Columns):
-        return "".join(map(_code, [*part.functions.values(), part.combine]))
-    held = [cell.cell_contents for cell in getattr(part, "__closure__", None) or ()]
+def _code(part: Any, seen: set[int]) -> str:
+    """What a function does: its source, what it encloses, and its module's functions and numbers
+    that it names; so that one changed in a notebook is another strategy."""
+    if id(part) in seen:
+        return ""
+    seen.add(id(part))
+    function = inspect.unwrap(getattr(part, "__func__", part))
+    if not inspect.isfunction(function):
+        return _source(part) if isinstance(part, type) else _ADDRESS.sub("", repr(part))
+    inside = inspect.getclosurevars(function)
+    named = {**inside.nonlocals, **inside.globals}
+    told = [_source(function), repr(function.__defaults__)]
+    for name, value in sorted(named.items()):
+        ours = getattr(value, "__module__", None) == function.__module__
+        if name in inside.nonlocals or isinstance(value, int | float | str | tuple) or ours:
+            told += [name, _code(value, seen)]
+    return "\n".join(told)
+
+
+def _source(part: Any) -> str:
     try:
-        told = inspect.getsource(part)
+        return inspect.getsource(part)
     except (OSError, TypeError):
-        told = repr(getattr(part, "__code__", part))
-    return told + repr(getattr(part, "__defaults__", None)) + repr(held)
+        return repr(getattr(part, "__code__", part))
+
+
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -138,4 +138,13 @@ class Strategy:
 
 def ratio(part: pd.Series, whole: pd.Series) -> pd.Series:
     """part / whole, and 0 where the whole is 0: a market that stands still says nothing."""
-    return (part / whole).where(whole != 0, 0.0).where(part.notna() & whole.notna())
+    parts, wholes = part.to_numpy(), whole.to_numpy()
+    nothing = np.where(np.isnan(parts), np.nan, 0.0)
+    values = np.divide(parts, wholes, out=nothing, where=wholes != 0)
+    return pd.Series(values, index=part.index)
+
+
+def cut(values: pd.Series) -> pd.Series:
+    """The values within -1…1."""
+    # Many times as fast as pandas' own clip.
+    return pd.Series(np.clip(values.to_numpy(), -1.0, 1.0), index=values.index)

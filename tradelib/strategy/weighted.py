@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from tradelib.errors import InvalidInput
-from tradelib.strategy.base import Columns, Strategy, ratio
+from tradelib.strategy.base import Columns, Strategy, cut, ratio
 from tradelib.strategy.indicators import atr, ema, macd, rsi, settling
 from tradelib.strategy.params import Params
 
@@ -73,19 +73,19 @@ def rsi_component(
     value = rsi(candles["close"], rsi_window)
     weak = (50 - value) / (50 - rsi_oversold)
     strong = (50 - value) / (rsi_overbought - 50)
-    return weak.where(value < 50, strong).clip(-1, 1)
+    return cut(weak.where(value < 50, strong))
 
 
 def averages_component(
     fast: pd.Series, slow: pd.Series, yardstick: pd.Series, averages_full: float
 ) -> pd.Series:
     """Buys strength: the distance of the averages."""
-    return ratio(fast - slow, yardstick * averages_full).clip(-1, 1)
+    return cut(ratio(fast - slow, yardstick * averages_full))
 
 
 def macd_component(impulse: pd.Series, yardstick: pd.Series, macd_full: float) -> pd.Series:
     """Buys strength: MACD's histogram."""
-    return ratio(impulse, yardstick * macd_full).clip(-1, 1)
+    return cut(ratio(impulse, yardstick * macd_full))
 
 
 def _impulse(candles: pd.DataFrame, macd_fast: int, macd_slow: int, macd_signal: int) -> pd.Series:
