@@ -179,7 +179,8 @@ class Bench:
         """The sums of each decision step's way through the scores, one row each."""
         out = np.empty((len(decisions), len(Tally._fields)))
         steps = np.array([tuple(one.step()) for one in decisions], dtype=_step_type())
-        compiled_tallies()(*self.times, scores, steps, self.fee, self.cash, out)
+        start = Account(DecisionState(), self.cash), start_tally(self.cash)
+        compiled_tallies()(*start, *self.times, scores, steps, self.fee, out)
         return out
 
     def metrics(self, tallies: np.ndarray) -> dict[str, np.ndarray]:
@@ -269,15 +270,30 @@ def compiled_tallies() -> Callable:
     """`fold_tallies`, compiled, of the step that live trading takes; it holds no lock."""
     import numba
 
-    compiled = numba.njit(fold_tallies, nogil=True)
     inlined = numba.njit(forceinline=True)
-    steps = (*compiled_steps(), inlined(tally_close), inlined(tally_fill))
+    step, decide, after_fill = compiled_steps()
+    close, fill, fold = inlined(tally_close), inlined(tally_fill), numba.njit(fold_tallies)
 
-    def fold(*arguments: Any) -> None:
-        *inputs, fee, cash, out = arguments
-        compiled(*steps, Account(DecisionState(), cash), start_tally(cash), *inputs, fee, out)
+    # The functions are constants of this one: as arguments, numba would look at them in every call.
+    @numba.njit(nogil=True)
+    def compiled(
+        account: Account,
+        tally: Tally,
+        opens_ms: np.ndarray,
+        closes_ms: np.ndarray,
+        opens: np.ndarray,
+        closes: np.ndarray,
+        scores: np.ndarray,
+        params: Any,
+        fee: float,
+        out: np.ndarray,
+    ) -> None:
+        fold(
+            step, decide, after_fill, close, fill, account, tally, opens_ms, closes_ms, opens,
+            closes, scores, params, fee, out,
+        )  # fmt: skip
 
-    return fold
+    return compiled
 
 
 @cache
