@@ -330,7 +330,7 @@ class _Work:
     @property
     def size(self) -> int:
         """Combinations of a chunk: enough chunks to share out, and not too many files."""
-        return min(max(-(-len(self.space) // 64), 16), 4096)
+        return min(max(-(-len(self.space) // 32), 16), 2048)
 
     @property
     def chunks(self) -> int:
