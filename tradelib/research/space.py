@@ -82,27 +82,32 @@ class Space:
     def __len__(self) -> int:
         if self.samples is not None:
             return self.samples
-        return math.prod(len(axis) for axis in self._axes.values())
+        return math.prod(len(axis) for axis in self.axes.values())
 
     def __getitem__(self, number: int) -> Combination:
         values = self._drawn(number) if self.samples is not None else self._counted(number)
+        return self.combination(values)
+
+    def combination(self, values: Mapping[str, Value]) -> Combination:
+        """Values by parameter, as the strategy's and the decision step's."""
         return Combination(
             {name: values[name] for name in self.strategy},
             {name: values[name] for name in self.decision},
         )
 
     @cached_property
-    def _axes(self) -> dict[str, Axis]:
+    def axes(self) -> dict[str, Axis]:
+        """The values of every parameter, the strategy's first."""
         return {**self.strategy, **self.decision}
 
     @property
     def names(self) -> tuple[str, ...]:
         """The parameters that vary, or are set, the strategy's first."""
-        return tuple(self._axes)
+        return tuple(self.axes)
 
     def _counted(self, number: int) -> dict[str, Value]:
         found = {}
-        for name, axis in reversed(self._axes.items()):
+        for name, axis in reversed(self.axes.items()):
             number, place = divmod(number, len(axis))
             found[name] = axis[place]
         return found
@@ -111,7 +116,7 @@ class Space:
         random = np.random.default_rng([self.seed, number])
         return {
             name: axis.draw(random) if isinstance(axis, Span) else axis[random.integers(len(axis))]
-            for name, axis in self._axes.items()
+            for name, axis in self.axes.items()
         }
 
 

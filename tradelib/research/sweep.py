@@ -14,11 +14,12 @@ import os
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -112,10 +113,10 @@ def sweep(
     wanted = check_metrics(metrics)
     combinations = make_space(strategy, space, decision_space, samples=samples, seed=seed)
     bench = make_bench(candles, timeframe, strategy, fee, cash)
-    work = _Work(bench, combinations, wanted)
+    work = Work(bench, combinations, wanted)
     store = _Store(Path(folder) / work.key()) if folder is not None else None
     chunks = _run(work, store, workers or os.cpu_count() or 1, progress)
-    return _result(work, chunks)
+    return result_of(work, chunks)
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,7 @@ def make_bench(
     if len(candles) < 2:
         raise InvalidInput(f"A sweep needs candles and got {len(candles)}; give it 2 or more.")
     times = fold_times(candles, timeframe)
+    compiled_tallies()  # made once, before threads ask for it at the same time
     return Bench(
         strategy, candles, timeframe, float(fee), float(cash), market_return(candles), times,
         ColumnCache(COLUMN_BYTES),
@@ -311,7 +313,7 @@ def _step_type() -> np.dtype:
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """Rows of the combinations from one number to another, and what became of the others."""
 
     rows: pd.DataFrame
@@ -320,9 +322,16 @@ class _Chunk:
     too_short: int
     first_error: str
 
+    @property
+    def combinations(self) -> int:
+        """How many it has dealt with."""
+        return len(self.rows) + self.skipped
+
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
+    """What a sweep has to do: fold the combinations of a space over the bench's candles."""
+
     bench: Bench
     space: Space
     metrics: tuple[str, ...]
@@ -334,6 +343,7 @@ class _Work:
 
     @property
     def chunks(self) -> int:
+        """How many chunks there are."""
         return -(-len(self.space) // self.size)
 
     def key(self) -> str:
@@ -345,19 +355,24 @@ class _Work:
         )  # fmt: skip
         return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
-    def run(self, number: int, stop: threading.Event) -> _Chunk:
-        """The chunk of that number."""
-        first = number * self.size
-        last = min(first + self.size, len(self.space))
-        gathered = _Gathered()
-        numbered = ((one, self.space[one]) for one in range(first, last))
+    def numbered(self, chunk: int) -> Iterator[tuple[int, Combination]]:
+        """The combinations of the chunk of that number."""
+        first = chunk * self.size
+        for number in range(first, min(first + self.size, len(self.space))):
+            yield number, self.space[number]
+
+    def run(
+        self, numbered: Iterable[tuple[int, Combination]], stop: threading.Event | None = None
+    ) -> Chunk:
+        """The combinations' rows; those so far if `stop` comes between."""
+        gathered = Gathered()
         for _, group in groupby(numbered, key=lambda pair: pair[1].strategy):
-            if stop.is_set():
+            if stop and stop.is_set():
                 break
             self._run_scores(list(group), gathered)
         return gathered.chunk(self)
 
-    def _run_scores(self, group: list[tuple[int, Combination]], gathered: _Gathered) -> None:
+    def _run_scores(self, group: list[tuple[int, Combination]], gathered: Gathered) -> None:
         """Combinations that differ in the decision alone, and so share their scores."""
         valid = list(self._valid(group, gathered))
         if not valid:
@@ -377,7 +392,7 @@ class _Work:
             gathered.add(number, combination, tally, None)
 
     def _valid(
-        self, group: list[tuple[int, Combination]], gathered: _Gathered
+        self, group: list[tuple[int, Combination]], gathered: Gathered
     ) -> Iterator[tuple[int, Combination, Params, DecisionParams]]:
         params = None
         for number, combination in group:
@@ -391,7 +406,7 @@ class _Work:
                 yield number, combination, params, decision
 
 
-class _Gathered:
+class Gathered:
     """Rows on their way to a chunk."""
 
     def __init__(self) -> None:
@@ -404,12 +419,14 @@ class _Gathered:
     def add(
         self, number: int, values: Combination, tally: np.ndarray | None, error: str | None
     ) -> None:
+        """Take a row; without a tally its metrics are undefined."""
         self.numbers.append(number)
         self.values.append(values)
         self.tallies.append(np.full(len(Tally._fields), np.nan) if tally is None else tally)
         self.errors.append(error)
 
-    def chunk(self, work: _Work) -> _Chunk:
+    def chunk(self, work: Work) -> Chunk:
+        """All that was taken."""
         told = [{**one.strategy, **one.decision} for one in self.values]
         tallies = np.array(self.tallies).reshape(-1, len(Tally._fields))
         failed = np.array([error is not None for error in self.errors], dtype=bool)
@@ -424,7 +441,7 @@ class _Gathered:
             index=index,
         )
         first_error = next((error for error in self.errors if error), "")
-        return _Chunk(rows, self.skipped, self.first_skip, self.too_short, first_error)
+        return Chunk(rows, self.skipped, self.first_skip, self.too_short, first_error)
 
 
 @dataclass(frozen=True)
@@ -433,15 +450,15 @@ class _Store:
 
     folder: Path
 
-    def load(self, number: int) -> _Chunk | None:
+    def load(self, number: int) -> Chunk | None:
         path = self._path(number)
         try:
             rows = pd.read_parquet(path)
-            return _Chunk(rows, **rows.attrs.pop("chunk"))
+            return Chunk(rows, **rows.attrs.pop("chunk"))
         except (OSError, ValueError, KeyError):  # absent, or torn by a machine that lost power
             return None
 
-    def save(self, number: int, chunk: _Chunk) -> None:
+    def save(self, number: int, chunk: Chunk) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self._path(number)
         part = path.with_suffix(f".{os.getpid()}.part")
@@ -455,19 +472,20 @@ class _Store:
         return self.folder / f"chunk-{number:05d}.parquet"
 
 
-def _run(work: _Work, store: _Store | None, workers: int, progress: bool) -> list[_Chunk]:
+def _run(work: Work, store: _Store | None, workers: int, progress: bool) -> list[Chunk]:
     """All chunks in order: those on disk, and the others, by the threads."""
     done = {n: found for n in range(work.chunks) if store and (found := store.load(n))}
     missing = (number for number in range(work.chunks) if number not in done)
 
-    def finish(number: int, stop: threading.Event) -> _Chunk:
-        chunk = work.run(number, stop)
+    def finish(number: int, stop: threading.Event) -> Chunk:
+        chunk = work.run(work.numbered(number), stop)
         if store and not stop.is_set():
             store.save(number, chunk)
         return chunk
 
-    with _bar(work, len(done), progress) as advance, _threads(workers) as (pool, stop):
-        running: dict[Future[_Chunk], int] = {}
+    begun = sum(chunk.combinations for chunk in done.values())
+    with progress_bar(work, begun, progress) as advance, threads(workers) as (pool, stop):
+        running: dict[Future[Chunk], int] = {}
         while True:
             for number in islice(missing, 2 * workers - len(running)):
                 running[pool.submit(finish, number, stop)] = number
@@ -476,12 +494,12 @@ def _run(work: _Work, store: _Store | None, workers: int, progress: bool) -> lis
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 number = running.pop(future)
                 done[number] = future.result()
-                advance(work.size)
+                advance(done[number].combinations)
     return [done[number] for number in range(work.chunks)]
 
 
 @contextmanager
-def _threads(workers: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
+def threads(workers: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]]:
     """Threads that are told to stop when the caller is stopped."""
     stop = threading.Event()
     pool = ThreadPoolExecutor(workers, "sweep")
@@ -493,7 +511,7 @@ def _threads(workers: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event
 
 
 @contextmanager
-def _bar(work: _Work, done: int, wanted: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(work: Work, done: int, wanted: bool) -> Iterator[Callable[[int], None]]:
     """A bar of combinations, in a terminal and in a notebook; nothing in a log."""
     console, total = Console(stderr=True), len(work.space)
     shown = wanted and (console.is_terminal or console.is_jupyter)
@@ -502,11 +520,12 @@ def _bar(work: _Work, done: int, wanted: bool) -> Iterator[Callable[[int], None]
         *columns, TimeRemainingColumn(), console=console, disable=not shown, transient=True
     ) as bar:
         task = bar.add_task(f"sweep {work.bench.strategy.name}", total=total)
-        bar.update(task, completed=min(done * work.size, total))
+        bar.update(task, completed=done)
         yield lambda count: bar.advance(task, count)
 
 
-def _result(work: _Work, chunks: list[_Chunk]) -> SweepResult:
+def result_of(work: Work, chunks: Sequence[Chunk]) -> SweepResult:
+    """The chunks as one result, or InvalidInput where all was in vain."""
     total, skipped = len(work.space), sum(chunk.skipped for chunk in chunks)
     first_skip = next((chunk.first_skip for chunk in chunks if chunk.skipped), "")
     if skipped == total:
@@ -519,11 +538,12 @@ def _result(work: _Work, chunks: list[_Chunk]) -> SweepResult:
 
 
 _FOLD = ("backtest", "metrics", "space", "sweep")
+_LIBRARIES = ("numpy", "pandas", "numba")
 
 
 def code_version(strategy: Strategy) -> str:
     """A hash of the code that a row depends on: strategies, the fold, the strategy's own parts."""
-    version = hashlib.sha256()
+    version = hashlib.sha256("".join(map(metadata.version, _LIBRARIES)).encode())
     here = Path(__file__).parent
     files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD)]
     for path in sorted(files):
@@ -540,16 +560,17 @@ def code_version(strategy: Strategy) -> str:
 def _code(part: Any, seen: set[int]) -> str:
     """What a function does: its source, what it encloses, and its module's functions and numbers
     that it names; so that one changed in a notebook is another strategy."""
+    if not callable(part):
+        return _ADDRESS.sub("", repr(part))
     if id(part) in seen:
         return ""
     seen.add(id(part))
     function = inspect.unwrap(getattr(part, "__func__", part))
     if not inspect.isfunction(function):
-        return _source(part) if isinstance(part, type) else _ADDRESS.sub("", repr(part))
+        return _ADDRESS.sub("", _source(part) + repr(getattr(part, "model_fields", part)))
     inside = inspect.getclosurevars(function)
-    named = {**inside.nonlocals, **inside.globals}
-    told = [_source(function), repr(function.__defaults__)]
-    for name, value in sorted(named.items()):
+    told = [_source(function), _ADDRESS.sub("", repr(function.__defaults__))]
+    for name, value in sorted({**inside.nonlocals, **inside.globals}.items()):
         ours = getattr(value, "__module__", None) == function.__module__
         if name in inside.nonlocals or isinstance(value, int | float | str | tuple) or ours:
             told += [name, _code(value, seen)]
@@ -560,7 +581,8 @@ def _source(part: Any) -> str:
     try:
         return inspect.getsource(part)
     except (OSError, TypeError):
-        return repr(getattr(part, "__code__", part))
+        code = getattr(part, "__code__", None)
+        return f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}" if code else ""
 
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
