@@ -11,10 +11,12 @@ from pydantic import Field
 
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import fold_inputs, fold_plainly, run_backtest
+from tradelib.research.bench import ColumnCache
+from tradelib.research.code_version import code_version
 from tradelib.research.metrics import METRICS, metrics_of, start_tally, tally_close, tally_fill
 from tradelib.research.samples import random_candles
 from tradelib.research.space import Span, make_space
-from tradelib.research.sweep import ColumnCache, code_version, sweep
+from tradelib.research.sweep import sweep
 from tradelib.strategy.base import Columns, Strategy
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
@@ -107,6 +109,18 @@ def test_a_column_is_computed_once_for_its_parameters():
     assert sorted(asked) == [3, 10, 30]
     apart = quick(Strategy("distance", SlopeParams, columns.compute, shared.warm_up, len), space)
     assert result.frame.equals(apart.frame)
+
+
+def test_a_combine_that_cannot_be_compiled_works_all_the_same():
+    def combine(change, full):
+        with np.errstate(invalid="ignore"):  # unknown to numba
+            return np.clip(change / full, -1.0, 1.0)
+
+    columns = Columns(
+        {"change": lambda candles, window: candles["close"].pct_change(window) * 20}, combine
+    )
+    stubborn = Strategy("slope", SlopeParams, columns.compute, plain().warm_up, len, columns)
+    assert quick(stubborn).frame.equals(quick(plain()).frame)
 
 
 def test_a_parameter_that_no_column_takes_is_refused():

@@ -132,8 +132,7 @@ def run_backtest(
     A decision at a candle's close fills whole at the next candle's open and pays `fee`, a share
     of its value; one at the last close never fills. A purchase spends no more than the cash.
     """
-    if not 0 <= fee < 1 or not cash > 0:
-        raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
+    check_money(fee, cash)
     candles = validate_candles(candles, timeframe, "backtest")
     if candles.empty:
         raise InvalidInput("A backtest needs candles and got none; give it some.")
@@ -155,6 +154,12 @@ def run_backtest(
         fee,
         cash,
     )
+
+
+def check_money(fee: float, cash: float) -> None:
+    """Refuse a fee that is no share, and cash that buys nothing."""
+    if not 0 <= fee < 1 or not cash > 0:
+        raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
 
 
 class Account(NamedTuple):

@@ -19,7 +19,7 @@ import pandas as pd
 
 from tradelib.candles.schema import validate_candles
 from tradelib.errors import InvalidInput, unknown_name
-from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE, market_return
+from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE, check_money, market_return
 from tradelib.research.metrics import (
     METRICS,
     Tally,
@@ -70,8 +70,7 @@ def sweep_crossings(
 def _check(
     candles: pd.DataFrame, lines: pd.DataFrame, pairs: list, fill: str, fee: float, cash: float
 ) -> None:
-    if not 0 <= fee < 1 or not cash > 0:
-        raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
+    check_money(fee, cash)
     if fill not in ("open", "close"):
         raise unknown_name("fill", fill, ("open", "close"))
     if len(candles) < 2 or len(lines) != len(candles):

@@ -9,17 +9,12 @@ a folder; a sweep that was stopped goes on from there.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import os
-import re
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from importlib import metadata
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -29,32 +24,16 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tradelib.candles.schema import candles_hash, validate_candles
+from tradelib.candles.schema import candles_hash
 from tradelib.errors import InvalidInput, unknown_name
-from tradelib.research.backtest import (
-    DEFAULT_CASH,
-    DEFAULT_FEE,
-    Account,
-    compiled_steps,
-    fold_times,
-    market_return,
-)
-from tradelib.research.metrics import (
-    METRICS,
-    Tally,
-    check_metrics,
-    metrics_of,
-    start_tally,
-    tally_close,
-    tally_fill,
-)
+from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
+from tradelib.research.bench import Bench, TooShort, make_bench
+from tradelib.research.code_version import code_version
+from tradelib.research.metrics import METRICS, Tally, check_metrics
 from tradelib.research.space import Combination, Space, make_space
-from tradelib.strategy.base import Columns, Strategy
-from tradelib.strategy.decision import DecisionParams, DecisionState
+from tradelib.strategy.base import Strategy
+from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
-
-COLUMN_BYTES = 256_000_000
-"""Columns that a sweep remembers at a time, all threads together."""
 
 
 @dataclass(frozen=True)
@@ -117,199 +96,6 @@ def sweep(
     store = _Store(Path(folder) / work.key()) if folder is not None else None
     chunks = _run(work, store, workers or os.cpu_count() or 1, progress)
     return result_of(work, chunks)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Candles and a strategy, ready to fold any parameters over; threads may share it."""
-
-    strategy: Strategy
-    candles: pd.DataFrame = field(repr=False)
-    timeframe: str
-    fee: float
-    cash: float
-    market_return: float
-    times: tuple[np.ndarray, ...] = field(repr=False)
-    columns: ColumnCache = field(repr=False)
-
-    def scores(self, params: Params) -> np.ndarray:
-        """The score of every candle, or InvalidInput that says what is wrong with it, and where."""
-        warm_up = self.strategy.warm_up(params)
-        if warm_up >= len(self.candles):
-            raise TooShort(
-                f"a first score needs {warm_up + 1:,} candles, and there are "
-                f"{len(self.candles):,}; give more"
-            )
-        if self.strategy.columns is None:
-            scores = self._whole(self.strategy.compute(self.candles, params))
-        else:
-            scores = self._combined(self.strategy.columns, params)
-        self._check(scores, warm_up)
-        return scores
-
-    def _whole(self, frame: pd.DataFrame) -> np.ndarray:
-        if len(frame) != len(self.candles):
-            raise InvalidInput(f"{len(frame):,} scores for {len(self.candles):,} candles")
-        return np.ascontiguousarray(frame["score"].to_numpy(dtype="float64"))
-
-    def _combined(self, columns: Columns, params: Params) -> np.ndarray:
-        parts = {
-            name: columns.column(name, self.candles, params, self.columns) for name in columns.parts
-        }
-        for name, part in parts.items():
-            if len(part) != len(self.candles):
-                raise InvalidInput(
-                    f"column {name} has {len(part):,} values for {len(self.candles):,} candles"
-                )
-        return compiled_combine(columns.combine)(**columns.arguments(parts, params))
-
-    def _check(self, scores: np.ndarray, warm_up: int) -> None:
-        # One pass where all is well: nan is neither above nor below.
-        warm = scores[warm_up:]
-        if warm.min() >= -1 and warm.max() <= 1 and not (np.abs(scores[:warm_up]) > 1).any():
-            return
-        bad = np.abs(scores) > 1
-        bad[warm_up:] |= np.isnan(warm)
-        row = int(bad.argmax())
-        raise InvalidInput(
-            f"score {scores[row]:.6g} at {self.candles.index[row]:%Y-%m-%dT%H:%MZ}, candle {row:,},"
-            f" after {warm_up:,} of warm-up; scores are -1…1"
-        )
-
-    def tallies(self, scores: np.ndarray, decisions: Sequence[DecisionParams]) -> np.ndarray:
-        """The sums of each decision step's way through the scores, one row each."""
-        out = np.empty((len(decisions), len(Tally._fields)))
-        steps = np.array([tuple(one.step()) for one in decisions], dtype=_step_type())
-        start = Account(DecisionState(), self.cash), start_tally(self.cash)
-        compiled_tallies()(*start, *self.times, scores, steps, self.fee, out)
-        return out
-
-    def metrics(self, tallies: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics of such sums."""
-        return metrics_of(tallies, self.timeframe, self.cash, self.market_return)
-
-
-class TooShort(InvalidInput):
-    """There are fewer candles than a first score needs."""
-
-
-def make_bench(
-    candles: pd.DataFrame, timeframe: str, strategy: Strategy, fee: float, cash: float
-) -> Bench:
-    """The bench for these candles, checked."""
-    if not 0 <= fee < 1 or not cash > 0:
-        raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
-    candles = validate_candles(candles, timeframe, "sweep")
-    if len(candles) < 2:
-        raise InvalidInput(f"A sweep needs candles and got {len(candles)}; give it 2 or more.")
-    times = fold_times(candles, timeframe)
-    compiled_tallies()  # made once, before threads ask for it at the same time
-    return Bench(
-        strategy, candles, timeframe, float(fee), float(cash), market_return(candles), times,
-        ColumnCache(COLUMN_BYTES),
-    )  # fmt: skip
-
-
-class ColumnCache(OrderedDict):
-    """Columns by name and parameters; the one not asked for the longest goes first."""
-
-    def __init__(self, most_bytes: int) -> None:
-        super().__init__()
-        self._most, self._bytes, self._lock = most_bytes, 0, threading.Lock()
-
-    def get(self, key: tuple, default: Any = None) -> Any:
-        """The column, if it is remembered."""
-        with self._lock:
-            if key not in self:
-                return default
-            self.move_to_end(key)
-            return self[key]
-
-    def __setitem__(self, key: tuple, column: pd.Series) -> None:
-        with self._lock:
-            if key not in self:
-                self._bytes += column.nbytes
-            super().__setitem__(key, column)
-            while self._bytes > self._most and len(self) > 1:
-                _, oldest = self.popitem(last=False)
-                self._bytes -= oldest.nbytes
-
-
-def fold_tallies(
-    step: Callable,
-    decide: Callable,
-    after_fill: Callable,
-    tally_close: Callable,
-    tally_fill: Callable,
-    account: Account,
-    tally: Tally,
-    opens_ms: np.ndarray,
-    closes_ms: np.ndarray,
-    opens: np.ndarray,
-    closes: np.ndarray,
-    scores: np.ndarray,
-    params: Any,
-    fee: float,
-    out: np.ndarray,
-) -> None:
-    """Step through every candle for each of the params, and write the sums to its row of out."""
-    for k in range(len(params)):
-        mine, sums = account, tally
-        for i in range(len(closes)):
-            mine, done = step(
-                decide, after_fill, mine, opens_ms[i], closes_ms[i], opens[i], closes[i],
-                scores[i], params[k], fee,
-            )  # fmt: skip
-            if done.bought != 0.0:
-                sums = tally_fill(sums, done.bought, opens[i], done.fee)
-            sums = tally_close(sums, done.equity, mine.state.amount)
-        for j in range(len(sums)):
-            out[k, j] = sums[j]
-
-
-@cache
-def compiled_tallies() -> Callable:
-    """`fold_tallies`, compiled, of the step that live trading takes; it holds no lock."""
-    import numba
-
-    inlined = numba.njit(forceinline=True)
-    step, decide, after_fill = compiled_steps()
-    close, fill, fold = inlined(tally_close), inlined(tally_fill), numba.njit(fold_tallies)
-
-    # The functions are constants of this one: as arguments, numba would look at them in every call.
-    @numba.njit(nogil=True)
-    def compiled(
-        account: Account,
-        tally: Tally,
-        opens_ms: np.ndarray,
-        closes_ms: np.ndarray,
-        opens: np.ndarray,
-        closes: np.ndarray,
-        scores: np.ndarray,
-        params: Any,
-        fee: float,
-        out: np.ndarray,
-    ) -> None:
-        fold(
-            step, decide, after_fill, close, fill, account, tally, opens_ms, closes_ms, opens,
-            closes, scores, params, fee, out,
-        )  # fmt: skip
-
-    return compiled
-
-
-@cache
-def compiled_combine(combine: Callable) -> Callable:
-    """A strategy's `combine`, compiled; it holds no lock."""
-    import numba
-
-    return numba.njit(combine, nogil=True, error_model="numpy")
-
-
-@cache
-def _step_type() -> np.dtype:
-    step = DecisionParams().step()
-    return np.dtype([(name, type(value)) for name, value in step._asdict().items()])
 
 
 @dataclass(frozen=True)
@@ -535,54 +321,3 @@ def result_of(work: Work, chunks: Sequence[Chunk]) -> SweepResult:
         raise InvalidInput(f"No combination has candles enough; the first: {error}.")
     frame = pd.concat([chunk.rows for chunk in chunks if len(chunk.rows)])
     return SweepResult(work.bench.strategy.name, frame, work.metrics, total, skipped, first_skip)
-
-
-_FOLD = ("backtest", "metrics", "space", "sweep")
-_LIBRARIES = ("numpy", "pandas", "numba")
-
-
-def code_version(strategy: Strategy) -> str:
-    """A hash of the code that a row depends on: strategies, the fold, the strategy's own parts."""
-    version = hashlib.sha256("".join(map(metadata.version, _LIBRARIES)).encode())
-    here = Path(__file__).parent
-    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD)]
-    for path in sorted(files):
-        version.update(path.read_bytes())
-    used = [strategy.compute, strategy.warm_up, strategy.params_type]
-    if strategy.columns:
-        used += [*strategy.columns.functions.values(), strategy.columns.combine]
-    seen: set[int] = set()
-    for part in used:
-        version.update(_code(part, seen).encode())
-    return version.hexdigest()
-
-
-def _code(part: Any, seen: set[int]) -> str:
-    """What a function does: its source, what it encloses, and its module's functions and numbers
-    that it names; so that one changed in a notebook is another strategy."""
-    if not callable(part):
-        return _ADDRESS.sub("", repr(part))
-    if id(part) in seen:
-        return ""
-    seen.add(id(part))
-    function = inspect.unwrap(getattr(part, "__func__", part))
-    if not inspect.isfunction(function):
-        return _ADDRESS.sub("", _source(part) + repr(getattr(part, "model_fields", part)))
-    inside = inspect.getclosurevars(function)
-    told = [_source(function), _ADDRESS.sub("", repr(function.__defaults__))]
-    for name, value in sorted({**inside.nonlocals, **inside.globals}.items()):
-        ours = getattr(value, "__module__", None) == function.__module__
-        if name in inside.nonlocals or isinstance(value, int | float | str | tuple) or ours:
-            told += [name, _code(value, seen)]
-    return "\n".join(told)
-
-
-def _source(part: Any) -> str:
-    try:
-        return inspect.getsource(part)
-    except (OSError, TypeError):
-        code = getattr(part, "__code__", None)
-        return f"{code.co_code!r}{code.co_consts!r}{code.co_names!r}" if code else ""
-
-
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")

@@ -15,9 +15,10 @@ import pandas as pd
 
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
+from tradelib.research.bench import make_bench
 from tradelib.research.metrics import METRICS, check_metrics
 from tradelib.research.space import Axis, Span, make_space
-from tradelib.research.sweep import SweepResult, Work, make_bench, progress_bar, result_of, threads
+from tradelib.research.sweep import SweepResult, Work, progress_bar, result_of, threads
 from tradelib.strategy.base import Strategy
 
 if TYPE_CHECKING:
