@@ -12,15 +12,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.runner import Runner
 
+from flows.runner import NewestRunner
 from flows.trading import halt_trading, reconcile_orders, trading_cycle
 from tradelib.clock import parse_time
 from tradelib.logs import configure_logging
-from tradelib.settings import load_settings
+from tradelib.settings import DeskSettings, load_settings
 
 RECONCILE_SECONDS = 30
-RUNS_AT_ONCE = 3
+# Flows that begin, end or wait for a person, beside those whose slow bots each hold a kernel.
+MORE_RUNS = 3
+# Prefect starts a run's process up to 10 s before its time; asked this often, never after it.
+POLL_SECONDS = 5
 
 
 def main() -> None:
@@ -28,22 +31,24 @@ def main() -> None:
     configure_logging(settings)
     cycle_seconds = float(os.environ.get("DESK_CYCLE_SECONDS", "60"))
     anchor = parse_time(os.environ.get("DESK_CYCLE_ANCHOR", "1970-01-01T00:00:02Z"))
-    asyncio.run(_serve(str(settings.home), cycle_seconds, anchor))
+    asyncio.run(_serve(settings, cycle_seconds, anchor))
 
 
-async def _serve(home: str, cycle_seconds: float, anchor: datetime) -> None:
-    runner = Runner(name="desk", limit=RUNS_AT_ONCE)
-    parameters = {"home": home}
+async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime) -> None:
+    runner = NewestRunner(
+        name="desk", limit=settings.kernels + MORE_RUNS, query_seconds=POLL_SECONDS
+    )
+    parameters = {"home": str(settings.home)}
     for deployment in (
         await trading_cycle.ato_deployment(
             "desk",
-            parameters=parameters,
+            parameters={**parameters, "interval": cycle_seconds},
             schedule=_every(cycle_seconds, anchor),
             description="Fetch, decide, execute and reconcile for every running bot.",
         ),
         await reconcile_orders.ato_deployment(
             "desk",
-            parameters=parameters,
+            parameters={**parameters, "interval": RECONCILE_SECONDS},
             schedule=_every(RECONCILE_SECONDS, anchor + timedelta(seconds=RECONCILE_SECONDS / 2)),
             description="Make the books equal to the venues.",
         ),
