@@ -80,13 +80,13 @@ class Kernels:
 
 def make_lock(path: Path) -> FileLock:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return FileLock(path, timeout=0)
+    return FileLock(path)
 
 
-def try_lock(lock: FileLock) -> bool:
-    """Take a lock unless somebody has it."""
+def try_lock(lock: FileLock, patience: float = 0.0) -> bool:
+    """Take a lock unless somebody has it for longer than so many seconds."""
     try:
-        lock.acquire()
+        lock.acquire(timeout=patience)
     except Timeout:
         return False
     return True

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from prefect.client.schemas.schedules import IntervalSchedule
 
-from flows.runner import NewestRunner
-from flows.trading import halt_trading, reconcile_orders, trading_cycle
+from flows.runner import DeskRunner
+from flows.trading import cycle_at_work, halt_trading, reconcile_orders, trading_cycle
 from tradelib.clock import parse_time
 from tradelib.logs import configure_logging
 from tradelib.settings import DeskSettings, load_settings
@@ -35,30 +36,32 @@ def main() -> None:
 
 
 async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime) -> None:
-    runner = NewestRunner(
-        name="desk", limit=settings.kernels + MORE_RUNS, query_seconds=POLL_SECONDS
-    )
+    runner = DeskRunner(name="desk", limit=settings.kernels + MORE_RUNS, query_seconds=POLL_SECONDS)
     parameters = {"home": str(settings.home)}
-    for deployment in (
+    await runner.aadd_deployment(
         await trading_cycle.ato_deployment(
             "desk",
             parameters={**parameters, "interval": cycle_seconds},
             schedule=_every(cycle_seconds, anchor),
             description="Fetch, decide, execute and reconcile for every running bot.",
-        ),
+        )
+    )
+    reconciling = await runner.aadd_deployment(
         await reconcile_orders.ato_deployment(
             "desk",
             parameters={**parameters, "interval": RECONCILE_SECONDS},
             schedule=_every(RECONCILE_SECONDS, anchor + timedelta(seconds=RECONCILE_SECONDS / 2)),
             description="Make the books equal to the venues.",
-        ),
+        )
+    )
+    runner.give_way(reconciling, partial(cycle_at_work, settings))
+    await runner.aadd_deployment(
         await halt_trading.ato_deployment(
             "desk",
             parameters={**parameters, "reason": "halted from Prefect's page"},
             description="Stop every new order until `desk resume`.",
-        ),
-    ):
-        await runner.aadd_deployment(deployment)
+        )
+    )
     _announce()
     await runner.start()
 

@@ -29,6 +29,8 @@ log = logging.getLogger("flows.trading")
 
 # For a run that is not told when the next one comes.
 MAX_LATENESS_SECONDS = 20.0
+# Somebody may look whether a cycle is at work just when one begins.
+LOCK_PATIENCE_SECONDS = 1.0
 # Before the next cycle is due, so that it does not find this one at work.
 HAND_OVER_SECONDS = 1.0
 
@@ -47,7 +49,7 @@ def trading_cycle(
     late = _why_late(interval)
     if late:
         return _skipped(late)
-    with _claimed(settings, "cycle") as lock:
+    with _claimed(settings, "cycle", LOCK_PATIENCE_SECONDS) as lock:
         if lock is None:
             return _skipped("another cycle is at work")
         return _run_cycle(settings, cycle, lock, _end_of_turn(interval))
@@ -123,7 +125,7 @@ def _run_cycle(
         return work
 
     def hand_over() -> None:
-        order = {work.venue: next_turns(work.names, work.begun) for work in works}
+        order = {work.venue: next_turns(work.names, work.had_turn) for work in works}
         save_turns(settings, order)
         lock.release()
 
@@ -172,11 +174,11 @@ def _end_of_turn(interval: float | None) -> datetime | None:
 
 
 @contextmanager
-def _claimed(settings: DeskSettings, what: str) -> Iterator[FileLock | None]:
+def _claimed(settings: DeskSettings, what: str, patience: float = 0.0) -> Iterator[FileLock | None]:
     """A lock that the system releases when its holder dies, unlike a concurrency slot kept in a
     database; None while another process has it."""
     lock = make_lock(settings.home / "run" / f"{what}.lock")
-    if not try_lock(lock):
+    if not try_lock(lock, patience):
         yield None
         return
     try:

@@ -19,18 +19,19 @@ def in_turn(bots: Sequence[Bot], order: Sequence[str]) -> list[Bot]:
     return sorted(bots, key=lambda bot: place.get(bot.name, -1))
 
 
-def next_turns(order: Sequence[str], served: Collection[str]) -> list[str]:
-    """The order of the next cycle: first who was left out of this one, then the others, of whom
-    the first becomes the last.
+def next_turns(order: Sequence[str], had: Collection[str]) -> list[str]:
+    """The order of the next cycle: who did not have a turn in this one comes first; when all had
+    theirs, the first becomes the last.
 
+    >>> next_turns(["a", "b", "c"], {"a"})
+    ['b', 'c', 'a']
     >>> next_turns(["a", "b", "c"], {"a", "b", "c"})
     ['b', 'c', 'a']
-    >>> next_turns(["a", "b", "c"], {"a", "b"})
-    ['c', 'b', 'a']
     """
-    left = [name for name in order if name not in served]
-    had = [name for name in order if name in served]
-    return [*left, *had[1:], *had[:1]]
+    left = [name for name in order if name not in had]
+    if not left:
+        return [*order[1:], *order[:1]]
+    return [*left, *(name for name in order if name in had)]
 
 
 def load_turns(settings: DeskSettings) -> dict[str, list[str]]:

@@ -82,7 +82,7 @@ class VenueCycle:
         self._settings, self._plan, self._pages = settings, plan, pages
         self.venue = plan.venue
         self.names = [bot.name for bot in plan.bots]
-        self.begun: set[str] = set()
+        self.had_turn: set[str] = set()
         self.failures: list[str] = []
         self._fetches = deque(plan.fetches.items())
         self._waiting = list(plan.bots)
@@ -92,8 +92,8 @@ class VenueCycle:
 
     @property
     def left_out(self) -> list[str]:
-        """Bots whose candles were there, and whose turn did not come in time."""
-        return [bot.name for bot in self._waiting if bot.timeframe in self._fetched]
+        """Bots whose turn did not come in time."""
+        return [name for name in self.names if name not in self.had_turn]
 
     def is_ready(self, *, late: bool) -> bool:
         return self._may_fetch(late) or bool(self._may_trade(late)) or self._may_reconcile(late)
@@ -126,13 +126,16 @@ class VenueCycle:
             self._fetching -= 1
             if error is None:
                 self._fetched.add(timeframe)
+                return
+            # Without candles there is nothing to decide on, now or later in this cycle.
+            self.had_turn.update(b.name for b in self._waiting if b.timeframe == timeframe)
 
         return self._job(partial(self._pages.fetch, step), ended)
 
     def _take_bot(self, bot: Bot) -> Job | None:
         """A bot's pages, unless those of an earlier cycle still run."""
         self._waiting.remove(bot)
-        self.begun.add(bot.name)
+        self.had_turn.add(bot.name)
         lock = make_lock(self._settings.home / "run" / "bots" / f"{bot.name}.lock")
         if not try_lock(lock):
             log.warning("bot %s is still at work for an earlier cycle", bot.name)
