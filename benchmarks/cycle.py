@@ -55,7 +55,6 @@ MINUTE = 60.0
 HALF = MINUTE / 2
 START_PATIENCE = 240.0
 SAMPLE_SECONDS = 0.2
-ASKED_PATHS = "/api/flow_runs/filter", "/api/flows/filter"
 LIMITS = """
 [limits]
 max_trades_per_day = 100000
@@ -77,7 +76,7 @@ _MIX = (
     ("weighted", {}, {}),
     ("momentum", {}, {}),
     ("weighted", {}, {"buy_threshold": 0.1, "confirmation_minutes": 1}),
-    ("weighted", {}, {"entry_plan": "pyramid_up"}),
+    ("momentum", {"window": 3, "full": 0.5}, _LIVELY),
 )
 
 
