@@ -32,6 +32,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from rich.table import Table
 
 from tradelib.cli.home import prepare_home
 from tradelib.cli.markets import seeded_market
-from tradelib.clock import parse_time
+from tradelib.clock import parse_time, utc_now
 from tradelib.kernels.servers import load_servers
 from tradelib.paper.seeded import COINS
 from tradelib.services.addresses import Running, load_services
@@ -167,6 +168,7 @@ class Desk:
     ledger: Ledger
     log: Path
     services: dict[str, Running] = field(default_factory=dict)
+    since: datetime = field(default_factory=utc_now)
 
     def wait_until_it_trades(self) -> None:
         deadline = time.monotonic() + START_PATIENCE
@@ -176,6 +178,7 @@ class Desk:
                 raise SystemExit(f"The desk was not up in {START_PATIENCE:.0f} s:\n{self.told()}")
             time.sleep(0.2)
         self.services = load_services(self.settings)
+        self.since = utc_now()
 
     def check(self) -> None:
         if self.process.poll() is not None:
@@ -185,14 +188,16 @@ class Desk:
         return self.log.read_text(errors="replace")[-4000:]
 
     def cycles(self) -> list[dict[str, Any]]:
-        """Prefect's record of the cycles that its schedule started, oldest first."""
+        """Prefect's record of the cycles that its schedule planned for the time since the desk's
+        first one, which it runs by itself; oldest first."""
         asked = {
             "flows": {"name": {"any_": ["trading_cycle"]}},
             "flow_runs": {
                 "deployment_id": {"is_null_": False},
+                "expected_start_time": {"after_": self.since.isoformat()},
                 "state": {"type": {"not_any_": ["SCHEDULED", "PENDING"]}},
             },
-            "sort": "START_TIME_ASC",
+            "sort": "EXPECTED_START_TIME_ASC",
         }
         request = urllib.request.Request(
             f"{self.services['prefect'].url}/api/flow_runs/filter",

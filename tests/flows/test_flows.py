@@ -71,6 +71,22 @@ def test_a_cycle_whose_time_is_over_names_the_bots_that_come_first_next(
     assert {run.notebook for run in load_runs(desk.ledger)} == {RECONCILE}
 
 
+def test_a_bot_that_is_still_at_work_is_left_out_and_others_are_not(desk: PaperDesk, prefect_api):
+    from flows.trading import trading_cycle
+
+    busy, *others = [bot.name for bot in load_bots(desk.ledger)]
+    desk.reconcile()
+    file = desk.settings.home / "run" / "bots" / f"{busy}.lock"
+    file.parent.mkdir(parents=True)
+    with FileLock(file):
+        state = trading_cycle(str(desk.settings.home), return_state=True)
+    assert state.is_completed(), state.message
+    decided = {run.bot for run in load_runs(desk.ledger) if run.notebook == SIGNALS}
+    assert decided == set(others)
+    assert any(busy in e["message"] and "still at work" in e["message"] for e in
+               read_log(desk.settings))  # fmt: skip
+
+
 def test_the_order_of_bots_changes_and_each_executes_after_its_own_signal(
     desk: PaperDesk, prefect_api
 ):
