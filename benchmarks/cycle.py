@@ -417,7 +417,9 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--cold-bots", type=int, default=10)
     parser.add_argument("--cold-cycles", type=int, default=2)
-    told = run(asked := parser.parse_args())
+    asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    told = run(asked)
     print(json.dumps(told)) if asked.json else show(told)
     return 0 if all(bar["holds"] for bar in told["bars"]) else 1
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -132,13 +133,15 @@ class _Dispatch:
         self._planners, self._pages = planners, pages
         self._works: list[Work] = []
         self._running: dict[Future[None], _Running] = {}
+        self._turns: dict[Work, int] = {}
+        self._count = count()
         self._told = False
 
     def run(self, plans: Iterable[Callable[[], Work | None]]) -> None:
         planning = {_submit(self._planners, plan) for plan in plans}
-        while planning or self._running or self._ready():
+        while planning or self._running or self._ready(self._late):
             waits_for_others = self._start_what_can()
-            if not planning:
+            if not planning or self._late:
                 self._tell_when_handed_out()
             pending, patience = {*planning, *self._running}, self._patience(waits_for_others)
             if not pending:  # every kernel is another process's
@@ -157,26 +160,29 @@ class _Dispatch:
     def _late(self) -> bool:
         return self._until is not None and utc_now() >= self._until
 
-    def _ready(self) -> list[Work]:
-        return [work for work in self._works if work.is_ready(late=self._late)]
+    def _ready(self, late: bool) -> list[Work]:
+        return [work for work in self._works if work.is_ready(late=late)]
 
     def _start_what_can(self) -> bool:
         """Start jobs while there are kernels; whether one waits for a kernel that another process
         holds."""
-        while ready := self._ready():
+        while ready := self._ready(late := self._late):
             kernel = self._kernels.take()
             if kernel is None:
                 return not self._kernels.all_are_mine
-            work = min(ready, key=self._kernels_of)
-            job = work.take(late=self._late)
+            work = min(ready, key=self._claims_of)
+            self._turns[work] = next(self._count)
+            job = work.take(late=late)
             if job is None:
                 self._kernels.give_back(kernel)
             else:
                 self._running[_submit(self._pages, job.call)] = _Running(work, job, kernel)
         return False
 
-    def _kernels_of(self, work: Work) -> int:
-        return sum(one.work is work for one in self._running.values())
+    def _claims_of(self, work: Work) -> tuple[int, int]:
+        """The kernels that a venue has, and, of those that have as many, when it last got one."""
+        held = sum(one.work is work for one in self._running.values())
+        return held, self._turns.get(work, -1)
 
     def _end(self, future: Future[None]) -> None:
         ended = self._running.pop(future)
@@ -184,7 +190,8 @@ class _Dispatch:
         ended.job.ended(future.exception())
 
     def _tell_when_handed_out(self) -> None:
-        if not self._told and all(work.is_handed_out(late=self._late) for work in self._works):
+        late = self._late
+        if not self._told and all(work.is_handed_out(late=late) for work in self._works):
             self._told = True
             self._handed_out()
 

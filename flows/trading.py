@@ -99,9 +99,10 @@ def _run_reconciliation(settings: DeskSettings, cycle: str) -> State[None]:
     venues = venues_in_use(settings, ledger)
     ledger.close()
     pages = Pages(str(settings.home), cycle)
-    works = [Reconciling(venue, pages) for venue in venues]
-    dispatch([partial(_as_it_is, work) for work in works], Kernels(settings))
-    return _finished([failure for work in works for failure in work.failures])
+    failures: list[str] = []
+    plans = [partial(Reconciling, venue, pages, failures) for venue in venues]
+    dispatch(plans, Kernels(settings))
+    return _finished(failures)
 
 
 def _run_cycle(
@@ -117,7 +118,7 @@ def _run_cycle(
 
     def plan(venue: str, bots: Sequence[Bot]) -> VenueCycle | None:
         try:
-            work = VenueCycle(settings, plan_venue(settings, venue, bots), pages)
+            work = VenueCycle(settings, plan_venue(settings, venue, bots), pages, failures)
         except Exception as error:  # one venue's trouble is no other's
             failures.append(tell(error))
             return None
@@ -131,24 +132,17 @@ def _run_cycle(
 
     plans = [partial(plan, v, in_turn(those, turns.get(v, ()))) for v, those in bots.items()]
     dispatch(plans, Kernels(settings), until=until, handed_out=hand_over)
-    for work in works:
-        failures += work.failures
-    return _finished(failures, [work.left_out for work in works if work.left_out])
+    return _finished(failures, [name for work in works for name in work.left_out])
 
 
-def _as_it_is(work: Reconciling) -> Reconciling:
-    return work
-
-
-def _finished(failures: Sequence[str], left_out: Sequence[Sequence[str]] = ()) -> State[None]:
+def _finished(failures: Sequence[str], left_out: Sequence[str] = ()) -> State[None]:
     for failure in failures:
         log.error("%s", failure)
     if failures:
         return Failed(message="; ".join(failures))
-    names = [name for those in left_out for name in those]
-    if not names:
+    if not left_out:
         return Completed()
-    told = f"out of time; first in the next cycle: {', '.join(names)}"
+    told = f"out of time; first in the next cycle: {', '.join(left_out)}"
     log.warning("%s", told)
     return Completed(message=told)
 

@@ -49,11 +49,10 @@ class Pages:
 
 
 class Reconciling:
-    """A venue's reconciliation alone."""
+    """A venue's reconciliation alone. failures: takes why it failed."""
 
-    def __init__(self, venue: str, pages: Pages) -> None:
-        self.venue, self._pages = venue, pages
-        self.failures: list[str] = []
+    def __init__(self, venue: str, pages: Pages, failures: list[str]) -> None:
+        self._venue, self._pages, self._failures = venue, pages, failures
         self._begun = False
 
     def is_ready(self, *, late: bool) -> bool:
@@ -61,29 +60,32 @@ class Reconciling:
 
     def take(self, *, late: bool) -> Job | None:
         self._begun = True
-        return Job(partial(self._pages.reconcile, self.venue), self._note)
+        return Job(partial(self._pages.reconcile, self._venue), self._note)
 
     def is_handed_out(self, *, late: bool) -> bool:
         return self._begun
 
     def _note(self, error: BaseException | None) -> None:
         if error is not None:
-            self.failures.append(tell(error))
+            self._failures.append(tell(error))
 
 
 class VenueCycle:
     """A cycle at one venue: a fetch per timeframe, each bot once its candles are there, and the
     reconciliation when all of them have ended. One bot's failure does not stop another.
 
-    Until a fetch has come through, the venue takes one kernel at a time: it may hang.
+    Until a fetch has come through, the venue takes one kernel at a time: it may hang. failures:
+    takes why steps failed.
     """
 
-    def __init__(self, settings: DeskSettings, plan: VenuePlan, pages: Pages) -> None:
+    def __init__(
+        self, settings: DeskSettings, plan: VenuePlan, pages: Pages, failures: list[str]
+    ) -> None:
         self._settings, self._plan, self._pages = settings, plan, pages
         self.venue = plan.venue
         self.names = [bot.name for bot in plan.bots]
         self.had_turn: set[str] = set()
-        self.failures: list[str] = []
+        self._failures = failures
         self._fetches = deque(plan.fetches.items())
         self._waiting = list(plan.bots)
         self._fetched: set[str] = set()
@@ -154,7 +156,7 @@ class VenueCycle:
         def ended(error: BaseException | None) -> None:
             self._running -= 1
             if error is not None:
-                self.failures.append(tell(error))
+                self._failures.append(tell(error))
             then(error)
 
         return Job(call, ended)

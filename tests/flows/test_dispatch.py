@@ -33,6 +33,7 @@ class RecordingPages:
     failing: set[str] = field(default_factory=set)
     begun: list[str] = field(default_factory=list)
     ended: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
     most: int = 0
 
     def __post_init__(self) -> None:
@@ -89,7 +90,7 @@ def cycle_of(settings, pages, venue: str, *names: str, timeframes=("1m",)) -> Ve
         timeframe: Step(FETCH, {"timeframe": timeframe}, venue, as_of=NOW)
         for timeframe in timeframes
     }
-    return VenueCycle(settings, VenuePlan(venue, NOW, fetches, bots), pages)
+    return VenueCycle(settings, VenuePlan(venue, NOW, fetches, bots), pages, pages.failures)
 
 
 def run_beside(settings, works, **options):
@@ -118,7 +119,7 @@ def test_a_slow_bot_costs_the_others_its_own_kernel_alone(settings, pages):
     join()
     assert pages.ended[-2:] == ["trade b0", "reconcile here"]
     assert pages.most == settings.kernels == 2
-    assert work.failures == []
+    assert pages.failures == []
 
 
 @pytest.mark.parametrize("hangs", ["fetch far 1m", "trade far-0", "reconcile far"])
@@ -144,6 +145,32 @@ def test_a_venue_that_does_not_tell_its_time_delays_no_other(settings, pages):
     join()
 
 
+def test_the_next_cycle_need_not_wait_for_a_venue_that_does_not_tell_its_time(settings, pages):
+    let_in = threading.Event()
+
+    def hang() -> None:
+        assert pages.go_on.wait(PATIENCE)
+
+    until = datetime.now(UTC) + timedelta(seconds=0.3)
+    join = run_beside(settings, [hang], until=until, handed_out=let_in.set)
+    assert let_in.wait(PATIENCE)
+    pages.go_on.set()
+    join()
+
+
+def test_venues_have_the_only_kernel_in_turn(home, pages):
+    (home / "desk.toml").write_text("kernels = 1")
+    settings = load_settings(home)
+    works = [cycle_of(settings, pages, venue, f"{venue}-0", f"{venue}-1") for venue in "ab"]
+    run_beside(settings, works)()
+    assert pages.most == 1
+    traded = [name for name in pages.begun if name.startswith("trade")]
+    assert traded in (
+        ["trade a-0", "trade b-0", "trade a-1", "trade b-1"],
+        ["trade b-0", "trade a-0", "trade b-1", "trade a-1"],
+    )
+
+
 def test_bots_of_a_fetch_that_failed_do_not_decide_and_others_do(settings, pages):
     pages.failing = {"fetch here 5m", "trade a"}
     work = cycle_of(settings, pages, "here", "a", "b", "c", timeframes=("1m", "5m"))
@@ -151,7 +178,7 @@ def test_bots_of_a_fetch_that_failed_do_not_decide_and_others_do(settings, pages
     assert "trade b" not in pages.begun
     assert {"trade a", "trade c"} <= set(pages.ended)
     assert pages.ended[-1] == "reconcile here"
-    assert sorted(work.failures) == ["fetch here 5m failed", "trade a failed"]
+    assert sorted(pages.failures) == ["fetch here 5m failed", "trade a failed"]
     assert work.had_turn == {"a", "b", "c"}
 
 
