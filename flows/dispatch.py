@@ -1,7 +1,6 @@
 """Who gets the next kernel: venues side by side, within the desk's kernels and a cycle's time.
 
-A kernel that is free goes to the venue that has the fewest, so that one that is slow costs another
-only the kernels that it holds, and holds one alone until it has answered.
+A kernel that is free goes to the venue that has the fewest, and of several venues none has all.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 from typing import Protocol, TypeVar
+from urllib.parse import quote
 
 from filelock import FileLock, Timeout
 
@@ -41,6 +41,8 @@ class Job:
 class Work(Protocol):
     """What there is to do at one venue, in its order."""
 
+    venue: str
+
     def is_ready(self, *, late: bool) -> bool:
         """Whether a job could start now. late: the time is over, so nothing new begins but what
         brings to an end what was begun."""
@@ -52,31 +54,44 @@ class Work(Protocol):
         """Whether all that others could have to wait for has been started."""
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that is somebody's, until its locks are released."""
+
+    locks: tuple[FileLock, ...]
+
+    def give_back(self) -> None:
+        for lock in self.locks:
+            lock.release()
+
+
 class Kernels:
     """The desk's kernels, shared by every process that runs pages for it: a lock each, which the
-    system releases when its holder dies."""
+    system releases when its holder dies.
 
-    def __init__(self, settings: DeskSettings) -> None:
-        folder = settings.home / "run" / "kernels"
-        self._free = [make_lock(folder / f"{number}.lock") for number in range(settings.kernels)]
+    venues: how many share them. Where there are several, none has all kernels, whatever processes
+    work for it: should it hang, the others have one.
+    """
+
+    def __init__(self, settings: DeskSettings, venues: int = 1) -> None:
+        self._folder = settings.home / "run" / "kernels"
         self.count = settings.kernels
+        self._of_each = self.count if venues < 2 else max(1, self.count - 1)
 
-    def take(self) -> FileLock | None:
-        """A kernel that is free, None when none is."""
-        for lock in self._free:
-            if try_lock(lock):
-                self._free.remove(lock)
-                return lock
-        return None
+    def take(self, venue: str) -> Kernel | None:
+        """A kernel for that venue, None while there is none."""
+        share = self._take_one(f"{quote(venue, safe='')}-", self._of_each)
+        if share is None:
+            return None
+        kernel = self._take_one("", self.count)
+        if kernel is None:
+            share.release()
+            return None
+        return Kernel((kernel, share))
 
-    def give_back(self, lock: FileLock) -> None:
-        lock.release()
-        self._free.append(lock)
-
-    @property
-    def all_are_mine(self) -> bool:
-        """Whether this process holds them all, so that one is free only when a job ends."""
-        return not self._free
+    def _take_one(self, kind: str, count: int) -> FileLock | None:
+        locks = (make_lock(self._folder / f"{kind}{number}.lock") for number in range(count))
+        return next(filter(try_lock, locks), None)
 
 
 def make_lock(path: Path) -> FileLock:
@@ -117,7 +132,7 @@ def dispatch(
 class _Running:
     work: Work
     job: Job
-    kernel: FileLock
+    kernel: Kernel
 
 
 class _Dispatch:
@@ -140,11 +155,11 @@ class _Dispatch:
     def run(self, plans: Iterable[Callable[[], Work | None]]) -> None:
         planning = {_submit(self._planners, plan) for plan in plans}
         while planning or self._running or self._ready(self._late):
-            waits_for_others = self._start_what_can()
+            short_of_kernels = self._start_what_can()
             if not planning or self._late:
                 self._tell_when_handed_out()
-            pending, patience = {*planning, *self._running}, self._patience(waits_for_others)
-            if not pending:  # every kernel is another process's
+            pending, patience = {*planning, *self._running}, self._patience(short_of_kernels)
+            if not pending:
                 time.sleep(_LOOK)
             done, _ = wait(pending, patience, FIRST_COMPLETED)
             for future in done & planning:
@@ -164,20 +179,24 @@ class _Dispatch:
         return [work for work in self._works if work.is_ready(late=late)]
 
     def _start_what_can(self) -> bool:
-        """Start jobs while there are kernels; whether one waits for a kernel that another process
-        holds."""
+        """Start jobs while there are kernels; whether some job waits for one."""
         while ready := self._ready(late := self._late):
-            kernel = self._kernels.take()
-            if kernel is None:
-                return not self._kernels.all_are_mine
-            work = min(ready, key=self._claims_of)
-            self._turns[work] = next(self._count)
-            job = work.take(late=late)
-            if job is None:
-                self._kernels.give_back(kernel)
-            else:
-                self._running[_submit(self._pages, job.call)] = _Running(work, job, kernel)
+            if not any(self._start(work, late) for work in sorted(ready, key=self._claims_of)):
+                return True
         return False
+
+    def _start(self, work: Work, late: bool) -> bool:
+        """Start a venue's next job; whether there was a kernel for it."""
+        kernel = self._kernels.take(work.venue)
+        if kernel is None:
+            return False
+        self._turns[work] = next(self._count)
+        job = work.take(late=late)
+        if job is None:
+            kernel.give_back()
+        else:
+            self._running[_submit(self._pages, job.call)] = _Running(work, job, kernel)
+        return True
 
     def _claims_of(self, work: Work) -> tuple[int, int]:
         """The kernels that a venue has, and, of those that have as many, when it last got one."""
@@ -186,7 +205,7 @@ class _Dispatch:
 
     def _end(self, future: Future[None]) -> None:
         ended = self._running.pop(future)
-        self._kernels.give_back(ended.kernel)
+        ended.kernel.give_back()
         ended.job.ended(future.exception())
 
     def _tell_when_handed_out(self) -> None:
@@ -195,9 +214,9 @@ class _Dispatch:
             self._told = True
             self._handed_out()
 
-    def _patience(self, waits_for_others: bool) -> float | None:
+    def _patience(self, short_of_kernels: bool) -> float | None:
         """Seconds to wait for something to end; None: however long it takes."""
-        if waits_for_others:
+        if short_of_kernels:  # another process may give one back
             return _LOOK
         if self._until is None or self._late:
             return None

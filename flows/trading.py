@@ -101,7 +101,7 @@ def _run_reconciliation(settings: DeskSettings, cycle: str) -> State[None]:
     pages = Pages(str(settings.home), cycle)
     failures: list[str] = []
     plans = [partial(Reconciling, venue, pages, failures) for venue in venues]
-    dispatch(plans, Kernels(settings))
+    dispatch(plans, Kernels(settings, len(venues)))
     return _finished(failures)
 
 
@@ -131,7 +131,7 @@ def _run_cycle(
         lock.release()
 
     plans = [partial(plan, v, in_turn(those, turns.get(v, ()))) for v, those in bots.items()]
-    dispatch(plans, Kernels(settings), until=until, handed_out=hand_over)
+    dispatch(plans, Kernels(settings, len(plans)), until=until, handed_out=hand_over)
     return _finished(failures, [name for work in works for name in work.left_out])
 
 

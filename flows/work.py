@@ -52,7 +52,7 @@ class Reconciling:
     """A venue's reconciliation alone. failures: takes why it failed."""
 
     def __init__(self, venue: str, pages: Pages, failures: list[str]) -> None:
-        self._venue, self._pages, self._failures = venue, pages, failures
+        self.venue, self._pages, self._failures = venue, pages, failures
         self._begun = False
 
     def is_ready(self, *, late: bool) -> bool:
@@ -60,7 +60,7 @@ class Reconciling:
 
     def take(self, *, late: bool) -> Job | None:
         self._begun = True
-        return Job(partial(self._pages.reconcile, self._venue), self._note)
+        return Job(partial(self._pages.reconcile, self.venue), self._note)
 
     def is_handed_out(self, *, late: bool) -> bool:
         return self._begun

@@ -98,7 +98,7 @@ def run_beside(settings, works, **options):
     stack = ExitStack()
     pool = stack.enter_context(ThreadPoolExecutor(1))
     plans = [work if callable(work) else partial(lambda one: one, work) for work in works]
-    future = pool.submit(dispatch, plans, Kernels(settings), **options)
+    future = pool.submit(dispatch, plans, Kernels(settings, len(plans)), **options)
 
     def join() -> None:
         with stack:
@@ -156,6 +156,27 @@ def test_the_next_cycle_need_not_wait_for_a_venue_that_does_not_tell_its_time(se
     assert let_in.wait(PATIENCE)
     pages.go_on.set()
     join()
+
+
+def test_a_venue_that_still_hangs_from_an_earlier_cycle_delays_no_other(settings, pages):
+    pages.hanging = {"trade far-0", "trade far-1"}
+    far = cycle_of(settings, pages, "far", "far-0", "far-1")
+    handed_out, until = threading.Event(), datetime.now(UTC) + timedelta(seconds=0.5)
+    near = cycle_of(settings, pages, "near", "near-0")
+    join = run_beside(settings, [far, near], until=until, handed_out=handed_out.set)
+    assert handed_out.wait(PATIENCE)
+    later = RecordingPages(hanging={"fetch far 1m"})
+    works = [
+        cycle_of(settings, later, "far", "far-1"),
+        cycle_of(settings, later, "near", "near-0", "near-1"),
+    ]
+    join_later = run_beside(settings, works)
+    later.await_end("trade near-0", "trade near-1", "reconcile near")
+    assert later.begun[0] == "fetch near 1m"
+    pages.go_on.set()
+    later.go_on.set()
+    join()
+    join_later()
 
 
 def test_venues_have_the_only_kernel_in_turn(home, pages):
@@ -233,4 +254,4 @@ def test_an_error_of_a_plan_ends_the_dispatch_and_frees_its_kernels(settings, pa
     with pytest.raises(RuntimeError, match="broken"):
         run_beside(settings, [fail, cycle_of(settings, pages, "near", "near-0")])()
     free = Kernels(settings)
-    assert all(free.take() for _ in range(settings.kernels))
+    assert all(free.take("near") for _ in range(settings.kernels))
