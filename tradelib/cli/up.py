@@ -358,7 +358,7 @@ def _cycle_display(
 
         def follow() -> None:
             while not done.wait(0.5):
-                runs = load_runs(prepared.ledger, cycle=cycle)
+                runs = load_runs(prepared.ledger, cycle=cycle, limit=10_000)
                 ended = [run for run in runs if run.outcome != Outcome.RUNNING]
                 at = ", ".join(r.notebook.removeprefix("live/") for r in runs if r not in ended)
                 progress.update(bar, completed=len(ended), total=max(expected, len(runs)), at=at)
@@ -370,7 +370,7 @@ def _cycle_display(
         finally:
             done.set()
             watcher.join()
-    runs = load_runs(prepared.ledger, cycle=cycle)
+    runs = load_runs(prepared.ledger, cycle=cycle, limit=10_000)
     failed = sum(run.outcome == Outcome.FAILED for run in runs)
     console.print(
         f"{title}: {len(runs)} notebooks, {failed} failed" if runs else f"{title}: skipped"
