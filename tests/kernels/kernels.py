@@ -16,6 +16,7 @@ import psutil
 from jupyter_client.blocking import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+from tradelib.kernels.client import private_sockets
 from tradelib.kernels.identity import FOLDER_ENV
 from tradelib.kernels.servers import ServerStatus, load_servers
 
@@ -56,7 +57,8 @@ class Kernel:
 @contextmanager
 def kernel(name: str = KERNEL, **launch: object) -> Iterator[Kernel]:
     """A kernel for as long as the block lasts."""
-    manager = KernelManager(kernel_name=name)
+    sockets = Path(os.environ[FOLDER_ENV]) / "k"
+    manager = KernelManager(kernel_name=name, config=private_sockets(sockets))
     manager.start_kernel(**launch)
     client = manager.client()
     client.start_channels()

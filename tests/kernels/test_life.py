@@ -16,7 +16,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import DeadKernelError
 
 from tests.kernels.kernels import KERNEL, Kernel, add_kernelspec, kernel, once_there
-from tradelib.kernels.client import QuickKernelClient
+from tests.pages import execute_page
+from tradelib.kernels.client import QuickKernelClient, private_sockets
+from tradelib.kernels.identity import FOLDER_ENV
 from tradelib.kernels.process import UNKNOWN_EXIT
 
 
@@ -101,14 +103,14 @@ def test_a_kernel_ends_with_whoever_asked_for_it_and_so_do_its_children() -> Non
 def test_a_kernel_that_dies_is_told_as_dead() -> None:
     page = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import os; os._exit(1)")])
     with pytest.raises(DeadKernelError):
-        NotebookClient(page, timeout=60, kernel_name=KERNEL).execute()
+        execute_page(page, kernel=KERNEL)
 
 
 def test_figures_appear_in_the_page(data: Path) -> None:
     add_kernelspec(data, "matplotlib.pyplot")
     cell = nbformat.v4.new_code_cell("import matplotlib.pyplot as p\n_ = p.plot([1, 2])")
     page = nbformat.v4.new_notebook(cells=[cell])
-    NotebookClient(page, timeout=120, kernel_name=KERNEL).execute()
+    execute_page(page, kernel=KERNEL)
     assert any("image/png" in output.get("data", {}) for output in cell.outputs)
 
 
@@ -153,7 +155,11 @@ def test_what_a_kernel_writes_outside_of_cells_goes_where_it_was_told(tmp_path: 
 def test_the_quick_client_hears_the_first_cell_of_warm_and_cold_kernels(name: str) -> None:
     cell = nbformat.v4.new_code_cell("print('heard')")
     for _ in range(3):
-        client = NotebookClient(nbformat.v4.new_notebook(cells=[cell]), kernel_name=name)
+        client = NotebookClient(
+            nbformat.v4.new_notebook(cells=[cell]),
+            kernel_name=name,
+            config=private_sockets(Path(os.environ[FOLDER_ENV]) / "k"),
+        )
         client.create_kernel_manager().client_factory = QuickKernelClient
         client.owns_km = True
         client.execute()

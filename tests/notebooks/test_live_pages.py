@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from sqlalchemy import delete
 
 from tests.desks import PaperDesk, paper_desk
+from tests.pages import execute_page
 from tests.replays import entry_file
 from tradelib.errors import InvalidInput, ReadOnly, RunFailed
 from tradelib.notebooks import open_desk
@@ -101,9 +101,7 @@ def test_a_result_page_runs_again_without_writing_anything(traded: PaperDesk, no
     run = newest(traded, notebook)
     requests = traded.paper.control("status")["requests"]
     page = nbformat.read(traded.settings.reports / run.page, as_version=4)
-    NotebookClient(page, timeout=60, kernel_name="python3").execute(
-        env={"DESK_HOME": str(traded.settings.home), "PATH": ""}
-    )
+    execute_page(page, env={"DESK_HOME": str(traded.settings.home), "PATH": ""})
     assert [r.id for r in load_runs(traded.ledger)].count(run.id) == 1
     assert len(load_orders(traded.ledger)) == 1
     assert traded.paper.control("status")["requests"] == requests
@@ -136,9 +134,7 @@ def test_a_page_without_anything_to_show_says_so_in_one_sentence(home):
     open_ledger(load_settings(home), migrate=True).close()
     page = nbformat.read(NOTEBOOKS / "live" / "40_reconcile_orders.ipynb", as_version=4)
     with pytest.raises(CellExecutionError, match="start the desk with `desk up`"):
-        NotebookClient(page, timeout=60, kernel_name="python3").execute(
-            env={"DESK_HOME": str(home), "PATH": ""}
-        )
+        execute_page(page, env={"DESK_HOME": str(home), "PATH": ""})
     (error,) = [
         output
         for cell in page.cells

@@ -1,16 +1,22 @@
 """A run is a record: what ran, on what, as long as it could, and how it ended."""
 
 import json
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from tradelib.candles.schema import candles_hash
+from tradelib.candles.store import CandleStore
+from tradelib.clock import format_time
 from tradelib.errors import InvalidInput, RunFailed
 from tradelib.notebooks import runner
 from tradelib.notebooks.parameters import declared_parameters
 from tradelib.notebooks.runner import run_notebook
+from tradelib.research.samples import random_candles
 from tradelib.settings import load_settings
 from tradelib.trading.ledger import open_ledger
 from tradelib.trading.runs import Outcome, load_runs
@@ -61,6 +67,58 @@ def test_a_run_records_its_result_page_and_provenance(settings, ledger, notebook
     page = settings.reports / run.page
     assert page.parent.name == run.id
     assert run.id in page.read_text()
+    assert (run.kernel, run.kernel_kind) == ("notedesk-live", "warm")
+    assert run.python == platform.python_version()
+
+
+def test_a_page_tells_what_it_runs_on(settings, ledger, notebooks):
+    run = run_notebook(settings, ledger, notebooks("page", RECORD), {"limit": 7}, bot="b")
+    told = nbformat.read(settings.reports / run.page, as_version=4).metadata["notedesk"]
+    assert told == {**run.provenance, "kernel_kind": "warm"}
+    assert told["started_at"] == format_time(run.started_at)
+    assert "token_hash" not in told
+
+
+RANDOM = """from tradelib.notebooks import open_desk
+import random, numpy
+desk = open_desk(run)
+desk.record({"drawn": [random.random(), numpy.random.rand(), desk.rng.random()]})"""
+
+
+def test_a_run_draws_from_its_seed_which_derives_from_its_work(settings, ledger, notebooks):
+    page = notebooks("page", RANDOM)
+    first, again, other = (
+        run_notebook(settings, ledger, page, {"limit": limit}) for limit in (1, 1, 2)
+    )
+    assert first.seed == again.seed != other.seed
+    assert first.result == again.result != other.result
+
+
+READING = """from tradelib.clock import parse_time
+from tradelib.notebooks import open_desk
+desk = open_desk(run)
+for _ in range(2):
+    desk.store.load("paper", "BTC/USDT", "1h", as_of=parse_time("2026-01-01T10:00:00Z"), limit=4)
+desk.store.last_close("paper", "ETH/USDT", "1h")
+desk.record({})"""
+
+
+def test_a_run_names_the_candles_that_it_read(settings, ledger, notebooks):
+    candles = random_candles(24, seed=1, start=datetime(2026, 1, 1, tzinfo=UTC))
+    CandleStore(settings.candles).append(
+        "paper", "BTC/USDT", "1h", candles, as_of=datetime(2026, 1, 3, tzinfo=UTC)
+    )
+    (read,) = run_notebook(settings, ledger, notebooks("page", READING), {}).candles
+    assert read == {
+        "venue": "paper",
+        "symbol": "BTC/USDT",
+        "timeframe": "1h",
+        "first": "2026-01-01T06:00:00+00:00",
+        "last": "2026-01-01T09:00:00+00:00",
+        "as_of": "2026-01-01T10:00:00+00:00",
+        "candles": 4,
+        "hash": candles_hash(candles.iloc[6:10]),
+    }
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
+from tests.pages import execute_page
 from tradelib.research.samples import random_candles
 
 PAGE = Path(__file__).resolve().parents[2] / "notebooks" / "research" / "explore_strategy.ipynb"
@@ -29,9 +29,7 @@ def test_the_page_runs_on_a_candle_file(page, tmp_path):
     random_candles(600, seed=3).to_csv(path)
     (parameters,) = [cell for cell in page.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source += f"\ncandle_file = {str(path)!r}\nstrategy_name = 'momentum'"
-    done = NotebookClient(
-        page, timeout=120, resources={"metadata": {"path": PAGE.parent}}
-    ).execute()
+    done = execute_page(page, folder=PAGE.parent)
     text = "\n".join(str(cell.get("outputs")) for cell in done.cells)
     assert "ETH/USDT 1h: 600 candles" in text
     assert "Total Return" in text

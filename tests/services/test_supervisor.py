@@ -13,7 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -382,3 +382,23 @@ def test_a_home_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_service_may_only_need_those_before_it(settings: DeskSettings) -> None:
     with pytest.raises(InvalidInput, match="first needs second, which must be listed before it"):
         Supervisor(settings, [web("first", needs=("second",)), web("second")])
+
+
+@pytest.mark.parametrize(
+    ("number", "end"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)],
+)
+def test_a_signal_that_a_library_has_swallowed_ends_the_desk_all_the_same(
+    settings: DeskSettings, number: signal.Signals, end: type[BaseException]
+) -> None:
+    never = threading.Timer(20, lambda: stop.set())
+    stop = threading.Event()
+    with Supervisor(settings, [web()]) as desk:
+        with suppress(BaseException):  # as Prefect does with what happens while a flow runs
+            signal.raise_signal(number)
+        never.start()
+        try:
+            with pytest.raises(end):
+                desk.watch(stop)
+        finally:
+            never.cancel()

@@ -61,8 +61,8 @@ def resend_without_proof() -> None:
         _is_unknown(attempts[-1]) or usual(venue, attempts)
     )
     execution._next_attempt = next_attempt
-    check = execution.check_order
-    execution.check_order = lambda *given: tuple(
+    check = execution.check_limits
+    execution.check_limits = lambda *given: tuple(
         refusal for refusal in check(*given) if refusal.limit_name != "OneAtATime"
     )
 

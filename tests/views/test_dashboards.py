@@ -8,8 +8,8 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
+from tests.pages import execute_page
 from tests.views.books import add_story, open_books
 from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
 
@@ -21,7 +21,7 @@ HEAVY = "('ccxt', 'nbformat', 'prefect', 'vectorbt')"
 def run(name: str) -> str:
     """Execute a dashboard; its outputs and the state of its widgets as text."""
     notebook = nbformat.read(NOTEBOOKS / "dashboards" / f"{name}.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=60, resources={"metadata": {"path": PROJECT}}).execute()
+    execute_page(notebook, folder=PROJECT)
     return nbformat.writes(notebook)
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 import numpy as np
@@ -35,6 +35,7 @@ from tradelib.candles.partitions import (
 from tradelib.candles.schema import (
     COLUMNS,
     Gap,
+    candles_hash,
     empty_candles,
     find_gaps,
     open_ms,
@@ -75,11 +76,40 @@ class _Revision(NamedTuple):
     new: list[float]
 
 
-class CandleStore:
-    """Closed candles of many series under one folder, shared by any number of processes."""
+@dataclass(frozen=True)
+class CandleRead:
+    """What one reading of the store gave: so many candles, opened from `first` to `last`, with
+    the values known at `as_of`; None: the newest."""
 
-    def __init__(self, root: Path | str) -> None:
+    venue: str
+    symbol: str
+    timeframe: str
+    first: datetime
+    last: datetime
+    as_of: datetime | None
+    candles: int
+    hash: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {n: v.isoformat() if isinstance(v, datetime) else v for n, v in vars(self).items()}
+
+    @staticmethod
+    def from_json(told: dict[str, Any]) -> CandleRead:
+        times = {n: told[n] and parse_time(told[n]) for n in ("first", "last", "as_of")}
+        return CandleRead(**{**told, **times})
+
+
+class CandleStore:
+    """Closed candles of many series under one folder, shared by any number of processes.
+
+    on_read: hears of everything that `load` gives.
+    """
+
+    def __init__(
+        self, root: Path | str, *, on_read: Callable[[CandleRead], None] | None = None
+    ) -> None:
         self.root = Path(root)
+        self._on_read = on_read
 
     def append(
         self, venue: str, symbol: str, timeframe: str, frame: pd.DataFrame, *, as_of: datetime
@@ -134,7 +164,29 @@ class CandleStore:
         frame = pd.concat(parts[::-1]) if parts else empty_candles()
         if limit is not None:
             frame = frame.iloc[max(len(frame) - limit, 0) :]
-        return _validate_stored(frame, timeframe, folder)
+        frame = _validate_stored(frame, timeframe, folder)
+        if self._on_read and len(frame):
+            first, last = (from_ms(open_ms(frame)[row]) for row in (0, -1))
+            self._on_read(
+                CandleRead(
+                    venue, symbol, timeframe, first, last, as_of, len(frame), candles_hash(frame)
+                )
+            )
+        return frame
+
+    def hash_of(self, read: CandleRead) -> str:
+        """The hash of the same candles as the store would give them now."""
+        step = timedelta(milliseconds=timeframe_ms(read.timeframe))
+        return candles_hash(
+            self.load(
+                read.venue,
+                read.symbol,
+                read.timeframe,
+                start=read.first,
+                end=read.last + step,
+                as_of=read.as_of,
+            )
+        )
 
     def last_close(
         self, venue: str, symbol: str, timeframe: str, *, as_of: datetime | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import os
@@ -115,16 +116,18 @@ def _make_app(arguments: list[str]) -> IPKernelApp:
         def init_poller(self) -> None:
             """Its parent is the server, whose end means nothing: the lifeline tells."""
 
-        def close(self) -> None:
-            """Stop the control thread before the one that publishes: otherwise it may wait
-            seconds for a flush that nobody does any more."""
-            thread = self.control_thread
-            if thread and thread.is_alive():
-                thread.stop()
-                thread.join()
-            super().close()
-
     # Read from the environment when ipykernel was imported, which was long ago.
     app = WarmKernelApp.instance(parent_handle=int(os.environ["JPY_PARENT_PID"]))
     app.initialize(arguments)
+    atexit.register(_stop_control, app)
     return app
+
+
+def _stop_control(app: IPKernelApp) -> None:
+    """Stop the control thread before the one that publishes: otherwise it may wait 20 seconds for
+    flushes that nobody does any more. What is registered last runs first; ipykernel's own way
+    comes after it stopped publishing."""
+    thread = app.control_thread
+    if thread and thread.is_alive():
+        thread.stop()
+        thread.join()

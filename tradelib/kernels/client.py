@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from asyncio import Future
 from collections.abc import Callable
+from pathlib import Path
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -12,10 +15,29 @@ import zmq
 from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 from traitlets import DottedObjectName, default
+from traitlets.config import Config
 
 # Seconds after which a kernel that does not answer, or does not publish to us yet, is asked again.
 _ANSWER = 1.0
 _PUBLISHED = 0.1
+# A socket's path has 107 characters, some of which the kernel's five channels need.
+_LONGEST_SOCKET_NAME = 100
+
+
+def private_sockets(folder: Path) -> Config:
+    """Settings with which a kernel is talked to over sockets in `folder` that only their owner can
+    open, under a name of their own: by default all kernels that start at once would share one.
+
+    Where the folder's name is too long for a socket, over loopback, on ports that another process
+    may take before the kernel does.
+    """
+    config = Config()
+    name = folder / secrets.token_hex(4)
+    if os.name == "posix" and len(str(name)) <= _LONGEST_SOCKET_NAME:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.KernelManager.transport = "ipc"
+        config.KernelManager.ip = str(name)
+    return config
 
 
 class QuickKernelManager(AsyncKernelManager):  # type: ignore[misc]

@@ -8,6 +8,7 @@ and no venue is reached.
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,28 +17,41 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Protocol
 
-import pandas as pd
+import numpy as np
 
 from tradelib.candles.fetch import FetchReport, fetch_candles
-from tradelib.candles.store import CandleStore
-from tradelib.clock import parse_time
+from tradelib.candles.store import CandleRead, CandleStore
+from tradelib.clock import parse_time, set_clock
 from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import bot_as_it_was, load_bot, load_bots
-from tradelib.trading.deciding import Signal, decide_bot, load_scores
-from tradelib.trading.decisions import Decision, load_decision, load_score
-from tradelib.trading.execution import Execution, execute_decision, load_refusals
+from tradelib.trading.deciding import (
+    DecisionInputs,
+    Signal,
+    compute_signal,
+    decide_bot,
+    load_scores,
+)
+from tradelib.trading.decisions import Decision, load_decision
+from tradelib.trading.execution import (
+    Execution,
+    OrderInputs,
+    execute_decision,
+    intend_order,
+    load_refusals,
+)
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import load_orders
 from tradelib.trading.reconciliation import Reconciliation
-from tradelib.trading.runs import Outcome, Run, hash_token, latest_run, load_run
+from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
 from tradelib.venue import open_venue
 
 RUN_ENV = "DESK_RUN"
+REPLAY_ENV = "DESK_REPLAY"
 TOKEN_ENV = "DESK_RUN_TOKEN"
 # How long an execution waits for whoever trades its bot right now.
 _PATIENCE = timedelta(seconds=15)
@@ -67,6 +81,7 @@ class Fetch:
             "as_of": self.as_of.isoformat(),
             "lines": list(self.lines),
             "used_weight": self.used_weight,
+            COMPUTED: {},
         }
 
 
@@ -77,18 +92,23 @@ class ExecutionPage:
     execution: Execution
 
     def to_json(self) -> dict[str, Any]:
-        order = self.execution.order
+        order, intention = self.execution.order, self.execution.intention
         return {
             "decision": self.execution.decision.id,
             "summary": self.execution.summary,
             "order": order.client_id if order else None,
             "status": str(order.status) if order else None,
+            "inputs": intention.inputs.to_json() if intention else None,
+            COMPUTED: intention.to_json() if intention else {},
         }
 
 
 class Desk:
     """One notebook's hold on the desk. run: the run that the page belongs to, None when there is
-    none; live: whether this very kernel was started for that run and may act."""
+    none; live: whether this very kernel was started for that run and may act.
+
+    rng: a NumPy generator that starts from the run's seed, as Python's and NumPy's own do.
+    """
 
     def __init__(
         self, settings: DeskSettings, ledger: Ledger, run: Run | None, *, live: bool
@@ -97,7 +117,9 @@ class Desk:
         self.ledger = ledger
         self.run = run
         self.live = live
-        self.store = CandleStore(settings.candles)
+        self.reads: list[CandleRead] = []
+        self.store = CandleStore(settings.candles, on_read=self._note_read)
+        self.rng = seed_randomness(run.seed if run else None)
 
     @property
     def title(self) -> str:
@@ -117,7 +139,7 @@ class Desk:
         client = open_venue(self.settings, venue)
         reports = fetch_candles(
             client,
-            self.store,
+            CandleStore(self.settings.candles),
             venue,
             symbols,
             timeframe,
@@ -161,15 +183,20 @@ class Desk:
         return reconcile_venue(self.ledger, client, self.run_id)
 
     def record(self, result: Recordable | dict[str, Any]) -> None:
-        """Record the page's result; the run fails without one."""
+        """Record the page's result, with the candles that it was made of; the run fails without
+        one."""
         told = result if isinstance(result, dict) else result.to_json()
-        record_result(told)
+        record_result(told, [read.to_json() for read in self.reads])
 
     @property
     def run_id(self) -> str:
         if self.run is None:
             raise ReadOnly("This page has no run; only a scheduled run records anything.")
         return self.run.id
+
+    def _note_read(self, read: CandleRead) -> None:
+        if read not in self.reads:
+            self.reads.append(read)
 
     def _history(self, venue: str, timeframe: str) -> int:
         """Candles to keep at least, for the bots' scores and for a chart."""
@@ -203,25 +230,33 @@ class Desk:
         )
 
     def _signal_before(self) -> Signal:
-        """The recorded decision, and the scores computed again from the candles as they were."""
+        """The recorded decision, and all that it came from computed again: from the candles as
+        they were and from what the ledger told then."""
         told = self._result("live/20_generate_signals")
         decision = load_decision(self.ledger, told["decision"])
         # A later edit must not change what this page shows, nor the bot's end take it away.
         chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
-        empty = pd.DataFrame({"score": pd.Series(dtype="float64")})
-        if load_score(self.ledger, decision.bot, decision.candle_close) is None:
-            return Signal(chosen, decision.candle_close, pd.DataFrame(), empty, decision)
-        candles, scores = load_scores(self.store, chosen, decision.candle_close)
-        return Signal(chosen, decision.candle_close, candles, scores, decision)
+        close = decision.candle_close
+        if COMPUTED not in told:  # a run of before inputs were kept
+            candles, scores = load_scores(self.store, chosen, close)
+            return Signal(chosen, close, candles, scores, decision)
+        inputs = DecisionInputs.from_json(told["inputs"]) if told["inputs"] else None
+        computed = compute_signal(self.store, chosen, close, inputs, decision.run)
+        return Signal(chosen, close, computed.candles, computed.scores, decision, computed)
 
     def _execution_before(self, decision: str) -> Execution:
-        told = {} if decision else self._result("live/30_execute_orders")
+        """The recorded decision with its order as it stands, and the order that this run wanted
+        sized and weighed again from what it was made of."""
+        told = self._result("live/30_execute_orders") if self.run or not decision else {}
         wanted: Decision = load_decision(self.ledger, decision or told["decision"])
+        inputs = told.get("inputs")
+        again = intend_order(wanted, OrderInputs.from_json(inputs)) if inputs else None
         orders = load_orders(self.ledger, decision=wanted.id)
         if not orders:
-            return Execution(wanted, None)
+            return Execution(wanted, None, intention=again)
         with self.ledger.read() as books:
-            return Execution(wanted, orders[0], load_refusals(books, orders[0].client_id))
+            refusals = load_refusals(books, orders[0].client_id)
+        return Execution(wanted, orders[0], refusals, again)
 
 
 def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
@@ -240,9 +275,19 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
     if not run:
         return Desk(settings, ledger, None, live=False)
     record = load_run(ledger, run)
+    if os.environ.get(REPLAY_ENV) == run:
+        set_clock(lambda: record.started_at)
     if live and not _may_act(record):
         raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
     return Desk(settings, ledger, record, live=live)
+
+
+def seed_randomness(seed: int | None) -> np.random.Generator:
+    """Let the kernel's generators start from the seed; without one they stay as they are."""
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed)
+    return np.random.default_rng(seed)
 
 
 def _tell_errors_plainly() -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 RESULT_MIME = "application/vnd.notedesk.result+json"
+CANDLES_MIME = "application/vnd.notedesk.candles+json"
 
 
-def record_result(result: dict[str, Any]) -> None:
-    """Put a result into the page's outputs, from where run_notebook takes it; the last counts."""
+def record_result(result: dict[str, Any], candles: Sequence[dict[str, Any]] = ()) -> None:
+    """Put a result, and which candles it comes from, into the page's outputs, from where
+    run_notebook takes them; the last counts."""
     from IPython.display import display
 
     told = json.dumps(result, indent=2, default=str)
     page = f"<details><summary>Recorded result</summary><pre>{escape(told)}</pre></details>"
-    display({RESULT_MIME: result, "text/html": page, "text/plain": told}, raw=True)
+    found = {RESULT_MIME: result, CANDLES_MIME: list(candles)}
+    display({**found, "text/html": page, "text/plain": told}, raw=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import contextvars
 import hashlib
+import json
 import os
+import platform
 import re
 import secrets
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,10 @@ from tradelib.errors import (
 from tradelib.kernels.specs import find_kernel
 from tradelib.logs import CYCLE_ENV
 from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
-from tradelib.notebooks.engine import ENGINE
+from tradelib.notebooks.engine import ENGINE, PAGE_KEY
 from tradelib.notebooks.parameters import check_parameters
 from tradelib.notebooks.provenance import code_version, notebook_hash
-from tradelib.notebooks.results import RESULT_MIME
+from tradelib.notebooks.results import CANDLES_MIME, RESULT_MIME
 from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, PROJECT, DeskSettings
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
@@ -73,26 +76,39 @@ def run_notebook(
     page = _make_page_path(settings, run)
     start_run(ledger, run)
     try:
-        reason, result, timings = _execute(settings, path, page, run, token)
+        done = execute_page(settings, path, page, run, _kernel_environment(settings, run, token))
     except BaseException:
         finish_run(ledger, run.id, Outcome.FAILED, reason="interrupted")
         raise
     finish_run(
         ledger,
         run.id,
-        Outcome.FAILED if reason else Outcome.SUCCEEDED,
-        reason=reason,
+        Outcome.FAILED if done.reason else Outcome.SUCCEEDED,
+        reason=done.reason,
         page=str(page.relative_to(settings.reports)) if page.exists() else None,
-        timings=timings,
-        result=result,
+        kernel_kind=done.kernel_kind,
+        timings=done.timings,
+        candles=done.candles,
+        result=done.result,
     )
-    if reason:
+    if done.reason:
         raise RunFailed(
-            f"Notebook {notebook} failed: {reason}; its page is {page}.",
+            f"Notebook {notebook} failed: {done.reason}; its page is {page}.",
             run=run.id,
-            retryable=any(name in reason for name in _PASSING),
+            retryable=any(name in done.reason for name in _PASSING),
         )
     return load_run(ledger, run.id)
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What became of a page: why it failed or None, and what its outputs and metadata tell."""
+
+    reason: str | None
+    result: dict[str, Any] | None = None
+    candles: list[dict[str, Any]] | None = None
+    timings: dict[str, Any] | None = None
+    kernel_kind: str | None = None
 
 
 def _new_run(
@@ -110,7 +126,7 @@ def _new_run(
     unique = hashlib.sha256(token.encode()).hexdigest()[:6]
     name = "-".join(part for part in (path.stem, bot or venue) if part)
     return Run(
-        id=f"{now:%Y%m%dT%H%M%S}-{name}-{unique}"[:64],
+        id=f"{now:%Y%m%dT%H%M%S}-{name}"[:57] + f"-{unique}",
         cycle=cycle,
         notebook=notebook,
         notebook_hash=notebook_hash(path),
@@ -123,9 +139,17 @@ def _new_run(
         lock_hash=version.lock_hash,
         host=socket.gethostname(),
         kernel=kernel,
+        python=platform.python_version(),
+        seed=_derive_seed(notebook, parameters),
         token_hash=hash_token(token),
         started_at=now,
     )
+
+
+def _derive_seed(notebook: str, parameters: Mapping[str, Any]) -> int:
+    """32 bits that another try of the same work starts from too."""
+    told = json.dumps([notebook, parameters], sort_keys=True, default=str)
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4])
 
 
 def _make_page_path(settings: DeskSettings, run: Run) -> Path:
@@ -141,10 +165,21 @@ def _make_page_path(settings: DeskSettings, run: Run) -> Path:
     return folder / f"{Path(run.notebook).name}.ipynb"
 
 
-def _execute(
-    settings: DeskSettings, path: Path, page: Path, run: Run, token: str
-) -> tuple[str | None, dict[str, Any] | None, dict[str, Any]]:
-    """Run the page; the reason it failed or None, its recorded result, its cells' seconds."""
+def execute_page(
+    settings: DeskSettings,
+    path: Path,
+    page: Path,
+    run: Run,
+    environment: Mapping[str, str],
+    *,
+    kernel: str | None = None,
+    prepare: str = "",
+) -> Executed:
+    """Execute the notebook at `path` as that run, keep it as `page`, and tell how it went.
+
+    environment: the kernel's, whole. kernel: a kernelspec's name; None: the run's. prepare: code
+    that the kernel runs before the page.
+    """
     reason = None
     try:
         _in_own_event_loop(
@@ -153,11 +188,13 @@ def _execute(
             page,
             {**run.parameters, "run": run.id},
             engine_name=ENGINE,
-            kernel_name=run.kernel,
+            kernel_name=kernel or run.kernel,
             progress_bar=False,
             autosave_cell_every=0,
-            env=_kernel_environment(settings, run, token),
+            env=environment,
+            prepare=prepare,
             folder=PROJECT,
+            record=run.provenance,
             log=settings.logs / "kernels.log",
             sockets=settings.home / "run" / "kernels",
             timeout=settings.notebook_timeout,
@@ -173,12 +210,13 @@ def _execute(
     except Exception as error:  # whatever it was, the run has ended and its record must say so
         reason = f"{type(error).__name__}: {error}"
     if not page.exists():
-        return reason or "it left no page", None, {}
+        return Executed(reason or "it left no page")
     executed = nbformat.read(page, as_version=4)
-    result = _recorded_result(executed)
+    result, candles = _recorded(executed)
     if reason is None and result is None:
         reason = "it recorded no result"
-    return reason, result, _timings(executed)
+    kind = executed.metadata.get(PAGE_KEY, {}).get("kernel_kind")
+    return Executed(reason, result, candles, _timings(executed), kind)
 
 
 def _in_own_event_loop(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:
@@ -202,21 +240,25 @@ def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[st
         for venue in settings.venues.values()
         if venue.keys and venue.keys.startswith("env:")
     )
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not _SECRET_NAME.search(name) or name.startswith(prefixes or ("\0",))
-    }
-    own = {"DESK_HOME": str(settings.home), RUN_ENV: run.id, TOKEN_ENV: token}
-    return kept | own | ({CYCLE_ENV: run.cycle} if run.cycle else {})
+    keys = {n: v for n, v in os.environ.items() if prefixes and n.startswith(prefixes)}
+    own = {RUN_ENV: run.id, TOKEN_ENV: token} | ({CYCLE_ENV: run.cycle} if run.cycle else {})
+    return plain_environment(settings) | keys | own
 
 
-def _recorded_result(executed: Any) -> dict[str, Any] | None:
-    found = None
+def plain_environment(settings: DeskSettings) -> dict[str, str]:
+    """This process's environment for a kernel of that home, without anything secret."""
+    kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    return kept | {"DESK_HOME": str(settings.home)}
+
+
+def _recorded(executed: Any) -> tuple[dict[str, Any] | None, list[dict[str, Any]] | None]:
+    """The result that the page recorded last, and the candles it read for it."""
+    result, candles = None, None
     for cell in executed.cells:
         for output in cell.get("outputs", []):
-            found = output.get("data", {}).get(RESULT_MIME, found)
-    return found
+            data = output.get("data", {})
+            result, candles = data.get(RESULT_MIME, result), data.get(CANDLES_MIME, candles)
+    return result, candles
 
 
 def _timings(executed: Any) -> dict[str, Any]:

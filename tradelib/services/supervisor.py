@@ -35,6 +35,8 @@ _PORT_TAKEN = re.compile(
     r"(?i)address already in use|no available port|port \d+ .*(in use|be used)"
 )
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class State(StrEnum):
     """What a service is doing."""
@@ -93,7 +95,8 @@ class Supervisor:
     """Runs services for as long as the `with` block lasts; use it from the main thread.
 
     Entering returns when all are ready, or raises DeskError with everything stopped again.
-    SIGTERM and SIGHUP end the block as Ctrl-C does. `progress(name, state)` hears each change.
+    SIGTERM and SIGHUP end the block as Ctrl-C does; `watch` ends it where a library that ran
+    meanwhile has swallowed the signal. `progress(name, state)` hears each change.
     claimed: whether the caller holds the home already, by `claim_home`.
 
         with Supervisor(settings, desk_services(settings, …), progress=print) as desk:
@@ -122,6 +125,7 @@ class Supervisor:
             for service in services
         }
         self._started: list[_Child] = []
+        self._end: BaseException | None = None  # what a signal asked for
         _check_needs(services)
 
     @property
@@ -138,7 +142,7 @@ class Supervisor:
         with ExitStack() as stack:
             if not self._claimed:
                 stack.enter_context(claim_home(self._settings))
-            stack.enter_context(_signals_end_the_block())
+            stack.enter_context(self._signals_end_the_block())
             stack.callback(self._settings.services_file.unlink, missing_ok=True)
             stack.enter_context(processes.Guard(self._mark))
             stack.callback(self._stop)
@@ -153,6 +157,8 @@ class Supervisor:
         """Restart services that die, with growing delays, until `stop` is set or Ctrl-C."""
         stop = stop or threading.Event()
         while not stop.is_set():
+            if self._end:
+                raise self._end
             self.check()
             busy = any(child.state is State.STARTING for child in self._children.values())
             stop.wait(POLL if busy else min(WATCH, *self._delays))
@@ -263,6 +269,26 @@ class Supervisor:
         child.not_before = time.monotonic() + delay
         self._enter(child, State.DIED)
 
+    @contextmanager
+    def _signals_end_the_block(self) -> Iterator[None]:
+        """Turn signals into exceptions, which unwind the block."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._raise_end) for number in _ENDINGS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _raise_end(self, number: int, _: object) -> None:
+        if number != signal.SIGINT:
+            for ignored in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(ignored, signal.SIG_IGN)  # one is enough; stopping goes on to its end
+        self._end = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+        raise self._end
+
     def _stop(self) -> None:
         for child in reversed(self._started):
             self._enter(child, State.STOPPING)
@@ -295,23 +321,3 @@ def _check_needs(services: Sequence[Service]) -> None:
                 f"which must be listed before it."
             )
         known.add(service.name)
-
-
-@contextmanager
-def _signals_end_the_block() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into SystemExit, which unwinds the block."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, _exit) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _exit(number: int, _: object) -> None:
-    for ignored in (signal.SIGTERM, signal.SIGHUP):  # one is enough; stopping must not be cut off
-        signal.signal(ignored, signal.SIG_IGN)
-    raise SystemExit(128 + number)

@@ -6,16 +6,19 @@ of the past is the state stored with the bot's previous decision and the fills s
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tradelib.candles.schema import candles_hash, open_ms
 from tradelib.candles.store import CandleStore
-from tradelib.clock import from_ms, timeframe_ms, to_ms, utc_now
+from tradelib.clock import from_ms, parse_time, timeframe_ms, to_ms, utc_now
 from tradelib.settings import LimitSettings
 from tradelib.strategy import decision as step
 from tradelib.strategy.decision import DecisionState
@@ -31,6 +34,7 @@ from tradelib.trading.decisions import (
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import ZERO, decision_id
 from tradelib.trading.positions import Position, is_dust, load_position
+from tradelib.trading.runs import COMPUTED
 
 _ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 CANNOT_AFFORD = "cannot afford an order"
@@ -38,22 +42,91 @@ NO_CANDLES = "no candles yet"
 
 
 @dataclass(frozen=True)
-class Signal:
-    """A decision with what it was made from.
+class DecisionInputs:
+    """What a decision is made from beside the candles and the bot's own rules.
+
+    state: the decision step's, before its first candle; since: close of the candle that the
+    previous decision was made at; equity, cash: the account's, in quote currency; smallest: the
+    least an order may be worth.
+    """
+
+    state: DecisionState
+    since: datetime | None
+    equity: Decimal
+    cash: Decimal
+    smallest: Decimal
+
+    @property
+    def can_act(self) -> bool:
+        """Whether there is anything to sell, or the cash for the smallest order."""
+        return self.state.amount > 0 or self.cash >= self.smallest
+
+    def to_json(self) -> dict[str, object]:
+        return {
+            "state": self.state._asdict(),
+            "since": self.since.isoformat() if self.since else None,
+            "equity": str(self.equity),
+            "cash": str(self.cash),
+            "smallest": str(self.smallest),
+        }
+
+    @staticmethod
+    def from_json(told: dict[str, Any]) -> DecisionInputs:
+        return DecisionInputs(
+            DecisionState(**told["state"]),
+            parse_time(told["since"]) if told["since"] else None,
+            *(Decimal(told[name]) for name in ("equity", "cash", "smallest")),
+        )
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a bot's rules say at one candle's close: a pure function of its candles and inputs.
 
     candles, scores: what the strategy saw and said, on one index of open times; empty when the
     bot had no business looking.
     """
+
+    decision: Decision
+    score: ScoreRecord | None
+    candles: pd.DataFrame
+    scores: pd.DataFrame
+    inputs: DecisionInputs | None
+
+    def to_json(self) -> dict[str, object]:
+        """What another computation from the same inputs must give again, bit for bit."""
+        decision, score = self.decision, self.score
+        return {
+            "candle_close": decision.candle_close.isoformat(),
+            "candles": len(self.candles),
+            "candles_hash": score.candles_hash if score else None,
+            "scores_hash": _frame_hash(self.scores),
+            "score": score.score if score else None,
+            "components": score.components if score else {},
+            "action": str(decision.action),
+            "fraction": str(decision.fraction),
+            "temperature": decision.temperature,
+            "reason": decision.reason,
+            "price": None if decision.price is None else str(decision.price),
+            "state": decision.state,
+        }
+
+
+@dataclass(frozen=True)
+class Signal:
+    """The decision that stands for a candle, with what this run computed for it: another run's,
+    where that one was first."""
 
     bot: Bot
     as_of: datetime
     candles: pd.DataFrame
     scores: pd.DataFrame
     decision: Decision
+    computed: Computed | None = None
 
     def to_json(self) -> dict[str, object]:
         score = self.scores["score"].iloc[-1] if len(self.scores) else None
-        return {
+        told = {
             "bot": self.bot.name,
             "config": self.bot.config,
             "decision": self.decision.id,
@@ -65,6 +138,13 @@ class Signal:
             "candle_close": self.decision.candle_close.isoformat(),
             "candles": len(self.candles),
             "candles_hash": candles_hash(self.candles) if len(self.candles) else None,
+        }
+        if self.computed is None:
+            return told
+        inputs = self.computed.inputs
+        return told | {
+            "inputs": inputs.to_json() if inputs else None,
+            COMPUTED: self.computed.to_json(),
         }
 
 
@@ -92,15 +172,38 @@ def decide_bot(
     candles. The first decision for a candle stands; deciding again gives it back.
     """
     close = store.last_close(bot.venue, bot.symbol, bot.timeframe, as_of=as_of)
-    if close is None:
-        return _idle(ledger, bot, as_of, as_of, run, NO_CANDLES)
+    inputs = None if close is None else read_inputs(ledger, store, limits, bot, close)
+    computed = compute_signal(store, bot, close or as_of, inputs, run)
+    decision = record_decision(ledger, computed.decision, computed.score)
+    return Signal(bot, as_of, computed.candles, computed.scores, decision, computed)
+
+
+def read_inputs(
+    ledger: Ledger, store: CandleStore, limits: LimitSettings, bot: Bot, close: datetime
+) -> DecisionInputs:
+    """What the ledger knows of a bot that decides at a candle's close."""
     purse = load_purse(ledger, store, bot, close)
-    flat = purse.position.amount <= 0
-    if flat and purse.cash < limits.notional_for(bot.quote).min:
-        return _idle(ledger, bot, as_of, close, run, f"{CANNOT_AFFORD}: cash {purse.cash:f}")
+    before = latest_decision(ledger, bot.name, before=close)
+    return DecisionInputs(
+        state=_state_before(before, purse),
+        since=before.candle_close if before else None,
+        equity=purse.equity,
+        cash=purse.cash,
+        smallest=limits.notional_for(bot.quote).min,
+    )
+
+
+def compute_signal(
+    store: CandleStore, bot: Bot, close: datetime, inputs: DecisionInputs | None, run: str
+) -> Computed:
+    """What the bot's rules say at the close; without inputs, that there are no candles yet."""
+    if inputs is None:
+        return _idle(bot, close, None, run, NO_CANDLES)
+    if not inputs.can_act:
+        return _idle(bot, close, inputs, run, f"{CANNOT_AFFORD}: cash {inputs.cash:f}")
     candles, scores = load_scores(store, bot, close)
-    decided = compute_decision(ledger, bot, candles, scores, purse, run)
-    return Signal(bot, as_of, candles, scores, record_decision(ledger, *decided))
+    decision = _fold(bot, candles, scores, inputs, run)
+    return Computed(decision, _score_record(decision, candles, scores), candles, scores, inputs)
 
 
 def load_scores(store: CandleStore, bot: Bot, as_of: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -131,28 +234,20 @@ def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) ->
     return Purse(equity, totals.get(bot.quote, ZERO), position)
 
 
-def compute_decision(
-    ledger: Ledger,
-    bot: Bot,
-    candles: pd.DataFrame,
-    scores: pd.DataFrame,
-    purse: Purse,
-    run: str,
-) -> tuple[Decision, ScoreRecord]:
+def _fold(
+    bot: Bot, candles: pd.DataFrame, scores: pd.DataFrame, inputs: DecisionInputs, run: str
+) -> Decision:
     """The decision at the last candle's close. Only the last step may act; candles that closed
     since the previous decision (the desk was down) only carry the state forward."""
+    params, state = bot.decision_params.step(), inputs.state
+    equity, cash = float(inputs.equity), float(inputs.cash)
     closes = _close_times(candles, bot.timeframe)
-    params = bot.decision_params.step()
-    before = latest_decision(ledger, bot.name, before=from_ms(closes[-1]))
-    state = _state_before(before, purse)
-    equity, cash = float(purse.equity), float(purse.cash)
     choice = None
-    for score, price, time in _steps(before, bot, candles, scores, closes):
+    for score, price, time in _steps(inputs.since, bot, candles, scores, closes):
         state, choice = step.decide(state, score, price, time, equity, cash, params)
     assert choice is not None  # the last candle is always a step
     close = from_ms(closes[-1])
-    price = Decimal(str(float(candles["close"].iloc[-1])))
-    decision = Decision(
+    return Decision(
         id=decision_id(bot.name, close),
         bot=bot.name,
         candle_close=close,
@@ -161,26 +256,29 @@ def compute_decision(
         fraction=Decimal(str(choice.fraction)),
         temperature=step.TEMPERATURES[choice.temperature],
         reason=step.reason_text(choice.reason),
-        price=price,
+        price=Decimal(str(float(candles["close"].iloc[-1]))),
         state=state._asdict(),
         decided_at=utc_now(),
     )
+
+
+def _score_record(decision: Decision, candles: pd.DataFrame, scores: pd.DataFrame) -> ScoreRecord:
     last = scores.iloc[-1]
     told = {name: None if math.isnan(v) else repr(float(v)) for name, v in last.items()}
-    score = ScoreRecord(
-        bot=bot.name,
-        candle_close=close,
-        run=run,
+    assert decision.price is not None  # a decision on candles has one
+    return ScoreRecord(
+        bot=decision.bot,
+        candle_close=decision.candle_close,
+        run=decision.run,
         score=told.pop("score"),
         components=told,
-        price=price,
+        price=decision.price,
         candles_hash=candles_hash(candles),
     )
-    return decision, score
 
 
 def _steps(
-    before: Decision | None,
+    since: datetime | None,
     bot: Bot,
     candles: pd.DataFrame,
     scores: pd.DataFrame,
@@ -191,8 +289,8 @@ def _steps(
     A bot without one looks back as far as its confirmation reaches.
     """
     reach = timedelta(minutes=bot.decision_params.confirmation_minutes)
-    since = to_ms(before.candle_close) if before else to_ms(from_ms(closes[-1]) - reach) - 1
-    first = min(sum(close <= since for close in closes), len(closes) - 1)
+    seen = to_ms(since) if since else to_ms(from_ms(closes[-1]) - reach) - 1
+    first = min(sum(close <= seen for close in closes), len(closes) - 1)
     values = zip(scores["score"].tolist(), candles["close"].tolist(), closes, strict=True)
     return list(values)[first:]
 
@@ -216,11 +314,17 @@ def _close_times(candles: pd.DataFrame, timeframe: str) -> list[int]:
     return [int(ms) + length for ms in open_ms(candles)]
 
 
+def _frame_hash(scores: pd.DataFrame) -> str:
+    """SHA-256 of the columns' names and of their floats, bit for bit, row after row."""
+    told = hashlib.sha256(repr(list(scores.columns)).encode())
+    told.update(np.ascontiguousarray(scores.to_numpy(dtype="<f8")).tobytes())
+    return told.hexdigest()
+
+
 def _idle(
-    ledger: Ledger, bot: Bot, as_of: datetime, close: datetime, run: str, reason: str
-) -> Signal:
-    """A recorded decision to do nothing, without a look at the market."""
-    before = latest_decision(ledger, bot.name, before=close)
+    bot: Bot, close: datetime, inputs: DecisionInputs | None, run: str, reason: str
+) -> Computed:
+    """A decision to do nothing, without a look at the market."""
     decision = Decision(
         id=decision_id(bot.name, close),
         bot=bot.name,
@@ -231,8 +335,8 @@ def _idle(
         temperature=step.TEMPERATURES[step.FROZEN],
         reason=reason,
         price=None,
-        state=before.state if before else DecisionState()._asdict(),
+        state=(inputs.state if inputs else DecisionState())._asdict(),
         decided_at=utc_now(),
     )
     empty = pd.DataFrame({"score": pd.Series(dtype="float64")})
-    return Signal(bot, as_of, pd.DataFrame(), empty, record_decision(ledger, decision, None))
+    return Computed(decision, None, pd.DataFrame(), empty, inputs)

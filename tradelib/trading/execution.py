@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from tradelib.clock import format_time, timeframe_ms, utc_now
@@ -53,12 +56,65 @@ MAX_ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
+class OrderInputs:
+    """What an order is sized and weighed with: the symbol's rules and quote, the account, the
+    limits, what else speaks against it, and which attempt it is."""
+
+    venue: str
+    instrument: Instrument
+    quote: Quote
+    portfolio: Portfolio
+    limits: LimitSettings
+    against: tuple[Refusal, ...]
+    attempt: int
+
+    def to_json(self) -> dict[str, Any]:
+        told: dict[str, Any] = _order_inputs().dump_python(self, mode="json")
+        return told
+
+    @staticmethod
+    def from_json(told: dict[str, Any]) -> OrderInputs:
+        return _order_inputs().validate_python(told)
+
+
+@cache
+def _order_inputs() -> TypeAdapter[OrderInputs]:
+    return TypeAdapter(OrderInputs)
+
+
+@dataclass(frozen=True)
+class Intention:
+    """The order that a decision makes from its inputs, and everything that speaks against it."""
+
+    inputs: OrderInputs
+    order: Order
+    refusals: tuple[Refusal, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """What another computation from the same inputs must give again, bit for bit."""
+        order = self.order
+        return {
+            "client_id": order.client_id,
+            "side": str(order.side),
+            "type": order.type,
+            "role": str(order.role),
+            "amount": f"{order.amount:f}",
+            "expected_price": f"{order.expected_price:f}",
+            "refusals": [vars(refusal) for refusal in self.refusals],
+        }
+
+
+@dataclass(frozen=True)
 class Execution:
-    """What became of one decision: the order as it stands and, if refused, by which limits."""
+    """What became of one decision: the order as it stands and, if refused, by which limits.
+
+    intention: what this very execution wanted; None where it found an order that stands.
+    """
 
     decision: Decision
     order: Order | None
     refusals: tuple[Refusal, ...] = ()
+    intention: Intention | None = None
 
     @property
     def summary(self) -> str:
@@ -124,9 +180,9 @@ def _execute(case: _Case, held: Lease) -> Execution:
         return Execution(decision, before[-1], refusals)
     if decision.action == Action.SELL and live_stops(case.ledger, case.bot):
         _free_coins(case)
-    planned, refusals = _plan_order(case, held)
+    planned, refusals, intention = _plan_order(case, held)
     (order,) = submit_planned(case.ledger, case.venue, [planned], held)
-    return Execution(decision, order, refusals)
+    return Execution(decision, order, refusals, intention)
 
 
 def _free_coins(case: _Case) -> None:
@@ -134,8 +190,8 @@ def _free_coins(case: _Case) -> None:
     as while trading is halted: nothing else protects the position then."""
     market = _look_at_market(case)
     with case.ledger.read() as books:
-        _, refusals = _weigh(books, case, market)
-    if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in refusals):
+        weighed = intend_order(case.decision, _read_inputs(books, case, market, 0))
+    if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in weighed.refusals):
         withdraw_stops(case.ledger, case.venue, case.bot)
 
 
@@ -154,7 +210,7 @@ def may_try_again(venue: Venue, attempts: Sequence[Order]) -> bool:
     return bool(last.proven_absent) and never_sent and few
 
 
-def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...]]:
+def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...], Intention | None]:
     """Commit the order as PLANNED, or as DENIED with the refusals.
 
     Limits are checked in the transaction that records the order, so that two bots deciding at
@@ -167,11 +223,11 @@ def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...]]:
         require_own_books(books, case.venue)
         attempt, known = _next_attempt(books, case.decision)
         if known:
-            return known, load_refusals(books, known.client_id)
-        order, refusals = _weigh(books, case, market)
-        client_id = client_order_id(case.decision.id, order.leg, attempt)
-        order = replace(order, client_id=client_id, attempt=attempt, lease_token=held.token)
-        return record_planned(books, order, refusals), refusals
+            return known, load_refusals(books, known.client_id), None
+        inputs = _read_inputs(books, case, market, attempt)
+        intention = intend_order(case.decision, inputs)
+        order = replace(intention.order, run=case.run, lease_token=held.token)
+        return record_planned(books, order, intention.refusals), intention.refusals, intention
 
 
 def _look_at_market(case: _Case) -> _Market:
@@ -183,15 +239,28 @@ def _look_at_market(case: _Case) -> _Market:
     )
 
 
-def _weigh(books: Connection, case: _Case, market: _Market) -> tuple[Order, tuple[Refusal, ...]]:
-    """The order that a decision makes now, and everything that speaks against it."""
+def _read_inputs(books: Connection, case: _Case, market: _Market, attempt: int) -> OrderInputs:
+    """Everything that an order of the case depends on, as it is now."""
     trader = _trader(case.bot, case.decision, market.as_of)
     portfolio = read_portfolio(books, case.venue, trader, market.as_of, market.prices)
-    order = _size_order(case, market, portfolio)
-    return order, (
+    quote = market.prices[case.bot.symbol]
+    venue, rules = case.bot.venue, market.instrument
+    inputs = OrderInputs(venue, rules, quote, portfolio, case.limits, (), attempt)
+    order = _size_order(case.decision, inputs)
+    protections = case.limits.protections
+    against = (
         *_check_newest(books, case.decision),
-        *check_order(books, case.limits, order, portfolio, market.instrument),
+        *check_protections(books, order, market.as_of, protections),
     )
+    return replace(inputs, against=against)
+
+
+def intend_order(decision: Decision, inputs: OrderInputs) -> Intention:
+    """The order that a decision makes from its inputs: a pure function but for its time stamps."""
+    order = _size_order(decision, inputs)
+    limits = limits_for(inputs.limits, inputs.instrument)
+    against = check_limits(order, inputs.portfolio, limits)
+    return Intention(inputs, order, (*inputs.against, *against))
 
 
 def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:
@@ -212,20 +281,6 @@ def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:
     mine, its = format_time(decision.candle_close), format_time(found)
     reason = f"the bot's decision of {found:%F %T}Z, which is newer, has been executed"
     return (Refusal("NewestDecision", mine, its, reason),)
-
-
-def check_order(
-    books: Connection,
-    limits: LimitSettings,
-    order: Order,
-    portfolio: Portfolio,
-    instrument: Instrument,
-) -> tuple[Refusal, ...]:
-    """What every limit and every protection in force has against an order."""
-    return (
-        *check_limits(order, portfolio, limits_for(limits, instrument)),
-        *check_protections(books, order, portfolio.as_of, limits.protections),
-    )
 
 
 def _trader(bot: Bot, decision: Decision, as_of: datetime) -> Trader:
@@ -269,11 +324,10 @@ def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
     return tuple(rows(books, query, Refusal))
 
 
-def _size_order(case: _Case, market: _Market, portfolio: Portfolio) -> Order:
+def _size_order(decision: Decision, inputs: OrderInputs) -> Order:
     """The market order for a decision: a share of equity to buy, of the bot's position to sell."""
-    bot, decision = case.bot, case.decision
+    portfolio, quote = inputs.portfolio, inputs.quote
     side = Side.BUY if decision.action == Action.BUY else Side.SELL
-    quote = market.prices[bot.symbol]
     price = quote.ask if side is Side.BUY else quote.bid
     wanted = (
         portfolio.equity * decision.fraction / price
@@ -282,20 +336,21 @@ def _size_order(case: _Case, market: _Market, portfolio: Portfolio) -> Order:
     )
     now = utc_now()
     return Order(
-        client_id="",
+        client_id=client_order_id(decision.id, 0, inputs.attempt),
         decision=decision.id,
-        run=case.run,
-        bot=bot.name,
-        venue=bot.venue,
-        symbol=bot.symbol,
+        run=decision.run,
+        bot=decision.bot,
+        venue=inputs.venue,
+        symbol=inputs.instrument.symbol,
         side=side,
         type="market",
-        amount=market.instrument.round_amount(wanted),
+        amount=inputs.instrument.round_amount(wanted),
         limit_price=None,
         expected_price=price,
         status=OrderStatus.PLANNED,
+        attempt=inputs.attempt,
         role=Role.ENTRY if side is Side.BUY else Role.EXIT,
-        as_of=market.as_of,
+        as_of=portfolio.as_of,
         created_at=now,
         updated_at=now,
     )

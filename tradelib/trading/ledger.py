@@ -14,6 +14,7 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import (
     Connection,
@@ -33,7 +34,7 @@ from tradelib.settings import DeskSettings
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 _WITHOUT_POSITIONS = ("0001", "0002")
 LEDGER_NOTE = "ledger.name"
 READ_ONLY_ENV = "DESK_READ_ONLY"
@@ -219,15 +220,19 @@ def _make_engine(url: str, read_only: bool) -> Engine:
 def _sqlite_engine(url: str, read_only: bool) -> Engine:
     engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_SECONDS})
 
+    @event.listens_for(engine, "do_connect")
+    def _open(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+        if read_only:
+            arguments[0] = f"file:{quote(arguments[0])}?mode=ro"
+            options["uri"] = True
+
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: Any) -> None:
         # The driver's own transaction handling begins deferred, which loses updates between
         # processes; with it off, the begin event below decides.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys=ON")
-        if read_only:
-            connection.execute("PRAGMA query_only=ON")
-        else:
+        if not read_only:
             connection.execute("PRAGMA journal_mode=WAL")
             # An order must be on disk before it is sent, power cut included.
             connection.execute("PRAGMA synchronous=FULL")

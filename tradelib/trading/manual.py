@@ -16,7 +16,7 @@ from tradelib.errors import InvalidInput
 from tradelib.settings import LimitSettings
 from tradelib.trading.accounts import require_own_books
 from tradelib.trading.bots import load_bot
-from tradelib.trading.execution import check_order, record_planned
+from tradelib.trading.execution import record_planned
 from tradelib.trading.leases import Lease, account_lease, bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import (
@@ -28,7 +28,8 @@ from tradelib.trading.orders import (
 )
 from tradelib.trading.placing import submit_planned
 from tradelib.trading.portfolio import Trader, fetch_prices, read_portfolio
-from tradelib.trading.risk import Portfolio, Refusal, StopsWithdrawn
+from tradelib.trading.protections import check_protections
+from tradelib.trading.risk import Portfolio, Refusal, StopsWithdrawn, check_limits, limits_for
 from tradelib.trading.stops import withdraw_stops
 from tradelib.venue import Instrument, OrderType, Quote, Venue
 
@@ -102,7 +103,7 @@ def preview_order(
         require_own_books(books, venue)
         orders, portfolio = _weigh(books, venue, asked, None, leaving=False)
         portfolio = replace(portfolio, stops_resting=0)
-        refusals = check_order(books, limits, orders[0], portfolio, asked.instrument)
+        refusals = _check_order(books, limits, orders[0], portfolio, asked.instrument)
     wanted, price = asked.wanted, orders[0].expected_price
     makes = wanted.type is OrderType.POST_ONLY
     rate = asked.instrument.maker_fee if makes else asked.instrument.taker_fee
@@ -141,7 +142,7 @@ def place_under(
         require_lease(books, held)
         require_own_books(books, venue)
         orders, portfolio = _weigh(books, venue, asked, held, leaving)
-        refusals = check_order(books, limits, orders[0], portfolio, asked.instrument)
+        refusals = _check_order(books, limits, orders[0], portfolio, asked.instrument)
         planned = [record_planned(books, order, refusals) for order in orders]
     if planned[0].status != OrderStatus.PLANNED:
         return planned
@@ -153,7 +154,7 @@ def _free_coins(
 ) -> None:
     with ledger.read() as books:
         orders, portfolio = _weigh(books, venue, asked, None, leaving)
-        refusals = check_order(books, limits, orders[0], portfolio, asked.instrument)
+        refusals = _check_order(books, limits, orders[0], portfolio, asked.instrument)
     if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in refusals):
         withdraw_stops(ledger, venue, load_bot(ledger, asked.wanted.bot or ""))
 
@@ -276,3 +277,17 @@ def _source(venue: Venue, wanted: ManualOrder, moment: str) -> str:
     """What a manual order's client id derives from: everything that was typed, and when."""
     text = f"manual|{venue.name}|{wanted}|{moment}"
     return "m-" + hashlib.sha256(text.encode()).hexdigest()[:22]
+
+
+def _check_order(
+    books: Connection,
+    limits: LimitSettings,
+    order: Order,
+    portfolio: Portfolio,
+    instrument: Instrument,
+) -> tuple[Refusal, ...]:
+    """What every limit and every protection in force has against an order."""
+    return (
+        *check_limits(order, portfolio, limits_for(limits, instrument)),
+        *check_protections(books, order, portfolio.as_of, limits.protections),
+    )

@@ -63,6 +63,7 @@ from tradelib.trading.orders import (
 )
 from tradelib.trading.portfolio import promised_orders
 from tradelib.trading.positions import position_differences
+from tradelib.trading.runs import COMPUTED
 from tradelib.trading.stops import find_stop_discrepancies
 from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
 
@@ -123,6 +124,7 @@ class Reconciliation:
             "unpriced": list(self.unpriced),
             "used_weight": self.used_weight,
             "discrepancies": [asdict(found) for found in self.discrepancies],
+            COMPUTED: {},
         }
 
 

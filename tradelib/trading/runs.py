@@ -10,10 +10,14 @@ from typing import Any
 
 from sqlalchemy import select
 
-from tradelib.clock import utc_now
+from tradelib.clock import format_time, utc_now
 from tradelib.errors import InvalidInput
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, first, insert
+
+COMPUTED = "computed"
+"""The part of a result that a replay must give again, bit for bit; without it, all of it. Empty for
+a page whose work was to talk to a venue."""
 
 
 class Outcome(StrEnum):
@@ -26,8 +30,12 @@ class Outcome(StrEnum):
 class Run:
     """as_of: the market time up to which the run may look; started_at, ended_at: wall clock.
 
-    token_hash: SHA-256 of the token that the run's kernel holds; only that kernel may write.
-    result: what the notebook recorded, None until it has.
+    kernel: the kernelspec's name; kernel_kind: 'warm' when it was forked, else 'cold'; python: its
+    version. seed: what NumPy's and Python's generators start from. token_hash: SHA-256 of the token
+    that the run's kernel holds; only that kernel may write. page: its path under the reports,
+    None once it was removed at page_removed_at. timings: seconds of each code cell by its place.
+    candles: what it read of the store, each as `CandleRead.to_json` tells. result: what the
+    notebook recorded, None until it has.
     """
 
     id: str
@@ -45,12 +53,26 @@ class Run:
     kernel: str
     token_hash: str
     started_at: datetime
+    kernel_kind: str | None = None
+    python: str | None = None
+    seed: int | None = None
     ended_at: datetime | None = None
     outcome: Outcome = Outcome.RUNNING
     reason: str | None = None
     page: str | None = None
+    page_removed_at: datetime | None = None
     timings: dict[str, Any] | None = None
+    candles: list[dict[str, Any]] | None = None
     result: dict[str, Any] | None = None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What it runs on, as plain values: what is known before it starts, but for its token."""
+        later = {"token_hash", "ended_at", "outcome", "reason", "kernel_kind", "timings", "result"}
+        later |= {"page", "page_removed_at", "candles"}
+        told = {name: value for name, value in vars(self).items() if name not in later}
+        times = {n: format_time(v) for n, v in told.items() if isinstance(v, datetime)}
+        return told | times
 
 
 def hash_token(token: str) -> str:
@@ -69,7 +91,9 @@ def finish_run(
     *,
     reason: str | None = None,
     page: str | None = None,
+    kernel_kind: str | None = None,
     timings: dict[str, Any] | None = None,
+    candles: list[dict[str, Any]] | None = None,
     result: dict[str, Any] | None = None,
 ) -> None:
     """Close a run; from here on its kernel's token opens nothing."""
@@ -77,7 +101,9 @@ def finish_run(
         "outcome": outcome,
         "reason": reason,
         "page": page,
+        "kernel_kind": kernel_kind,
         "timings": timings,
+        "candles": candles,
         "result": result,
         "ended_at": utc_now(),
     }
@@ -115,6 +141,12 @@ def load_runs(ledger: Ledger, *, limit: int = 50, cycle: str | None = None) -> l
     if cycle:
         query = query.where(tables.runs.c.cycle == cycle)
     return ledger.rows(query, Run)
+
+
+def load_runs_since(ledger: Ledger, since: datetime) -> list[Run]:
+    """Runs that started at `since` or later, oldest first."""
+    query = select(tables.runs).where(tables.runs.c.started_at >= since)
+    return ledger.rows(query.order_by(tables.runs.c.started_at), Run)
 
 
 def fail_abandoned_runs(ledger: Ledger, before: datetime, *, host: str) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     ForeignKey,
     Index,
@@ -99,14 +100,22 @@ runs = Table(
     Column("lock_hash", String(64)),
     Column("host", String(128), nullable=False),
     Column("kernel", String(64), nullable=False),
+    Column("kernel_kind", String(8)),
+    Column("python", String(32)),
+    Column("seed", BigInteger),
     Column("token_hash", String(64), nullable=False),
     Column("started_at", UtcText, nullable=False, index=True),
     Column("ended_at", UtcText),
     Column("outcome", String(16), nullable=False),
     Column("reason", Text),
     Column("page", Text),
+    Column("page_removed_at", UtcText),
     Column("timings", JSON(none_as_null=True)),
+    Column("candles", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
+    Index("ix_runs_bot_started", "bot", "started_at"),
+    Index("ix_runs_notebook_started", "notebook", "started_at"),
+    Index("ix_runs_outcome_started", "outcome", "started_at"),
 )
 
 scores = Table(
