@@ -222,11 +222,13 @@ def find_protected(
     return found
 
 
-def _newest_deciders(books: Connection) -> Iterator[str]:
+def _newest_deciders(books: Connection) -> Sequence[str]:
+    """The run of each bot's newest decision."""
     decisions = tables.decisions.c
-    for bot in books.execute(select_values(decisions.bot)).scalars().all():
-        newest = select(decisions.run).where(decisions.bot == bot)
-        yield books.execute(newest.order_by(decisions.candle_close.desc()).limit(1)).scalar_one()
+    bots = select_values(decisions.bot).subquery()
+    newest = select(decisions.run).where(decisions.bot == bots.c.value)
+    newest = newest.order_by(decisions.candle_close.desc()).limit(1)
+    return books.execute(select(newest.scalar_subquery()).select_from(bots)).scalars().all()
 
 
 def _runs_behind(books: Connection, *which: ColumnElement[bool]) -> set[str]:
