@@ -76,6 +76,29 @@ class Run:
         times = {n: format_time(v) for n, v in told.items() if isinstance(v, datetime)}
         return told | times
 
+    @property
+    def record(self) -> dict[str, str]:
+        """What it ran on, in words: with this and its parameters it can be repeated."""
+        clean = {None: "", 0: ", with changes that are in no commit", 1: ", clean"}[self.git_clean]
+        told = {
+            "Run": self.id,
+            "Cycle": self.cycle,
+            "Notebook": self.notebook,
+            "Notebook's SHA-256": self.notebook_hash,
+            "Commit": self.git_commit and f"{self.git_commit}{clean}",
+            "Lock file's SHA-256": self.lock_hash,
+            "Candles up to (UTC)": self.as_of and f"{self.as_of:%Y-%m-%d %H:%M:%S.%f}",
+            "Seed": None if self.seed is None else str(self.seed),
+            "Python": self.python,
+            "Kernel": f"{self.kernel}, {self.kernel_kind}" if self.kernel_kind else self.kernel,
+            "Host": self.host,
+            "Started (UTC)": f"{self.started_at:%Y-%m-%d %H:%M:%S.%f}",
+            "Ended (UTC)": self.ended_at and f"{self.ended_at:%Y-%m-%d %H:%M:%S.%f}",
+            "Page removed (UTC)": self.page_removed_at
+            and f"{self.page_removed_at:%Y-%m-%d %H:%M:%S}",
+        }
+        return {name: text for name, text in told.items() if text}
+
 
 def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
