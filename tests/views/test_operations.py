@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.views.books import EVIL, START, add_order, add_run, add_story, open_books
+from tests.views.books import EVIL, START, add_order, add_page, add_run, add_story, open_books
 from tests.views.test_portfolio import card, cells
 from tradelib.candles.store import CandleStore
 from tradelib.services.addresses import Running, save_services
@@ -70,11 +70,14 @@ def test_a_failed_run_is_told_with_its_reason_and_its_page(
     failed = add_run(
         ledger, "live/10_fetch_candles", outcome=Outcome.FAILED, reason=f"timed out {EVIL}"
     )
+    assert cells(draw(settings, ledger)["runs"])[0][-1] == "missing"
+    add_page(settings, ledger, failed)
     html = draw(settings, ledger)["runs"]
     (row,) = cells(html)
     assert row[1:4] == ["10_fetch_candles", "paper", "failed"]
     assert "timed out &lt;script&gt;" in row[5]
     assert f'href="/voila/render/reports/2026-03-01/{failed}/page.ipynb"' in html
+    assert f'href="/voila/render/dashboards/runs.ipynb?run={failed}"' in html
 
 
 def test_a_cycle_lasts_from_its_first_start_to_its_last_end(
