@@ -250,7 +250,8 @@ def test_a_run_is_found_by_filters_and_pages_and_opens_with_its_record(
     bars = ".js-plotly-plot .bars .point"
     wait_until(lambda: page.locator(bars).count() == len(run.timings), page, "the cells' bars")
     assert picked(page) == [run.id]
-    assert fits(page)
+    wait_until(lambda: fits(page), page, "the charts' fit")
+    assert chosen(page) == ["all", "20_generate_signals", "succeeded"]
     keep_screenshot(page, "runs")
 
     with visitor.context.expect_page() as opening:
@@ -292,10 +293,18 @@ def choose(page, name: str, label: str) -> None:
     page.locator(f'.widget-dropdown:has-text("{name}") select').select_option(label=label)
 
 
+def chosen(page) -> list[str]:
+    """What the filters show."""
+    return page.eval_on_selector_all(
+        ".widget-dropdown select",
+        "all => all.map(one => one.selectedOptions[0] ? one.selectedOptions[0].text : '')",
+    )
+
+
 def fits(page) -> bool:
     """Whether nothing but what scrolls by itself is wider than the window."""
     return page.evaluate(
-        """() => [...document.querySelectorAll('.nd > *, .js-plotly-plot')]
+        """() => [...document.querySelectorAll('.nd > *, .js-plotly-plot .main-svg')]
             .every((one) => one.getBoundingClientRect().right <= window.innerWidth)"""
     )
 

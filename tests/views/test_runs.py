@@ -172,6 +172,7 @@ def test_filters_narrow_and_say_when_nothing_is_left(
     assert ids(page) == []
     assert "No run meets these filters" in section(page, "runs")
     page.clear.click()
+    assert [dropdown.label for dropdown in page.chosen.values()] == ["all", "all", "all"]
     assert len(ids(page)) == 12
     page.day.value = START.date()
     assert len(ids(page)) == 12

@@ -26,7 +26,7 @@ from tradelib.trading.halts import Halt, active_halt
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import Order
 from tradelib.trading.runs import Outcome, Run, load_run, load_run_values, load_runs
-from tradelib.views.cells import Cell, count, moment, span, word
+from tradelib.views.cells import Cell, count, moment, prose, span, word
 from tradelib.views.dashboard import Dashboard, Picker, as_widget_html, live_figure
 from tradelib.views.halt import halt_banner
 from tradelib.views.html import Html, banner, cards, heading, table
@@ -37,6 +37,7 @@ from tradelib.views.theme import ACCENT, themed
 SHOWN = 50
 _CYCLE_RUNS = 200
 _REASON_LENGTH = 200
+_ALL = ""  # None would be no choice at all, which a browser shows as an empty field
 _FILTERS = ("bot", "notebook", "outcome")
 # What Voilà hands a page's kernel of the address that was opened.
 _QUERY_ENV = "QUERY_STRING"
@@ -103,7 +104,7 @@ class RunsPage:
         self._anchor: dict[str, Run] = {}  # the run that the page is before or after
         self._still = False
         self._make_controls(chosen or {})
-        self.record = widgets.HTML(layout={"flex": "1 1 480px", "min_width": "0"})
+        self.record = widgets.HTML(layout={"flex": "1 1 480px", "margin": "2px 18px 2px 2px"})
         self.figure: go.FigureWidget | None = None
         self.chart = widgets.VBox([], layout={"flex": "1 1 400px", "overflow": "hidden"})
         beside = widgets.HBox(
@@ -147,8 +148,9 @@ class RunsPage:
 
     def _clear(self) -> None:
         with self._quietly():
-            for control in (*self.chosen.values(), self.day):
-                control.value = None
+            self.day.value = None
+            for dropdown in self.chosen.values():
+                dropdown.value = _ALL
         self._turn({})
 
     def _turn(self, anchor: dict[str, Run]) -> None:
@@ -167,7 +169,8 @@ class RunsPage:
             self._still = False
 
     def _wanted(self) -> dict[str, Any]:
-        return {name: one.value for name, one in self.chosen.items()} | {"day": self.day.value}
+        chosen = {name: one.value or None for name, one in self.chosen.items()}
+        return chosen | {"day": self.day.value}
 
     def version(self) -> object:
         """What is to be shown: it is quick to load, and says itself whether it has changed."""
@@ -251,10 +254,10 @@ def _dropdown(name: str, value: str | None) -> widgets.Dropdown:
     """A filter; one that an address names is there before the ledger was asked for others."""
     width = {"bot": "210px", "notebook": "280px", "outcome": "180px"}[name]
     dropdown = widgets.Dropdown(
-        description=name.capitalize(), options=[("all", None)], **_control(width)
+        description=name.capitalize(), options=[("all", _ALL)], **_control(width)
     )
     if value:
-        dropdown.options = [("all", None), (value, value)]
+        dropdown.options = [("all", _ALL), (value, value)]
         dropdown.value = value
     return dropdown
 
@@ -269,8 +272,8 @@ def _control(width: str) -> dict[str, Any]:
 def _offer(dropdown: widgets.Dropdown, choices: Sequence[str]) -> None:
     """New choices, and what was chosen among them stays chosen."""
     kept = dropdown.value
-    known = choices if kept is None or kept in choices else [*choices, kept]
-    options = (("all", None), *((_short(one), one) for one in known))
+    known = choices if kept == _ALL or kept in choices else [*choices, kept]
+    options = (("all", _ALL), *((_short(one), one) for one in known))
     if dropdown.options != options:
         dropdown.options = options
         dropdown.value = kept
@@ -310,7 +313,7 @@ def _run_row(run: Run, made: Made, reports: Path) -> list[Cell]:
     return [
         moment(run.started_at, pick=run.id),
         word(run.notebook.removeprefix("live/"), title=run.id),
-        word(run.bot or run.venue),
+        prose(run.bot or run.venue),
         Cell(outcome.text, str(run.outcome), outcome.tone, title=run.reason or ""),
         span(run.took),
         word(run.kernel_kind),
@@ -358,10 +361,11 @@ def draw_record(ledger: Ledger, shown: Shown, reports: Path) -> tuple[Html, Html
     if run is None:
         hint = "Click a run to see its record." if shown.runs else ""
         return Html(f'<p class="muted" data-testid="hint">{hint}</p>' if hint else ""), Html("")
+    code = "Code, with changes" if run.git_clean == 0 else "Code"
     figures = {
         "Outcome": outcome_word(run.outcome),
         "Took": span(run.took),
-        "Code": _code_cell(run),
+        code: _code_cell(run),
         "Page": page_cell(run, reports),
     }
     head = heading("Record", run.id) + cards(figures, name="record")
@@ -373,12 +377,9 @@ def draw_record(ledger: Ledger, shown: Shown, reports: Path) -> tuple[Html, Html
 
 
 def _code_cell(run: Run) -> Cell:
-    """The commit, and whether what ran was exactly that."""
-    if not run.git_commit:
-        return word(None)
-    clean = bool(run.git_clean)
-    text = run.git_commit[:10] + ("" if clean else " + changes")
-    return word(text, "" if clean else "warn", title=run.git_commit)
+    """The commit, which stands out unless what ran was exactly that."""
+    commit = run.git_commit or ""
+    return word(commit[:10], "" if run.git_clean else "warn", title=commit)
 
 
 def record_table(run: Run) -> Html:
