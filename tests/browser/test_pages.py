@@ -302,10 +302,14 @@ def chosen(page) -> list[str]:
 
 
 def fits(page) -> bool:
-    """Whether nothing but what scrolls by itself is wider than the window."""
+    """Whether nothing but what scrolls by itself is wider than the window, and charts are drawn
+    as wide as their place."""
     return page.evaluate(
-        """() => [...document.querySelectorAll('.nd > *, .js-plotly-plot .main-svg')]
-            .every((one) => one.getBoundingClientRect().right <= window.innerWidth)"""
+        """() => [...document.querySelectorAll('.nd > *, .js-plotly-plot')].every((one) => {
+            const box = one.getBoundingClientRect(), drawn = one.querySelector('.main-svg');
+            return box.right <= window.innerWidth
+                && (!drawn || Math.abs(drawn.clientWidth - one.clientWidth) <= 2);
+        })"""
     )
 
 

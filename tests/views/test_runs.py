@@ -234,13 +234,13 @@ def test_a_row_tells_what_came_of_the_run(settings: DeskSettings, ledger: Ledger
     for run, result in told.items():
         finish_run(ledger, run, Outcome.SUCCEEDED, kernel_kind="warm", result=result)
     rows = cells(section(open_page(settings), "runs"))
-    assert [row[6] for row in rows][:4] == [
+    assert [row[7] for row in rows][:4] == [
         "books differ in 2",
         "books agree, 2 fills booked",
         "0 candles, 1 errors",
         "3 candles",
     ]
-    assert rows[-1][6] == "BUY → partially filled"
+    assert rows[-1][7] == "BUY → partially filled"
     assert rows[-1][5] == "warm"
 
 
@@ -327,7 +327,7 @@ def test_a_page_that_was_removed_says_when_and_is_no_link(
         books.execute(tables.runs.update().where(which).values(**gone))
     page = open_page(settings)
     html = section(page, "runs")
-    assert [row[7] for row in cells(html)] == ["missing", "removed 2026-03-01", "open"]
+    assert [row[6] for row in cells(html)] == ["missing", "removed 2026-03-01", "open"]
     assert html.count("href=") == 1
     assert f"/voila/render/reports/2026-03-01/{present}/page.ipynb" in html
     page.picker.picked = removed

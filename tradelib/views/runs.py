@@ -41,8 +41,8 @@ _ALL = ""  # None would be no choice at all, which a browser shows as an empty f
 _FILTERS = ("bot", "notebook", "outcome")
 # What Voilà hands a page's kernel of the address that was opened.
 _QUERY_ENV = "QUERY_STRING"
-_COLUMNS = ("started (UTC)", "notebook", "for", "outcome", "took", "kernel", "what came of it",
-            "page")  # fmt: skip
+_COLUMNS = ("started (UTC)", "notebook", "for", "outcome", "took", "kernel", "page",
+            "what came of it")  # fmt: skip
 _TIMINGS_TITLE = {"text": "Seconds by cell", "font": {"size": 13}, "x": 0.01}
 _STATEMENT = re.compile(r"[A-Za-z_]")
 _NONE_YET = (
@@ -317,8 +317,8 @@ def _run_row(run: Run, made: Made, reports: Path) -> list[Cell]:
         Cell(outcome.text, str(run.outcome), outcome.tone, title=run.reason or ""),
         span(run.took),
         word(run.kernel_kind),
-        _came_of(run, made),
         page_cell(run, reports),
+        _came_of(run, made),
     ]
 
 
