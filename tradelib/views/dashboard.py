@@ -20,7 +20,7 @@ from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.views.html import Html, banner
 from tradelib.views.links import navigation
-from tradelib.views.theme import LOSS, MUTED, STYLE
+from tradelib.views.theme import DASHBOARD_STYLE, LOSS, MUTED
 
 _PULSE = """
 export default { render({ model, el }) {
@@ -152,7 +152,11 @@ class Dashboard:
         self.trouble = widgets.HTML()
         self.pulse = Pulse(seconds, self.look)
         shown = [self.sections[one] if isinstance(one, str) else one for one in layout]
-        head = [widgets.HTML(STYLE), widgets.HTML(as_widget_html(navigation(name))), self.pulse]
+        head = [
+            widgets.HTML(DASHBOARD_STYLE),
+            widgets.HTML(as_widget_html(navigation(name))),
+            self.pulse,
+        ]
         self.widget = widgets.VBox([*head, self.trouble, *shown])
         self.redraw_seconds = 0.0
         self.look()

@@ -19,8 +19,6 @@ _GRID = "rgba(127, 140, 155, 0.22)"
 STYLE = f"""<style>
 .nd {{ font-family: {FONT}; font-size: 13px; line-height: 1.45;
   color: var(--jp-ui-font-color1, #1f2933); font-variant-numeric: tabular-nums; }}
-/* Else a wide table widens its page instead of being scrolled. */
-.widget-html-content:has(> .nd) {{ min-width: 0; }}
 .nd h2 {{ font-size: 15px; font-weight: 600; margin: 22px 0 8px; }}
 .nd p {{ margin: 4px 0; }}
 .nd a {{ color: {ACCENT}; text-decoration: none; }}
@@ -51,6 +49,16 @@ STYLE = f"""<style>
   margin-bottom: 8px; }}
 .nd .banner.stop {{ background: #b3253b; }} .nd .banner.fine {{ background: {GAIN}; }}
 .nd .banner.warn {{ background: #94600f; }}
+[data-jp-theme-light="false"] .nd .gain {{ color: #43c391; }}
+[data-jp-theme-light="false"] .nd .loss {{ color: #f27a90; }}
+[data-jp-theme-light="false"] .nd .warn {{ color: #e0ab52; }}
+[data-jp-theme-light="false"] .nd a {{ color: #7fb0ff; }}
+</style>"""
+
+# What only dashboards need: every table that a page keeps carries STYLE with it.
+DASHBOARD_STYLE = f"""{STYLE}<style>
+/* Else a wide table widens its page instead of being scrolled. */
+.widget-html-content:has(> .nd) {{ min-width: 0; }}
 .nd .nav {{ display: flex; gap: 18px; padding: 2px 0 6px; text-transform: capitalize; }}
 .nd .pick {{ font: inherit; color: {ACCENT}; background: none; border: 0; padding: 0;
   cursor: pointer; text-align: left; }}
@@ -63,10 +71,7 @@ STYLE = f"""<style>
 .nd .hash {{ font-family: ui-monospace, 'DejaVu Sans Mono', monospace; font-size: 11.5px;
   overflow-wrap: anywhere; }}
 @media (max-width: 900px) {{ .nd.nd th, .nd.nd td {{ padding-left: 6px; padding-right: 6px; }} }}
-[data-jp-theme-light="false"] .nd .gain {{ color: #43c391; }}
-[data-jp-theme-light="false"] .nd .loss {{ color: #f27a90; }}
-[data-jp-theme-light="false"] .nd .warn {{ color: #e0ab52; }}
-[data-jp-theme-light="false"] .nd a, [data-jp-theme-light="false"] .nd .pick {{ color: #7fb0ff; }}
+[data-jp-theme-light="false"] .nd .pick {{ color: #7fb0ff; }}
 </style>"""
 
 TEMPLATE = go.layout.Template(
