@@ -16,10 +16,12 @@ from tests.views.test_portfolio import card, cells
 from tradelib.candles.store import CandleStore
 from tradelib.services.addresses import Running, save_services
 from tradelib.settings import DeskSettings
+from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import OrderStatus, Side
 from tradelib.trading.runs import Outcome, finish_run
 from tradelib.views.operations import OperationsPage, draw_operations, load_cycles
+from tradelib.views.version import ledger_version
 
 TOKEN = "not for the page"
 
@@ -162,3 +164,15 @@ def test_venue_use_sums_what_the_pages_of_the_last_cycle_recorded(
         finish_run(ledger, add_run(ledger, notebook), Outcome.SUCCEEDED, result=result)
     (row,) = cells(draw(settings, ledger)["venues"])
     assert row == ["paper", "3", "1,000", "99.7%", "86"]
+
+
+def test_a_run_that_ends_is_news_though_another_began_before(ledger: Ledger) -> None:
+    run = add_run(ledger, "live/10_fetch_candles")
+    with ledger.write() as books:
+        which = tables.runs.c.id == run
+        books.execute(tables.runs.update().where(which).values(outcome=Outcome.RUNNING))
+    add_run(ledger, "live/40_reconcile_orders")
+    before = ledger_version(ledger)
+    assert ledger_version(ledger) == before
+    finish_run(ledger, run, Outcome.SUCCEEDED)
+    assert ledger_version(ledger) != before
