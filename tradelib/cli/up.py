@@ -40,6 +40,7 @@ from tradelib.logs import configure_logging
 from tradelib.services.addresses import Running, find_service
 from tradelib.services.claim import claim_home
 from tradelib.services.definitions import (
+    DASHBOARDS,
     dashboard_path,
     desk_services,
     prefect_environment,
@@ -287,7 +288,7 @@ def _print_links(running: dict[str, Running], console: Console) -> None:
     links = {service.name: service.page or service.url for service in running.values()}
     voila = running.get("voila")
     if voila:
-        for name in ("portfolio", "operations"):
+        for name in DASHBOARDS:
             links[f"  {name}"] = voila.address(dashboard_path(name))
     for name, link in links.items():
         if link:
