@@ -29,8 +29,8 @@ _BLOB = 10_000
 _PART = 12
 
 # What a name ends with whose value is a secret, in lower case, with "_" for "-": wherever it
-# stands; where it is certain that a value follows; and where that looks like a secret as well, for a
-# coin is a token too.
+# stands; where it is certain that a value follows; and where that looks like a secret as well, for
+# a coin is a token too.
 _ALWAYS = (
     "authorization", "api_key", "apikey", "api_sign", "access_key", "access_sign", "listenkey",
 )  # fmt: skip

@@ -72,9 +72,7 @@ def _clear(error: ccxt.BaseError, clearer: Clearer) -> ccxt.BaseError:
     return next((kind(said) for pattern, kind in clearer if pattern.search(said)), error)
 
 
-def _translate(
-    error: ccxt.BaseError, said: str, venue: str, action: str, sends: bool
-) -> DeskError:
+def _translate(error: ccxt.BaseError, said: str, venue: str, action: str, sends: bool) -> DeskError:
     text = f"Venue {venue} could not {action}: {said[:300]}"
     # The order of these lines is from the special to the general; ccxt's tree is nested.
     if isinstance(error, ccxt.InsufficientFunds):
