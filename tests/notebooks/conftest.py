@@ -32,7 +32,8 @@ def notebooks(tmp_path, monkeypatch):
 
     def write(name: str, *cells: str) -> str:
         parameters = new_code_cell(
-            'run: str = ""\nlimit: int = 3\nshare: float = 0.5\nsymbols: list[str] = []',
+            'run: str = ""\nlabel: str = ""\nlimit: int = 3\n'
+            "share: float = 0.5\nsymbols: list[str] = []",
             metadata={"tags": ["parameters"]},
         )
         page = new_notebook(cells=[new_markdown_cell("# A page"), parameters])
