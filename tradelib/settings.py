@@ -179,6 +179,14 @@ class DeskSettings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     ports: PortSettings = PortSettings()
     notebook_timeout: float = Field(default=120.0, gt=0, description="seconds a notebook may run")
+    notebook_memory_mb: int = Field(
+        default=2048,
+        ge=0,
+        description="MB that a notebook's kernel and what it starts may have resident; 0: any",
+    )
+    notebook_output_mb: float = Field(
+        default=10.0, gt=0, description="MB that a notebook may print and show in all"
+    )
     dead_man_minutes: float = Field(
         default=10.0,
         gt=0,
