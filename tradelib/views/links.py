@@ -55,7 +55,7 @@ def page_cell(run: Run, reports: Path) -> Cell:
         return word("missing", "warn", title=f"{run.page} is not in {reports}")
     if run.page_removed_at:
         when = f"{run.page_removed_at:%Y-%m-%d}"
-        return word(f"removed {when}", "muted", title=f"{run.id}: its record stays")
+        return Cell(f"removed {when}", tone="muted", title=f"{run.id}: its record stays", wrap=True)
     return word(None)
 
 

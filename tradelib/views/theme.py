@@ -70,7 +70,10 @@ DASHBOARD_STYLE = f"""{STYLE}<style>
   overflow: hidden; }}
 .nd .hash {{ font-family: ui-monospace, 'DejaVu Sans Mono', monospace; font-size: 11.5px;
   overflow-wrap: anywhere; }}
-@media (max-width: 900px) {{ .nd.nd th, .nd.nd td {{ padding-left: 6px; padding-right: 6px; }} }}
+@media (max-width: 900px) {{
+  .nd.nd th, .nd.nd td {{ padding-left: 6px; padding-right: 6px; }}
+  .nd.nd td.wrap {{ min-width: 7em; }}
+}}
 [data-jp-theme-light="false"] .nd .pick {{ color: #7fb0ff; }}
 </style>"""
 
