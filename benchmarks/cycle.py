@@ -317,7 +317,8 @@ def look_at(flow_run: dict[str, Any], meter: Meter) -> Cycle:
 
 
 def told_of(running: Desk, cycles: list[Cycle], *, cold: bool) -> dict[str, Any]:
-    runs = [run for run in load_runs(running.ledger, limit=100_000) if run.cycle]
+    known = load_runs(running.ledger, limit=100_000)
+    runs = [run for run in known if run.cycle and run.started_at >= running.since]
     bots = len(load_bots(running.ledger, running_only=True))
     failed = [run.reason for run in runs if run.outcome == Outcome.FAILED]
     cpu = [sum(cycle.cpu.values()) for cycle in cycles]
@@ -340,7 +341,7 @@ def told_of(running: Desk, cycles: list[Cycle], *, cold: bool) -> dict[str, Any]
 
 
 def served_bots(runs: list[Run]) -> dict[str, int]:
-    """How many bots each cycle served, by its id."""
+    """How many bots each cycle served, by its id; reconciliations have none."""
     bots = defaultdict(set)
     for run in runs:
         if run.bot and run.outcome == Outcome.SUCCEEDED:
