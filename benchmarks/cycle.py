@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ _MIX = (
     ("momentum", {"window": 5}, _LIVELY),
     ("weighted", {}, {}),
     ("momentum", {}, {}),
-    ("weighted", {}, {"buy_threshold": 0.1, "confirmation_minutes": 1}),
+    ("weighted", {}, {**_LIVELY, "buy_threshold": 0.1, "sell_threshold": -0.1}),
     ("momentum", {"window": 3, "full": 0.5}, _LIVELY),
 )
 
@@ -335,7 +335,7 @@ def told_of(running: Desk, cycles: list[Cycle], *, cold: bool) -> dict[str, Any]
         "served": served_bots(runs),
         "failed": failed,
         "refused_429": count_refused(running.settings, failed),
-        "orders": len(load_orders(running.ledger, limit=100_000)),
+        "orders": Counter(str(one.status) for one in load_orders(running.ledger, limit=100_000)),
         "fills": len(load_fills(running.ledger)),
     }  # fmt: skip
 
@@ -403,7 +403,7 @@ def show(told: dict[str, Any]) -> None:
     for desk in told["desks"]:
         console.print(
             f"{desk['kernel']}: {desk['cpu_per_bot']:.2f} CPU s per bot and cycle (median), "
-            f"{desk['pages']} pages, {len(desk['failed'])} failed, {desk['orders']} orders, "
+            f"{desk['pages']} pages, {len(desk['failed'])} failed, orders {dict(desk['orders'])}, "
             f"{desk['fills']} fills"
         )
     for bar in told["bars"]:
