@@ -28,7 +28,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ _MIX = (
     ("momentum", {"window": 5}, _LIVELY),
     ("weighted", {}, {}),
     ("momentum", {}, {}),
-    ("weighted", {}, {"buy_threshold": 0.1, "confirmation_minutes": 1}),
+    ("weighted", {}, {**_LIVELY, "buy_threshold": 0.1, "sell_threshold": -0.1}),
     ("momentum", {"window": 3, "full": 0.5}, _LIVELY),
 )
 
@@ -317,7 +317,8 @@ def look_at(flow_run: dict[str, Any], meter: Meter) -> Cycle:
 
 
 def told_of(running: Desk, cycles: list[Cycle], *, cold: bool) -> dict[str, Any]:
-    runs = [run for run in load_runs(running.ledger, limit=100_000) if run.cycle]
+    known = load_runs(running.ledger, limit=100_000)
+    runs = [run for run in known if run.cycle and run.started_at >= running.since]
     bots = len(load_bots(running.ledger, running_only=True))
     failed = [run.reason for run in runs if run.outcome == Outcome.FAILED]
     cpu = [sum(cycle.cpu.values()) for cycle in cycles]
@@ -334,13 +335,13 @@ def told_of(running: Desk, cycles: list[Cycle], *, cold: bool) -> dict[str, Any]
         "served": served_bots(runs),
         "failed": failed,
         "refused_429": count_refused(running.settings, failed),
-        "orders": len(load_orders(running.ledger, limit=100_000)),
+        "orders": Counter(str(one.status) for one in load_orders(running.ledger, limit=100_000)),
         "fills": len(load_fills(running.ledger)),
     }  # fmt: skip
 
 
 def served_bots(runs: list[Run]) -> dict[str, int]:
-    """How many bots each cycle served, by its id."""
+    """How many bots each cycle served, by its id; reconciliations have none."""
     bots = defaultdict(set)
     for run in runs:
         if run.bot and run.outcome == Outcome.SUCCEEDED:
@@ -402,7 +403,7 @@ def show(told: dict[str, Any]) -> None:
     for desk in told["desks"]:
         console.print(
             f"{desk['kernel']}: {desk['cpu_per_bot']:.2f} CPU s per bot and cycle (median), "
-            f"{desk['pages']} pages, {len(desk['failed'])} failed, {desk['orders']} orders, "
+            f"{desk['pages']} pages, {len(desk['failed'])} failed, orders {dict(desk['orders'])}, "
             f"{desk['fills']} fills"
         )
     for bar in told["bars"]:

@@ -74,23 +74,23 @@ class Kernels:
     """
 
     def __init__(self, settings: DeskSettings, venues: int = 1) -> None:
-        self._folder = settings.home / "run" / "kernels"
+        self._folder = settings.home / "run" / "locks"
         self.count = settings.kernels
         self._of_each = self.count if venues < 2 else max(1, self.count - 1)
 
     def take(self, venue: str) -> Kernel | None:
         """A kernel for that venue, None while there is none."""
-        share = self._take_one(f"{quote(venue, safe='')}-", self._of_each)
+        share = self._take_one(f"venue-{quote(venue, safe='')}", self._of_each)
         if share is None:
             return None
-        kernel = self._take_one("", self.count)
+        kernel = self._take_one("kernel", self.count)
         if kernel is None:
             share.release()
             return None
         return Kernel((kernel, share))
 
     def _take_one(self, kind: str, count: int) -> FileLock | None:
-        locks = (make_lock(self._folder / f"{kind}{number}.lock") for number in range(count))
+        locks = (make_lock(self._folder / f"{kind}-{number}.lock") for number in range(count))
         return next(filter(try_lock, locks), None)
 
 

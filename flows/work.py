@@ -138,7 +138,7 @@ class VenueCycle:
         """A bot's pages, unless those of an earlier cycle still run."""
         self._waiting.remove(bot)
         self.had_turn.add(bot.name)
-        lock = make_lock(self._settings.home / "run" / "bots" / f"{bot.name}.lock")
+        lock = make_lock(self._settings.home / "run" / "locks" / f"bot-{bot.name}.lock")
         if not try_lock(lock):
             log.warning("bot %s is still at work for an earlier cycle", bot.name)
             return None

@@ -236,7 +236,7 @@ def test_what_is_slow_goes_on_beside_the_next_cycle_which_leaves_that_bot_out(se
 
 
 def test_kernels_that_other_processes_hold_are_waited_for(settings, pages):
-    others = [make_lock(settings.home / "run" / "kernels" / f"{n}.lock") for n in range(2)]
+    others = [make_lock(settings.home / "run" / "locks" / f"kernel-{n}.lock") for n in range(2)]
     for lock in others:
         lock.acquire()
     join = run_beside(settings, [cycle_of(settings, pages, "here", "a")])

@@ -76,7 +76,7 @@ def test_a_bot_that_is_still_at_work_is_left_out_and_others_are_not(desk: PaperD
 
     busy, *others = [bot.name for bot in load_bots(desk.ledger)]
     desk.reconcile()
-    file = desk.settings.home / "run" / "bots" / f"{busy}.lock"
+    file = desk.settings.home / "run" / "locks" / f"bot-{busy}.lock"
     file.parent.mkdir(parents=True)
     with FileLock(file):
         state = trading_cycle(str(desk.settings.home), return_state=True)
