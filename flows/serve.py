@@ -15,12 +15,19 @@ from pathlib import Path
 from prefect.client.schemas.schedules import IntervalSchedule
 
 from flows.runner import DeskRunner
-from flows.trading import cycle_at_work, halt_trading, reconcile_orders, trading_cycle
+from flows.trading import (
+    cycle_at_work,
+    halt_trading,
+    prune_pages,
+    reconcile_orders,
+    trading_cycle,
+)
 from tradelib.clock import parse_time
 from tradelib.logs import configure_logging
 from tradelib.settings import DeskSettings, load_settings
 
 RECONCILE_SECONDS = 30
+PRUNE_SECONDS = 3_600
 # Flows that begin, end or wait for a person, beside those whose slow bots each hold a kernel.
 MORE_RUNS = 3
 # Prefect starts a run's process up to 10 s before its time; asked this often, never after it.
@@ -55,6 +62,14 @@ async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime)
         )
     )
     runner.give_way(reconciling, partial(cycle_at_work, settings))
+    await runner.aadd_deployment(
+        await prune_pages.ato_deployment(
+            "desk",
+            parameters=parameters,
+            schedule=_every(PRUNE_SECONDS, anchor + timedelta(seconds=PRUNE_SECONDS / 2)),
+            description="Remove old pages, but none that an order still leads to.",
+        )
+    )
     await runner.aadd_deployment(
         await halt_trading.ato_deployment(
             "desk",

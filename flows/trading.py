@@ -1,4 +1,4 @@
-"""The desk's flows: the trading cycle, reconciliation between cycles, and the halt."""
+"""The desk's flows: the trading cycle, reconciliation between cycles, the halt, old pages."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from flows.work import Pages, Reconciling, VenueCycle, tell
 from tradelib.clock import utc_now
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import new_cycle_id, plan_venue, running_bots, venues_in_use
+from tradelib.notebooks.retention import prune_pages as remove_old_pages
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import Bot
 from tradelib.trading.halts import halt_trading as set_halt
@@ -82,6 +83,18 @@ def halt_trading(home: str, reason: str) -> None:
     log.warning("trading is halted: %s", halt.reason)
 
 
+@flow(name="prune_pages")
+def prune_pages(home: str) -> State[None]:
+    """Remove the pages that `[retention]` does not keep; what orders lead to stays."""
+    settings, _ = _begin(home, None)
+    ledger = open_ledger(settings)
+    try:
+        done = remove_old_pages(settings, ledger)
+    finally:
+        ledger.close()
+    return _finished([f"{folder}: {why}" for folder, why in done.failed.items()], told=done.summary)
+
+
 def cycle_at_work(settings: DeskSettings) -> bool:
     """Whether a cycle has work to hand out."""
     with _claimed(settings, "cycle") as lock:
@@ -135,13 +148,15 @@ def _run_cycle(
     return _finished(failures, [name for work in works for name in work.left_out])
 
 
-def _finished(failures: Sequence[str], left_out: Sequence[str] = ()) -> State[None]:
+def _finished(
+    failures: Sequence[str], left_out: Sequence[str] = (), told: str | None = None
+) -> State[None]:
     for failure in failures:
         log.error("%s", failure)
     if failures:
         return Failed(message="; ".join(failures))
     if not left_out:
-        return Completed()
+        return Completed(message=told)
     told = f"out of time; first in the next cycle: {', '.join(left_out)}"
     log.warning("%s", told)
     return Completed(message=told)

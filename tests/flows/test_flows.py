@@ -63,12 +63,26 @@ def test_a_cycle_whose_time_is_over_names_the_bots_that_come_first_next(
 ):
     from flows.trading import trading_cycle
 
-    plan_flow_run(monkeypatch, 59.5)
+    monkeypatch.setattr("flows.trading.HAND_OVER_SECONDS", 55)
+    plan_flow_run(monkeypatch, 10)
     names = [bot.name for bot in load_bots(desk.ledger)]
     state = trading_cycle(str(desk.settings.home), None, 60, return_state=True)
     assert state.is_completed()
     assert ", ".join(names) in state.message
     assert {run.notebook for run in load_runs(desk.ledger)} == {RECONCILE}
+
+
+def test_old_pages_go_and_those_that_orders_lead_to_stay(desk: PaperDesk, prefect_api):
+    from flows.trading import prune_pages
+
+    desk.run_cycle()
+    file = desk.settings.home / "desk.toml"
+    file.write_text(file.read_text() + "\n[retention]\npages = 1\n")
+    state = prune_pages(str(desk.settings.home), return_state=True)
+    gone = [run for run in load_runs(desk.ledger) if run.page_removed_at]
+    assert state.message.startswith(f"{len(gone)} pages removed")
+    assert {run.notebook for run in gone} == {FETCH}
+    assert not any((desk.settings.reports / f"{r.started_at:%F}" / r.id).exists() for r in gone)
 
 
 def test_a_bot_that_is_still_at_work_is_left_out_and_others_are_not(desk: PaperDesk, prefect_api):
