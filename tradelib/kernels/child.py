@@ -89,10 +89,7 @@ def _take_surroundings(request: dict[str, Any]) -> None:
 
 
 def _forget_the_server() -> None:
-    """A kernel imports the project afresh, and its collector runs again."""
-    package = __name__.partition(".")[0]
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        del sys.modules[name]
+    """Interrupts reach the kernel, and its collector runs again."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
 
