@@ -155,7 +155,7 @@ def desk_scrubber(settings: DeskSettings, more: Mapping[str, str] | None = None)
     for name, text in os.environ.items():
         if name.startswith("DESK_") and name.endswith("_TOKEN"):
             found.setdefault(text, "the token of this run")
-    for token in _file_secrets(settings.services_file, "token"):
+    for token in _file_secrets(settings.services_file):
         found.setdefault(token, "the token of the desk's pages")
     return _make(tuple(found.items()))
 
@@ -176,29 +176,29 @@ def _load_secrets(source: str, home: Path) -> tuple[str, ...]:
     return _file_secrets(home / source)
 
 
-def _file_secrets(path: Path, name: str | None = None) -> tuple[str, ...]:
-    """Texts in a TOML or JSON file, those of one name if asked; none where it cannot be read."""
+def _file_secrets(path: Path) -> tuple[str, ...]:
+    """What is named as a secret in a TOML or JSON file; nothing where it cannot be read."""
     try:
         found = path.stat()
-        return _read_secrets(path, name, found.st_mtime_ns, found.st_size)
+        return _read_secrets(path, found.st_mtime_ns, found.st_size)
     except OSError:
         return ()
 
 
 @lru_cache(maxsize=64)
-def _read_secrets(path: Path, name: str | None, _changed: int, _size: int) -> tuple[str, ...]:
+def _read_secrets(path: Path, _changed: int, _size: int) -> tuple[str, ...]:
     with suppress(ValueError):  # neither format, or no text
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return tuple(_texts(content, name))
+        return tuple(_texts(content))
     return ()
 
 
-def _texts(content: Any, name: str | None, key: str | None = None) -> Iterator[str]:
+def _texts(content: Any, name: str = "") -> Iterator[str]:
     if isinstance(content, dict):
         for one, item in content.items():
-            yield from _texts(item, name, one)
-    elif isinstance(content, str) and name in (None, key):
+            yield from _texts(item, one)
+    elif isinstance(content, str) and _SECRET_NAME.search(name.upper()):
         yield content
 
 
