@@ -63,8 +63,8 @@ _PRIVATE_KEY = re.compile(
 )
 
 
-# A text to look for, what takes all of it, and what the secret is called.
-_Written = tuple[str, re.Pattern[str], str]
+# A text to look for, whether it is a part that stands for the whole, and what the secret is called.
+_Written = tuple[str, bool, str]
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class Scrubber:
         blobs: set[str] = set()
         for secret, name in self.secrets.items():
             blobs |= {secret, *_in_base64(secret)}
-            for text, pattern in _ways_to_write(secret):
-                found.setdefault(text, (text, pattern, name))
+            for text, is_part in _ways_to_write(secret):
+                found.setdefault(text, (text, is_part, name))
         # The longest first: a part of a secret must not hide the whole.
         written = tuple(sorted(found.values(), key=lambda one: -len(one[0])))
         object.__setattr__(self, "_written", written)
@@ -96,9 +96,9 @@ class Scrubber:
         if len(text) < _SHORTEST:
             return text
         is_blob = len(text) > _BLOB and " " not in text
-        for written, pattern, _ in self._in_blobs if is_blob else self._written:
+        for written, is_part, _ in self._in_blobs if is_blob else self._written:
             if written in text:
-                text = pattern.sub(REMOVED, text)
+                text = _pattern(written, is_part).sub(REMOVED, text)
         return _scrub_lookalikes(text)
 
     def scrub_all(self, value: Any) -> Any:
@@ -121,7 +121,7 @@ class Scrubber:
 
     def _scrub_item(self, key: Any, item: Any) -> Any:
         if isinstance(key, str) and isinstance(item, str):
-            name = next((n for n in _NAMES if _plain(key).endswith(n)), None)
+            name = _name_of_secret(key)
             if name and _is_secret(name, item, exact=True):
                 return REMOVED
         return self.scrub_all(item)
@@ -129,7 +129,11 @@ class Scrubber:
     def find(self, value: Any) -> str | None:
         """What secret a value holds, in words; None when it holds none."""
         told = value if isinstance(value, str) else json.dumps(value, default=str)
-        known = (name for text, pattern, name in self._written if pattern.search(told))
+        known = (
+            name
+            for text, is_part, name in self._written
+            if text in told and _pattern(text, is_part).search(told)
+        )
         found = next(known, None)
         if found is None and self.scrub_all(value) != value:
             return "what looks like a key, a password or a signed URL"
@@ -151,7 +155,7 @@ def desk_scrubber(settings: DeskSettings, more: Mapping[str, str] | None = None)
     for name, text in os.environ.items():
         if name.startswith("DESK_") and name.endswith("_TOKEN"):
             found.setdefault(text, "the token of this run")
-    for token in _file_secrets(settings.services_file, "token"):
+    for token in _file_secrets(settings.services_file):
         found.setdefault(token, "the token of the desk's pages")
     return _make(tuple(found.items()))
 
@@ -172,52 +176,62 @@ def _load_secrets(source: str, home: Path) -> tuple[str, ...]:
     return _file_secrets(home / source)
 
 
-def _file_secrets(path: Path, name: str | None = None) -> tuple[str, ...]:
-    """Texts in a TOML or JSON file, those of one name if asked; none where it cannot be read."""
+def _file_secrets(path: Path) -> tuple[str, ...]:
+    """What is named as a secret in a TOML or JSON file; nothing where it cannot be read."""
     try:
         found = path.stat()
-        return _read_secrets(path, name, found.st_mtime_ns, found.st_size)
+        return _read_secrets(path, found.st_mtime_ns, found.st_size)
     except OSError:
         return ()
 
 
 @lru_cache(maxsize=64)
-def _read_secrets(path: Path, name: str | None, _changed: int, _size: int) -> tuple[str, ...]:
+def _read_secrets(path: Path, _changed: int, _size: int) -> tuple[str, ...]:
     with suppress(ValueError):  # neither format, or no text
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-        return tuple(_texts(content, name))
+        return tuple(_texts(content))
     return ()
 
 
-def _texts(content: Any, name: str | None, key: str | None = None) -> Iterator[str]:
+def _texts(content: Any, name: str = "") -> Iterator[str]:
     if isinstance(content, dict):
         for one, item in content.items():
-            yield from _texts(item, name, one)
-    elif isinstance(content, str) and name in (None, key):
+            yield from _texts(item, one)
+    elif isinstance(content, str) and _SECRET_NAME.search(name.upper()):
         yield content
 
 
-def _ways_to_write(secret: str) -> Iterator[tuple[str, re.Pattern[str]]]:
-    """What to look for, with the pattern that takes all of it."""
+def _ways_to_write(secret: str) -> Iterator[tuple[str, bool]]:
+    """What to look for, and whether it is only a part."""
     whole = secret.strip()
     lines = [line for line in whole.splitlines() if not line.startswith("-----")]
     for text in {secret, whole, *lines}:
         if len(text) < _SHORTEST:
             continue
-        for written in _encoded(text):
-            yield written, _pattern(written)
+        yield from ((written, False) for written in _encoded(text))
         if len(text) >= 2 * _PART:
             for part in (text[:_PART], text[-_PART:]):
                 if re.search(r"\d", part) and re.search(r"[A-Za-z]", part):
-                    yield part, re.compile(rf"[\w+/=-]*{re.escape(part)}[\w+/=-]*")
+                    yield part, True
 
 
-def _pattern(written: str) -> re.Pattern[str]:
-    """A password that is a word counts only as a word of its own."""
-    if written.isalpha() and len(written) < 2 * _SHORTEST:
-        return re.compile(rf"\b{re.escape(written)}\b")
-    return re.compile(re.escape(written))
+@lru_cache(maxsize=64)
+def _pattern(written: str, is_part: bool) -> re.Pattern[str]:
+    """What takes all of a secret; a password that is a word counts only as a word of its own."""
+    around = ""
+    if is_part:
+        around = r"[\w+/=-]*"
+    elif written.isalpha() and len(written) < 2 * _SHORTEST:
+        around = r"\b"
+    return re.compile(f"{around}{re.escape(written)}{around}")
+
+
+@lru_cache(maxsize=1024)
+def _name_of_secret(key: str) -> str | None:
+    """The name of a secret that a key ends with."""
+    low = _plain(key)
+    return next((name for name in _NAMES if low.endswith(name)), None)
 
 
 def _encoded(text: str) -> set[str]:

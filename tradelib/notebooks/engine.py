@@ -21,6 +21,7 @@ from papermill.iorw import write_ipynb
 from traitlets import default
 
 from tradelib.kernels.client import QuickKernelManager, private_sockets
+from tradelib.kernels.identity import ADOPT_ENV
 from tradelib.kernels.process import WarmProcess
 from tradelib.notebooks.family import ADOPT, MARK_ENV
 from tradelib.notebooks.keeper import Keeper, Limits
@@ -130,7 +131,7 @@ class _PageClient(PapermillNotebookClient):  # type: ignore[misc]
             self.answered = True
             warm = isinstance(self.km.provisioner.process, WarmProcess)
             notebook.metadata[PAGE_KEY]["kernel_kind"] = WARM if warm else COLD
-            if ADOPT:
+            if ADOPT and not warm:
                 self.kc.execute(ADOPT, silent=True)
             if self.prepare:
                 asked = self.kc.execute(self.prepare, silent=True, store_history=False)
@@ -236,7 +237,8 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
                     log=_papermill_log,
                 )
                 launch = {"cwd": str(folder), "stdout": keeper.outlet, "stderr": keeper.outlet}
-                if _run(client, {**launch, "env": {**env, MARK_ENV: keeper.mark}}, may_try_again):
+                marked = {**env, MARK_ENV: keeper.mark, ADOPT_ENV: "1"}
+                if _run(client, {**launch, "env": marked}, may_try_again):
                     return
 
 

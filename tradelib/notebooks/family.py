@@ -15,7 +15,7 @@ from tradelib.services.processes import kill
 
 # Names a page's processes in their environment, which they hand on.
 MARK_ENV = "DESK_PAGE"
-# Run in a kernel, it makes those its children whose parents ended: on Linux, a daemon too.
+# Run in a cold kernel, it does what ADOPT_ENV makes a warm one do.
 ADOPT = "__import__('ctypes').CDLL(None).prctl(36, 1)" if sys.platform == "linux" else ""
 # Looks that may each find what was started during the one before.
 _LOOKS = 5
