@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from datetime import datetime
 from typing import Any
 
 from prefect import task
@@ -11,6 +12,7 @@ from prefect.artifacts import create_link_artifact
 from prefect.runtime import task_run
 from prefect.states import State
 
+from tradelib.clock import utc_now
 from tradelib.errors import DeskError, RetryableError, RunFailed
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import Step, run_step
@@ -29,9 +31,14 @@ def _task_name() -> str:
 
 
 @task(name="notebook", task_run_name=_task_name)
-def run_page(home: str, step: Step, cycle: str) -> Run:
-    """Run one step's notebook and link its page in Prefect's UI."""
+def run_page(home: str, step: Step, cycle: str, until: datetime | None = None) -> Run:
+    """Run one step's notebook and link its page in Prefect's UI. until: when its result is of no
+    use any more."""
     settings = load_settings(home)
+    if until is not None:
+        left = max(1.0, (until - utc_now()).total_seconds())
+        timeout = min(settings.notebook_timeout, left)
+        settings = settings.model_copy(update={"notebook_timeout": timeout})
     configure_logging(settings, cycle)
     ledger = open_ledger(settings)
     try:

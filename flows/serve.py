@@ -9,18 +9,29 @@ from __future__ import annotations
 import asyncio
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from prefect.client.schemas.schedules import IntervalSchedule
-from prefect.runner import Runner
 
-from flows.trading import halt_trading, reconcile_orders, trading_cycle
+from flows.runner import DeskRunner
+from flows.trading import (
+    cycle_at_work,
+    halt_trading,
+    prune_pages,
+    reconcile_orders,
+    trading_cycle,
+)
 from tradelib.clock import parse_time
 from tradelib.logs import configure_logging
-from tradelib.settings import load_settings
+from tradelib.settings import DeskSettings, load_settings
 
 RECONCILE_SECONDS = 30
-RUNS_AT_ONCE = 3
+PRUNE_SECONDS = 3_600
+# Flows that begin, end or wait for a person, beside those whose slow bots each hold a kernel.
+MORE_RUNS = 3
+# Prefect starts a run's process up to 10 s before its time; asked this often, never after it.
+POLL_SECONDS = 5
 
 
 def main() -> None:
@@ -28,32 +39,44 @@ def main() -> None:
     configure_logging(settings)
     cycle_seconds = float(os.environ.get("DESK_CYCLE_SECONDS", "60"))
     anchor = parse_time(os.environ.get("DESK_CYCLE_ANCHOR", "1970-01-01T00:00:02Z"))
-    asyncio.run(_serve(str(settings.home), cycle_seconds, anchor))
+    asyncio.run(_serve(settings, cycle_seconds, anchor))
 
 
-async def _serve(home: str, cycle_seconds: float, anchor: datetime) -> None:
-    runner = Runner(name="desk", limit=RUNS_AT_ONCE)
-    parameters = {"home": home}
-    for deployment in (
+async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime) -> None:
+    runner = DeskRunner(name="desk", limit=settings.kernels + MORE_RUNS, query_seconds=POLL_SECONDS)
+    parameters = {"home": str(settings.home)}
+    await runner.aadd_deployment(
         await trading_cycle.ato_deployment(
             "desk",
-            parameters=parameters,
+            parameters={**parameters, "interval": cycle_seconds},
             schedule=_every(cycle_seconds, anchor),
             description="Fetch, decide, execute and reconcile for every running bot.",
-        ),
+        )
+    )
+    reconciling = await runner.aadd_deployment(
         await reconcile_orders.ato_deployment(
             "desk",
-            parameters=parameters,
+            parameters={**parameters, "interval": RECONCILE_SECONDS},
             schedule=_every(RECONCILE_SECONDS, anchor + timedelta(seconds=RECONCILE_SECONDS / 2)),
             description="Make the books equal to the venues.",
-        ),
+        )
+    )
+    runner.give_way(reconciling, partial(cycle_at_work, settings))
+    await runner.aadd_deployment(
+        await prune_pages.ato_deployment(
+            "desk",
+            parameters=parameters,
+            schedule=_every(PRUNE_SECONDS, anchor + timedelta(seconds=PRUNE_SECONDS / 2)),
+            description="Remove old pages, but none that an order still leads to.",
+        )
+    )
+    await runner.aadd_deployment(
         await halt_trading.ato_deployment(
             "desk",
             parameters={**parameters, "reason": "halted from Prefect's page"},
             description="Stop every new order until `desk resume`.",
-        ),
-    ):
-        await runner.aadd_deployment(deployment)
+        )
+    )
     _announce()
     await runner.start()
 

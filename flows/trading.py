@@ -1,62 +1,77 @@
-"""The desk's flows: the trading cycle, reconciliation between cycles, and the halt."""
+"""The desk's flows: the trading cycle, reconciliation between cycles, the halt, old pages."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
+from functools import partial
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from prefect import flow
-from prefect.futures import PrefectFuture, wait
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, State
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.pages import read_page, run_page
-from tradelib.errors import DeskError
+from flows.dispatch import Kernels, dispatch, make_lock, try_lock
+from flows.turns import in_turn, load_turns, next_turns, save_turns
+from flows.work import Pages, Reconciling, VenueCycle, tell
+from tradelib.clock import utc_now
 from tradelib.logs import configure_logging
-from tradelib.notebooks.cycle import (
-    VenuePlan,
-    execute_step,
-    new_cycle_id,
-    plan_cycle,
-    reconcile_step,
-    signal_step,
-    venues_in_use,
-)
+from tradelib.notebooks.cycle import new_cycle_id, plan_venue, running_bots, venues_in_use
+from tradelib.notebooks.retention import prune_pages as remove_old_pages
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import Bot
 from tradelib.trading.halts import halt_trading as set_halt
 from tradelib.trading.ledger import open_ledger
-from tradelib.trading.runs import Run
 
 # By name: Prefect loads this file as a module of another one.
 log = logging.getLogger("flows.trading")
 
+# For a run that is not told when the next one comes.
 MAX_LATENESS_SECONDS = 20.0
+# Somebody may look whether a cycle is at work just when one begins.
+LOCK_PATIENCE_SECONDS = 1.0
+# Before the next cycle is due, so that it does not find this one at work.
+HAND_OVER_SECONDS = 1.0
 
 
-class Busy(Exception):
-    """Another cycle has the desk."""
-
-
-@flow(name="trading_cycle", task_runner=ThreadPoolTaskRunner(max_workers=2))
-def trading_cycle(home: str, cycle: str | None = None) -> State[None]:
+@flow(name="trading_cycle")
+def trading_cycle(
+    home: str, cycle: str | None = None, interval: float | None = None
+) -> State[None]:
     """Fetch once per venue and timeframe, let every running bot decide and execute, reconcile.
 
-    A cycle that starts late or finds another one at work is skipped, not queued: its candles
-    are the next cycle's too.
+    interval: seconds to the next cycle. When they are over, bots that have not begun wait for that
+    one and are its first; what runs goes on beside it. A cycle that starts later than that or
+    finds another one at work is skipped, not queued: its candles are the next cycle's too.
     """
-    return _alone(home, cycle, _run_cycle)
+    settings, cycle = _begin(home, cycle)
+    late = _why_late(interval)
+    if late:
+        return _skipped(late)
+    with _claimed(settings, "cycle", LOCK_PATIENCE_SECONDS) as lock:
+        if lock is None:
+            return _skipped("another cycle is at work")
+        return _run_cycle(settings, cycle, lock, _end_of_turn(interval))
 
 
-@flow(name="reconcile_orders", task_runner=ThreadPoolTaskRunner(max_workers=1))
-def reconcile_orders(home: str, cycle: str | None = None) -> State[None]:
+@flow(name="reconcile_orders")
+def reconcile_orders(
+    home: str, cycle: str | None = None, interval: float | None = None
+) -> State[None]:
     """Make the books equal to every venue that bots use; skipped while a cycle is at work, which
-    reconciles at its end."""
-    return _alone(home, cycle, _run_reconciliation)
+    reconciles at its end. interval: seconds to the next reconciliation."""
+    settings, cycle = _begin(home, cycle)
+    late = _why_late(interval)
+    if late:
+        return _skipped(late)
+    if cycle_at_work(settings):
+        return _skipped("a cycle is at work")
+    with _claimed(settings, "reconciliation") as lock:
+        if lock is None:
+            return _skipped("another reconciliation is at work")
+        return _run_reconciliation(settings, cycle)
 
 
 @flow(name="halt_trading")
@@ -68,90 +83,83 @@ def halt_trading(home: str, reason: str) -> None:
     log.warning("trading is halted: %s", halt.reason)
 
 
-def _alone(
-    home: str, cycle: str | None, work: Callable[[DeskSettings, str], State[None]]
-) -> State[None]:
-    """Do the work unless this run starts late or another one has the desk."""
-    settings = load_settings(home)
-    cycle = cycle or new_cycle_id()
-    configure_logging(settings, cycle)
-    late = _seconds_late()
-    if late > MAX_LATENESS_SECONDS:
-        return _skipped(f"{late:.0f} s late")
+@flow(name="prune_pages")
+def prune_pages(home: str) -> State[None]:
+    """Remove the pages that `[retention]` does not keep; what orders lead to stays."""
+    settings, _ = _begin(home, None)
+    ledger = open_ledger(settings)
     try:
-        with _exclusive(settings):
-            return work(settings, cycle)
-    except Busy:
-        return _skipped("another cycle is at work")
+        done = remove_old_pages(settings, ledger)
+    finally:
+        ledger.close()
+    return _finished([f"{folder}: {why}" for folder, why in done.failed.items()], told=done.summary)
+
+
+def cycle_at_work(settings: DeskSettings) -> bool:
+    """Whether a cycle has work to hand out."""
+    with _claimed(settings, "cycle") as lock:
+        return lock is None
+
+
+def _begin(home: str, cycle: str | None) -> tuple[DeskSettings, str]:
+    settings, cycle = load_settings(home), cycle or new_cycle_id()
+    configure_logging(settings, cycle)
+    return settings, cycle
 
 
 def _run_reconciliation(settings: DeskSettings, cycle: str) -> State[None]:
     ledger = open_ledger(settings)
     venues = venues_in_use(settings, ledger)
     ledger.close()
-    failures = [_why(_reconcile(settings, venue, cycle)) for venue in venues]
-    return _finished([why for why in failures if why])
-
-
-def _run_cycle(settings: DeskSettings, cycle: str) -> State[None]:
-    ledger = open_ledger(settings)
-    plans, failures = plan_cycle(settings, ledger)
-    ledger.close()
-    for plan in plans:
-        failures += _run_venue(settings, plan, cycle)
+    pages = Pages(str(settings.home), cycle)
+    failures: list[str] = []
+    plans = [partial(Reconciling, venue, pages, failures) for venue in venues]
+    dispatch(plans, Kernels(settings, len(venues)))
     return _finished(failures)
 
 
-def _run_venue(settings: DeskSettings, plan: VenuePlan, cycle: str) -> list[str]:
-    """The whole cycle at one venue; why steps failed. One bot's failure does not stop another."""
-    home = str(settings.home)
-    fetches = {
-        timeframe: read_page.submit(home, step, cycle) for timeframe, step in plan.fetches.items()
-    }
-    failures = [why for why in map(_why, fetches.values()) if why]
-    signals: dict[str, PrefectFuture[Run]] = {}
-    bots: dict[str, Bot] = {}
-    for bot in plan.bots:
-        if _why(fetches[bot.timeframe]) is None:
-            bots[bot.name] = bot
-            signals[bot.name] = read_page.submit(home, signal_step(bot, plan.as_of), cycle)
-    wait(list(signals.values()))
-    executions = []
-    for name, future in signals.items():
-        why = _why(future)
-        if why:
-            failures.append(why)
-            continue
-        step = execute_step(bots[name], future.result())
-        if step:
-            executions.append(run_page.submit(home, step, cycle))
-    failures += [why for why in map(_why, executions) if why]
-    why = _why(_reconcile(settings, plan.venue, cycle))
-    return [*failures, why] if why else failures
+def _run_cycle(
+    settings: DeskSettings, cycle: str, lock: FileLock, until: datetime | None
+) -> State[None]:
+    ledger = open_ledger(settings)
+    bots = running_bots(settings, ledger)
+    ledger.close()
+    turns = load_turns(settings)
+    pages = Pages(str(settings.home), cycle, until)
+    works: list[VenueCycle] = []
+    failures: list[str] = []
+
+    def plan(venue: str, bots: Sequence[Bot]) -> VenueCycle | None:
+        try:
+            work = VenueCycle(settings, plan_venue(settings, venue, bots), pages, failures)
+        except Exception as error:  # one venue's trouble is no other's
+            failures.append(tell(error))
+            return None
+        works.append(work)
+        return work
+
+    def hand_over() -> None:
+        order = {work.venue: next_turns(work.names, work.had_turn) for work in works}
+        save_turns(settings, order)
+        lock.release()
+
+    plans = [partial(plan, v, in_turn(those, turns.get(v, ()))) for v, those in bots.items()]
+    dispatch(plans, Kernels(settings, len(plans)), until=until, handed_out=hand_over)
+    return _finished(failures, [name for work in works for name in work.left_out])
 
 
-def _reconcile(settings: DeskSettings, venue: str, cycle: str) -> PrefectFuture[Run]:
-    return read_page.submit(str(settings.home), reconcile_step(venue), cycle)
-
-
-def _why(future: PrefectFuture[Run]) -> str | None:
-    """Why a task failed, or None when it did not; waits for its end."""
-    future.wait()
-    if future.state.is_completed():
-        return None
-    try:
-        future.result()
-    except DeskError as error:
-        return str(error)
-    except Exception as error:  # whatever a task died of is the cycle's reason, not its end
-        return f"{type(error).__name__}: {error}"
-    return future.state.message or "the task did not complete"
-
-
-def _finished(failures: list[str]) -> State[None]:
+def _finished(
+    failures: Sequence[str], left_out: Sequence[str] = (), told: str | None = None
+) -> State[None]:
     for failure in failures:
         log.error("%s", failure)
-    return Failed(message="; ".join(failures)) if failures else Completed()
+    if failures:
+        return Failed(message="; ".join(failures))
+    if not left_out:
+        return Completed(message=told)
+    told = f"out of time; first in the next cycle: {', '.join(left_out)}"
+    log.warning("%s", told)
+    return Completed(message=told)
 
 
 def _skipped(why: str) -> State[None]:
@@ -159,20 +167,30 @@ def _skipped(why: str) -> State[None]:
     return Completed(name="Skipped", message=why)
 
 
-def _seconds_late() -> float:
-    """How long after its scheduled time this run starts; 0 when it was asked for by hand."""
+def _why_late(interval: float | None) -> str | None:
+    """What to say of a run that starts when its successor is due, None for one in time."""
     planned = flow_run.get_scheduled_start_time()
-    return (datetime.now(UTC) - planned).total_seconds() if planned else 0.0
+    late = (utc_now() - planned).total_seconds() if planned else 0.0
+    return f"{late:.0f} s late" if late > (interval or MAX_LATENESS_SECONDS) else None
+
+
+def _end_of_turn(interval: float | None) -> datetime | None:
+    """When this cycle hands over to the next one; None for one that was asked for by hand."""
+    planned = flow_run.get_scheduled_start_time()
+    if interval is None or planned is None:
+        return None
+    return planned + timedelta(seconds=max(0.0, interval - HAND_OVER_SECONDS))
 
 
 @contextmanager
-def _exclusive(settings: DeskSettings) -> Iterator[None]:
+def _claimed(settings: DeskSettings, what: str, patience: float = 0.0) -> Iterator[FileLock | None]:
     """A lock that the system releases when its holder dies, unlike a concurrency slot kept in a
-    database."""
-    path = settings.home / "run" / "cycle.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    database; None while another process has it."""
+    lock = make_lock(settings.home / "run" / f"{what}.lock")
+    if not try_lock(lock, patience):
+        yield None
+        return
     try:
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout:
-        raise Busy from None
+        yield lock
+    finally:
+        lock.release()

@@ -28,9 +28,10 @@ from tradelib.clock import utc_now
 from tradelib.notebooks.cycle import (
     execute_step,
     new_cycle_id,
-    plan_cycle,
+    plan_venue,
     reconcile_step,
     run_step,
+    running_bots,
     signal_step,
 )
 from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
@@ -123,9 +124,8 @@ class PaperDesk:
     def run_cycle(self) -> list[Run]:
         """A whole cycle of notebooks, one after the other, without Prefect."""
         cycle, runs = new_cycle_id(), []
-        plans, troubles = plan_cycle(self.settings, self.ledger)
-        assert not troubles
-        for plan in plans:
+        for venue, bots in running_bots(self.settings, self.ledger).items():
+            plan = plan_venue(self.settings, venue, bots)
             steps = [*plan.fetches.values(), *(signal_step(b, plan.as_of) for b in plan.bots)]
             runs += [run_step(self.settings, self.ledger, step, cycle) for step in steps]
             for bot in plan.bots:

@@ -7,7 +7,7 @@ import contextvars
 import json
 import logging
 import os
-import re
+import sys
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 
 from tradelib.clock import format_time
+from tradelib.scrubber import desk_scrubber
 from tradelib.settings import DeskSettings
 
 CYCLE_ENV = "DESK_CYCLE"
@@ -25,20 +26,24 @@ MAX_BYTES = 5_000_000
 KEPT_FILES = 5
 
 cycle_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("cycle_id", default=None)
-
-_SIGNED = re.compile(r"(?i)(signature|apikey|api_key|secret|token)=[^\s&'\"]+")
+# Prefect keeps what these say in its database and shows it on its pages.
+_PREFECT = ("prefect", "prefect.flow_runs", "prefect.task_runs")
+_tracebacks = logging.Formatter()
 
 
 class JsonFileHandler(logging.Handler):
-    """Appends each record as one line; several processes may write the same file at once."""
+    """Appends each record as one line, without secrets; several processes may write the same file
+    at once."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, settings: DeskSettings) -> None:
         super().__init__(logging.INFO)
-        self.path = path
+        self.settings = settings
+        self.path = settings.logs / LOG_FILE
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            line = json.dumps(_as_json(record), default=str) + "\n"
+            told = json.loads(json.dumps(_as_json(record), default=str))
+            line = json.dumps(desk_scrubber(self.settings).scrub_all(told)) + "\n"
             # One write to a file opened for appending is not torn by other writers.
             handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
@@ -62,10 +67,42 @@ def configure_logging(settings: DeskSettings, cycle: str | None = None) -> None:
     for name in ("tradelib", "flows", "stamina"):
         logger = logging.getLogger(name)
         if not any(isinstance(h, JsonFileHandler) and h.path == path for h in logger.handlers):
-            logger.addHandler(JsonFileHandler(path))
+            logger.addHandler(JsonFileHandler(settings))
         logger.setLevel(logging.INFO)
         # Prefect gives the root logger a console of its own.
         logger.propagate = False
+    _scrub_prefect(settings)
+
+
+class _ScrubbedRecords(logging.Filter):
+    """Takes the secrets out of a record before its handler sees it."""
+
+    def __init__(self, settings: DeskSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        scrubber = desk_scrubber(self.settings)
+        record.msg, record.args = scrubber.scrub(record.getMessage()), None
+        if record.exc_info or record.exc_text:
+            record.exc_text = scrubber.scrub(_traceback_of(record))
+            record.exc_info = None
+        return True
+
+
+def _scrub_prefect(settings: DeskSettings) -> None:
+    if "prefect" not in sys.modules:  # a notebook's kernel, a command
+        return
+    for name in _PREFECT:
+        for handler in logging.getLogger(name).handlers:
+            others = [f for f in handler.filters if not isinstance(f, _ScrubbedRecords)]
+            handler.filters = [*others, _ScrubbedRecords(settings)]
+
+
+def _traceback_of(record: logging.LogRecord) -> str:
+    if record.exc_text or not record.exc_info:
+        return record.exc_text or ""
+    return _tracebacks.formatException(record.exc_info)
 
 
 def read_log(
@@ -96,7 +133,7 @@ def _as_json(record: logging.LogRecord) -> dict[str, Any]:
         "logger": record.name,
         "cycle": cycle_id.get(),
         "process": record.process,
-        "message": _SIGNED.sub(r"\1=***", record.getMessage()),
+        "message": record.getMessage(),
     }
     return entry | getattr(record, "fields", {})
 

@@ -148,6 +148,23 @@ class PortSettings(_Frozen):
     jupyter: int = 8623
 
 
+def _days(default: float, which: str) -> Any:
+    return Field(default=default, gt=0, description=f"age at which {which} goes")
+
+
+class RetentionSettings(_Frozen):
+    """How long executed pages are kept; fifty bots on one minute make some 4 GB of them a day.
+
+    A failed run's page has limits of its own: nothing else holds its traceback, failures are few
+    while all is well, and a desk that fails every minute must not fill its disk either.
+    """
+
+    page_days: float = _days(30, "a page")
+    pages: int = Field(default=50_000, ge=1, description="newest pages that are kept")
+    failed_page_days: float = _days(90, "a failed run's page")
+    failed_pages: int = Field(default=10_000, ge=1, description="newest failed runs' pages kept")
+
+
 class DeskSettings(BaseSettings):
     """The whole of a desk's settings, frozen."""
 
@@ -159,8 +176,17 @@ class DeskSettings(BaseSettings):
     ledger_url: str | None = Field(default=None, repr=False)
     venues: dict[str, VenueSettings] = Field(default_factory=dict)
     limits: LimitSettings = LimitSettings()
+    retention: RetentionSettings = RetentionSettings()
     ports: PortSettings = PortSettings()
     notebook_timeout: float = Field(default=120.0, gt=0, description="seconds a notebook may run")
+    notebook_memory_mb: int = Field(
+        default=2048,
+        ge=0,
+        description="MB that a notebook's kernel and what it starts may have resident; 0: any",
+    )
+    notebook_output_mb: float = Field(
+        default=10.0, gt=0, description="MB that a notebook may print and show in all"
+    )
     dead_man_minutes: float = Field(
         default=10.0,
         gt=0,

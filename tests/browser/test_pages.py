@@ -18,6 +18,7 @@ import pytest
 from tests.browser.desk import IDLE_SECONDS, LookedAtDesk, open_looked_at_desk
 from tests.conftest import require
 from tests.desks import load_equity
+from tests.views.books import add_run
 from tradelib.kernels.servers import load_servers
 from tradelib.services.definitions import dashboard_path
 from tradelib.settings import PROJECT
@@ -26,8 +27,8 @@ from tradelib.trading.bots import load_bots
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
 from tradelib.trading.positions import load_position
-from tradelib.trading.runs import load_runs
-from tradelib.views.links import page_url
+from tradelib.trading.runs import load_run, load_runs
+from tradelib.views.links import page_url, record_url
 
 pytestmark = pytest.mark.browser
 
@@ -214,6 +215,102 @@ def test_from_a_fill_one_click_opens_its_order_and_one_more_its_decision(
     assert order.decision in decision.content()
     assert_no_error(decision)
     keep_screenshot(decision, "generate-signals")
+
+
+def test_a_run_is_found_by_filters_and_pages_and_opens_with_its_record(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    ledger = desk.trading.ledger
+    for _ in range(60):  # long before the others
+        add_run(ledger, "live/10_fetch_candles", bot="ancient")
+    newest = [run.id for run in load_runs(ledger)]
+    older = [run.id for run in load_runs(ledger, before=load_runs(ledger)[-1])]
+    page = visitor.open(dashboard_path("runs"))
+    wait_until(lambda: picks(page) == newest, page, "the newest runs")
+    page.click("button:has-text('Older')")
+    wait_until(lambda: picks(page) == older, page, "the older runs")
+    page.click("button:has-text('Newer')")
+    wait_until(lambda: picks(page) == newest, page, "the newest runs again")
+
+    choose(page, "Bot", "ancient")
+    wait_until(lambda: {row[2] for row in rows(page, "runs")} == {"ancient"}, page, "one bot's")
+    choose(page, "Notebook", "20_generate_signals")
+    page.wait_for_selector("text=No run meets these filters", timeout=PATIENCE * 1000)
+    choose(page, "Bot", "all")
+    signals = [run.id for run in load_runs(ledger, notebook="live/20_generate_signals")]
+    wait_until(lambda: picks(page) == signals, page, "the signals")
+    choose(page, "Outcome", "succeeded")
+    wait_until(lambda: picks(page) == signals, page, "the signals that succeeded")
+
+    run = load_run(ledger, signals[0])
+    page.click('[data-testid="runs"] tbody tr:first-child td:nth-child(2)')
+    page.wait_for_selector('[data-testid="record"]', timeout=PATIENCE * 1000)
+    record = page.inner_text('[data-testid="record"]')
+    assert {run.id, run.notebook_hash, run.lock_hash} <= set(record.split())
+    bars = ".js-plotly-plot .bars .point"
+    wait_until(lambda: page.locator(bars).count() == len(run.timings), page, "the cells' bars")
+    assert picked(page) == [run.id]
+    wait_until(lambda: fits(page), page, "the charts' fit")
+    assert chosen(page) == ["all", "20_generate_signals", "succeeded"]
+    keep_screenshot(page, "runs")
+
+    with visitor.context.expect_page() as opening:
+        page.click('[data-testid="runs"] tbody tr:first-child a:has-text("open")')
+    opened = opening.value
+    opened.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
+    assert "opened again, succeeded" in opened.inner_text('[data-testid="run-title"]')
+    assert_no_error(opened)
+    assert_no_error(page)
+
+
+def test_a_narrow_window_shows_a_record_that_an_address_names(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    run = load_runs(desk.trading.ledger, notebook="live/30_execute_orders")[0]
+    page = visitor.open(record_url(run.id))
+    page.set_viewport_size({"width": 800, "height": 1900})
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
+    assert run.id in page.inner_text('[data-testid="record"]')
+    wait_until(lambda: fits(page), page, "the narrow page")
+    keep_screenshot(page, "runs-narrow")
+    page.click('[data-testid="nav"] a:has-text("operations")')
+    page.wait_for_selector('[data-testid="services"]', timeout=PATIENCE * 1000)
+    assert_no_error(page)
+
+
+def picks(page) -> list[str]:
+    """The runs that are listed."""
+    chosen = '[data-testid="runs"] [data-pick]'
+    return page.eval_on_selector_all(chosen, "all => all.map(one => one.dataset.pick)")
+
+
+def picked(page) -> list[str]:
+    chosen = '[data-testid="runs"] [aria-pressed="true"]'
+    return page.eval_on_selector_all(chosen, "all => all.map(one => one.dataset.pick)")
+
+
+def choose(page, name: str, label: str) -> None:
+    page.locator(f'.widget-dropdown:has-text("{name}") select').select_option(label=label)
+
+
+def chosen(page) -> list[str]:
+    """What the filters show."""
+    return page.eval_on_selector_all(
+        ".widget-dropdown select",
+        "all => all.map(one => one.selectedOptions[0] ? one.selectedOptions[0].text : '')",
+    )
+
+
+def fits(page) -> bool:
+    """Whether nothing but what scrolls by itself is wider than the window, and charts are drawn
+    as wide as their place."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.nd > *, .js-plotly-plot')].every((one) => {
+            const box = one.getBoundingClientRect(), drawn = one.querySelector('.main-svg');
+            return box.right <= window.innerWidth
+                && (!drawn || Math.abs(drawn.clientWidth - one.clientWidth) <= 2);
+        })"""
+    )
 
 
 @pytest.mark.parametrize("notebook", ["10_fetch_candles", "40_reconcile_orders"])

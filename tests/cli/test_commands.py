@@ -98,6 +98,35 @@ def test_a_reason_is_shown_as_it_was_written(desk):
     assert failed in run(desk, "show", failed)
 
 
+def test_runs_are_filtered_and_one_is_told_in_full(desk):
+    found = told(desk, "runs")
+    bot = desk.bot.name
+    assert [one for one in found if one["bot"] == bot] == told(desk, "runs", "--bot", bot)
+    assert told(desk, "runs", "--outcome", "running", "--limit", 1)[0]["outcome"] == "RUNNING"
+    assert told(desk, "runs", "--notebook", "test") == found
+    (run_id,) = {one["run"] for one in told(desk, "orders")}
+    record = run(desk, "show", run_id)
+    assert "Notebook" in record
+    assert "Parameters" in record
+    assert "token" not in record.lower()
+    started = next(one["started_at"] for one in found if one["id"] == run_id)
+    assert started[:19].replace("T", " ") in record
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "hint"),
+    [
+        ("--notebook", "tset", "did you mean 'test'"),
+        ("--outcome", "failled", "did you mean 'failed'"),
+        ("--bot", "nobody", "Unknown bot 'nobody'"),
+    ],
+)
+def test_a_filter_that_is_misspelt_is_named(desk, option, value, hint):
+    done = desk_command("runs", option, value, home=desk.settings.home)
+    assert done.returncode == 2
+    assert hint in done.stderr
+
+
 def test_no_token_is_shown_with_a_run(desk):
     assert {run["token_hash"] for run in told(desk, "runs")} == {None}
 

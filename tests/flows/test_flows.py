@@ -1,12 +1,11 @@
 """The flows: what is skipped, what fails alone, and that a halt needs no notebook."""
 
-import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from filelock import FileLock
 
-from tests.desks import PaperDesk, paper_desk
+from tests.desks import PaperDesk
 from tradelib.logs import read_log
 from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS
 from tradelib.trading import tables
@@ -15,43 +14,123 @@ from tradelib.trading.halts import active_halt
 from tradelib.trading.runs import Outcome, load_runs
 
 
-@pytest.fixture
-def desk(home):
-    with paper_desk(home) as desk:
-        yield desk
-
-
-@pytest.fixture(scope="module")
-def prefect_api(tmp_path_factory):
-    """A Prefect API of the test's own, in this process."""
-    os.environ["PREFECT_HOME"] = str(tmp_path_factory.mktemp("prefect"))
-    os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
-
-
 def test_a_cycle_that_finds_another_at_work_is_skipped(desk: PaperDesk):
     from flows.trading import reconcile_orders, trading_cycle
 
-    lock = desk.settings.home / "run" / "cycle.lock"
-    with FileLock(lock):
+    with FileLock(desk.settings.home / "run" / "cycle.lock"):
         for flow in (trading_cycle, reconcile_orders):
             state = flow.fn(str(desk.settings.home))
             assert (state.name, state.is_completed()) == ("Skipped", True)
     assert load_runs(desk.ledger) == []
 
 
-def test_a_cycle_that_starts_late_is_skipped(desk: PaperDesk, monkeypatch):
+@pytest.mark.parametrize(
+    ("late", "interval"), [(60, None), (61, 60), (3_601, 3_600)], ids=["by hand", "1m", "1h"]
+)
+def test_a_cycle_that_starts_when_the_next_is_due_is_skipped(
+    desk: PaperDesk, monkeypatch, late, interval
+):
     from flows.trading import trading_cycle
 
-    planned = datetime.now(UTC) - timedelta(minutes=5)
-    monkeypatch.setattr("prefect.runtime.flow_run.get_scheduled_start_time", lambda: planned)
-    state = trading_cycle.fn(str(desk.settings.home))
+    plan_flow_run(monkeypatch, late)
+    state = trading_cycle.fn(str(desk.settings.home), None, interval)
     assert state.name == "Skipped"
     assert "s late" in state.message
     assert load_runs(desk.ledger) == []
+
+
+def test_an_hourly_cycle_that_starts_minutes_late_still_works(
+    desk: PaperDesk, prefect_api, monkeypatch
+):
+    from flows.trading import trading_cycle
+
+    plan_flow_run(monkeypatch, 600)
+    state = trading_cycle(str(desk.settings.home), None, 3_600, return_state=True)
+    assert state.is_completed(), state.message
+    fetch, *_ = [run for run in load_runs(desk.ledger) if run.notebook == FETCH]
+    # However late it starts, it looks at the newest candles.
+    assert fetch.as_of == desk.venue().fetch_time()
+
+
+def plan_flow_run(monkeypatch, seconds_ago: float) -> None:
+    """Let Prefect say that the run was to start so long ago."""
+    planned = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    monkeypatch.setattr("prefect.runtime.flow_run.get_scheduled_start_time", lambda: planned)
+
+
+def test_a_cycle_whose_time_is_over_names_the_bots_that_come_first_next(
+    desk: PaperDesk, prefect_api, monkeypatch
+):
+    from flows.trading import trading_cycle
+
+    monkeypatch.setattr("flows.trading.HAND_OVER_SECONDS", 55)
+    plan_flow_run(monkeypatch, 10)
+    names = [bot.name for bot in load_bots(desk.ledger)]
+    state = trading_cycle(str(desk.settings.home), None, 60, return_state=True)
+    assert state.is_completed()
+    assert ", ".join(names) in state.message
+    assert {run.notebook for run in load_runs(desk.ledger)} == {RECONCILE}
+
+
+def test_old_pages_go_and_those_that_orders_lead_to_stay(desk: PaperDesk, prefect_api):
+    from flows.trading import prune_pages
+
+    desk.run_cycle()
+    file = desk.settings.home / "desk.toml"
+    file.write_text(file.read_text() + "\n[retention]\npages = 1\n")
+    state = prune_pages(str(desk.settings.home), return_state=True)
+    gone = [run for run in load_runs(desk.ledger) if run.page_removed_at]
+    assert state.message.startswith(f"{len(gone)} pages removed")
+    assert {run.notebook for run in gone} == {FETCH}
+    assert not any((desk.settings.reports / f"{r.started_at:%F}" / r.id).exists() for r in gone)
+
+
+def test_a_bot_that_is_still_at_work_is_left_out_and_others_are_not(desk: PaperDesk, prefect_api):
+    from flows.trading import trading_cycle
+
+    busy, *others = [bot.name for bot in load_bots(desk.ledger)]
+    desk.reconcile()
+    file = desk.settings.home / "run" / "locks" / f"bot-{busy}.lock"
+    file.parent.mkdir(parents=True)
+    with FileLock(file):
+        state = trading_cycle(str(desk.settings.home), return_state=True)
+    assert state.is_completed(), state.message
+    decided = {run.bot for run in load_runs(desk.ledger) if run.notebook == SIGNALS}
+    assert decided == set(others)
+    assert any(busy in e["message"] and "still at work" in e["message"] for e in
+               read_log(desk.settings))  # fmt: skip
+
+
+def test_each_bot_executes_right_after_its_own_signal_and_the_order_of_bots_changes(
+    desk: PaperDesk, prefect_api
+):
+    from flows.trading import trading_cycle
+
+    file = desk.settings.home / "desk.toml"
+    file.write_text(f"kernels = 1\n{file.read_text()}")
+    bots = load_bots(desk.ledger)
+    lively = {"buy_threshold": 1e-6, "confirmation_minutes": 0, "smallest_step": 0.001}
+    with desk.ledger.write() as books:
+        for bot in bots:
+            changed = {"strategy": "buy_and_hold", "parameters": {}}
+            books.execute(
+                tables.bots.update()
+                .where(tables.bots.c.name == bot.name)
+                .values(**changed, decision=bot.decision | lively)
+            )
+    desk.reconcile()
+    ran = []
+    for turn in ("c-0", "c-1"):
+        state = trading_cycle(str(desk.settings.home), turn, return_state=True)
+        assert state.is_completed(), state.message
+        runs = sorted(load_runs(desk.ledger, cycle=turn), key=lambda run: run.started_at)
+        ran.append([(run.notebook, run.bot) for run in runs])
+        desk.step()
+    a, b, c = (bot.name for bot in bots)
+    bought = [(page, name) for name in (a, b, c) for page in (SIGNALS, EXECUTE)]
+    assert ran[0] == [(FETCH, None), *bought, (RECONCILE, None)]
+    signals = [name for page, name in ran[1] if page == SIGNALS]
+    assert signals == [b, c, a]
 
 
 def test_the_halt_flow_halts(desk: PaperDesk):

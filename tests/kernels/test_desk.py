@@ -55,6 +55,7 @@ def test_a_cycle_runs_in_warm_kernels_that_name_themselves(home: Path) -> None:
     assert {run.kernel for run in runs} == {LIVE_KERNEL}
     assert sole_server().served == len(runs)
     assert sole_server().kernels == ()
+    assert sole_server().missing == ()
 
 
 def run_cycle_without_a_warning(desk: PaperDesk) -> list:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
+import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.kernels.kernels import kernel
+from tradelib.kernels.files import files_under, find_change, imported_files
 
 LITTER = """
 import colorsys, os, random, sqlite3, sys, time
@@ -105,9 +110,15 @@ def test_a_secret_reaches_no_memory_but_its_own_kernels() -> None:
             assert second.run(search) == "False"
 
 
-def test_the_project_is_imported_afresh_by_each_kernel() -> None:
-    with kernel() as one:
-        assert (
-            one.run("import sys; print([m for m in sys.modules if m.startswith('tradelib')])")
-            == "[]"
-        )
+def test_a_file_that_changes_while_it_is_imported_counts_as_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "edited_meanwhile.py"
+    module.write_text("value = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = files_under(tmp_path)
+    importlib.import_module("edited_meanwhile")
+    assert find_change(imported_files(before)) is None
+    module.write_text("value = 22\n")
+    assert find_change(imported_files(before)) == str(module)
+    del sys.modules["edited_meanwhile"]

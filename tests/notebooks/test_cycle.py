@@ -10,7 +10,7 @@ from sqlalchemy import delete
 
 from tests.desks import PaperDesk, desk_command, paper_desk
 from tradelib.clock import utc_now
-from tradelib.notebooks.cycle import is_up, plan_cycle, venues_in_use
+from tradelib.notebooks.cycle import is_up, running_bots, venues_in_use
 from tradelib.services.addresses import Running, save_services
 from tradelib.settings import load_settings
 from tradelib.trading import tables
@@ -54,8 +54,7 @@ def desk(opened, request):
 def test_a_local_exchange_that_no_desk_runs_is_not_up_and_others_are(desk: PaperDesk):
     assert not is_up(desk.settings, "local")
     assert venues_in_use(desk.settings, desk.ledger) == ["paper"]
-    plans, troubles = plan_cycle(desk.settings, desk.ledger)
-    assert ([plan.venue for plan in plans], troubles) == (["paper"], [])
+    assert list(running_bots(desk.settings, desk.ledger)) == ["paper"]
 
 
 def test_a_local_exchange_that_a_desk_runs_is_up(opened: PaperDesk):
@@ -124,7 +123,7 @@ def test_a_venue_without_bots_is_looked_after_while_an_order_or_coins_are_there(
         assert venues_in_use(desk.settings, desk.ledger) == []
         entry = rest(desk)
         assert venues_in_use(desk.settings, desk.ledger) == ["paper"]
-        assert plan_cycle(desk.settings, desk.ledger) == ([], [])
+        assert running_bots(desk.settings, desk.ledger) == {}
         done = desk_command("halt", "storm", "--cancel-orders", home=desk.settings.home)
         assert entry in done.stdout
         assert venues_in_use(desk.settings, desk.ledger) == []

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from tradelib.candles.schema import candles_hash
 from tradelib.candles.store import CandleStore
@@ -17,43 +16,7 @@ from tradelib.notebooks import runner
 from tradelib.notebooks.parameters import declared_parameters
 from tradelib.notebooks.runner import run_notebook
 from tradelib.research.samples import random_candles
-from tradelib.settings import load_settings
-from tradelib.trading.ledger import open_ledger
 from tradelib.trading.runs import Outcome, load_runs
-
-
-@pytest.fixture
-def settings(home):
-    return load_settings(home).model_copy(update={"notebook_timeout": 30})
-
-
-@pytest.fixture
-def ledger(settings):
-    with_schema = open_ledger(settings, migrate=True)
-    yield with_schema
-    with_schema.close()
-
-
-@pytest.fixture
-def notebooks(tmp_path, monkeypatch):
-    """A folder that run_notebook takes notebooks from; returns a writer of them."""
-    folder = tmp_path / "notebooks"
-    folder.mkdir()
-    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
-
-    def write(name: str, *cells: str) -> str:
-        parameters = new_code_cell(
-            'run: str = ""\nlimit: int = 3\nshare: float = 0.5\nsymbols: list[str] = []',
-            metadata={"tags": ["parameters"]},
-        )
-        page = new_notebook(cells=[new_markdown_cell("# A page"), parameters])
-        page.cells += [new_code_cell(cell) for cell in cells]
-        page.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
-        nbformat.write(page, folder / f"{name}.ipynb")
-        return name
-
-    return write
-
 
 RECORD = "from tradelib.notebooks.results import record_result\nrecord_result({'limit': limit})"
 
@@ -146,7 +109,10 @@ def test_an_int_is_accepted_for_a_float(settings, ledger, notebooks):
     ("cells", "reason"),
     [
         (["print('before')", "1 / 0"], "ZeroDivisionError"),
-        (["import os, signal; os.kill(os.getpid(), signal.SIGKILL)"], "its kernel died"),
+        (
+            ["import os, signal; os.kill(os.getpid(), signal.SIGKILL)"],
+            "its kernel was killed by SIGKILL, perhaps for memory",
+        ),
         (["print('nothing recorded')"], "it recorded no result"),
     ],
 )

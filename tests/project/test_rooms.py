@@ -31,7 +31,7 @@ ROOMS = (
     "views",
     "cli",
 )
-HALL = ("errors", "settings", "clock", "logs")
+HALL = ("errors", "settings", "clock", "scrubber", "logs")
 
 
 def room_of(file: Path) -> str:

@@ -120,9 +120,18 @@ def test_what_makes_no_sense_is_refused(changes, told):
         sweep_crossings(candles, "1h", **asked)
 
 
-def test_a_line_with_a_hole_is_refused():
+@pytest.mark.parametrize(
+    ("row", "value", "told"),
+    [
+        (10, math.nan, "Line 3 is nan at 2026-01-01 10:00"),
+        (1, math.inf, "Line 3 is inf at 2026-01-01 01:00"),
+        (slice(None), math.nan, "Line 3 has no value in 30 candles; give more"),
+    ],
+    ids=["hole", "infinite", "too short"],
+)
+def test_a_line_that_is_no_line_is_refused(row, value, told):
     candles = random_candles(30, seed=1)
     lines = averages(candles, (2, 3))
-    lines.iloc[10, 1] = math.nan
-    with pytest.raises(InvalidInput, match="Line 3 has no value at 2026-01-01 10:00"):
+    lines.iloc[row, 1] = value
+    with pytest.raises(InvalidInput, match=told):
         sweep_crossings(candles, "1h", lines, [(2, 3)])

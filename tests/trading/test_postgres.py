@@ -8,13 +8,16 @@ import pytest
 
 from tests.conftest import require
 from tests.desks import paper_desk
+from tests.notebooks.test_retention import Reports
 from tests.trading.test_ledger import assert_no_update_is_lost
 from tradelib.errors import ReadOnly
+from tradelib.notebooks.retention import Kept
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
+from tradelib.trading.runs import Outcome, load_run_values, load_runs
 
 pytestmark = pytest.mark.postgres
 
@@ -88,3 +91,22 @@ def test_notebooks_of_a_cycle_use_postgresql(home, url):
         assert len(runs) == 5
     assert not (home / "ledger.sqlite").exists()
     assert open_ledger(load_settings(home)).engine.dialect.name == "postgresql"
+
+
+def test_runs_are_found_and_pages_removed_on_postgresql(home, url):
+    reports = Reports(home)
+    runs = [reports.add_run(outcome=one) for one in (*Outcome, *Outcome)]
+    reports.order(runs[1], OrderStatus.OPEN)
+    reports.decide(runs[4], bot="B")
+    reports.decide(runs[4], bot="a")
+    assert load_run_values(reports.ledger, "outcome") == sorted(Outcome)
+    assert sorted(load_run_values(reports.ledger, "bot")) == ["btc"]
+    failed = load_runs(reports.ledger, outcome=Outcome.FAILED, bot="btc", notebook="live/20")
+    assert [run.id for run in failed] == [runs[5], runs[2]]
+    (second,) = load_runs(reports.ledger, before=failed[0], limit=1)
+    assert second.id == runs[4]
+    done = reports.prune(page_days=1, failed_page_days=1)
+    assert done.kept == {Kept.NOT_ENDED: 2, Kept.LIVE_ORDER: 1, Kept.NEWEST_DECISION: 1}
+    assert reports.pages() == {runs[0], runs[3], runs[1], runs[4]}
+    reports.assert_rows_are_true()
+    reports.ledger.close()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
+import nbformat
+
 from tradelib.candles.schema import candles_from_rows
 from tradelib.candles.store import CandleStore
 from tradelib.clock import to_ms
@@ -25,7 +27,7 @@ from tradelib.trading.orders import (
     insert_order,
 )
 from tradelib.trading.positions import book_positions
-from tradelib.trading.runs import Outcome, Run, finish_run, start_run
+from tradelib.trading.runs import Outcome, Run, finish_run, load_run, start_run
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EVIL = '<script>alert("no")</script>'
@@ -84,6 +86,14 @@ def add_run(
     start_run(ledger, run)
     finish_run(ledger, run.id, outcome, reason=reason, page=f"2026-03-01/{run.id}/page.ipynb")
     return run.id
+
+
+def add_page(settings: DeskSettings, ledger: Ledger, run: str, *lines: str) -> None:
+    """The page of a run, with a code cell for each of the lines."""
+    page = settings.reports / str(load_run(ledger, run).page)
+    page.parent.mkdir(parents=True)
+    cells = [nbformat.v4.new_code_cell(line) for line in lines]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), page)
 
 
 def add_decision(ledger: Ledger, bot: str, minute: int, action: Action, reason: str) -> Decision:

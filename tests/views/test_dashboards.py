@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 
 from tests.pages import execute_page
 from tests.views.books import add_story, open_books
+from tradelib.services.definitions import DASHBOARDS
 from tradelib.settings import NOTEBOOKS, PROJECT, DeskSettings
+from tradelib.views.links import navigation
 
-DASHBOARDS = ("portfolio", "operations")
 # ccxt costs half a second in each kernel; nbformat's checks as much.
 HEAVY = "('ccxt', 'nbformat', 'prefect', 'vectorbt')"
 
@@ -38,7 +40,15 @@ def test_a_dashboard_of_a_desk_that_never_ran_says_how_to_start_it(home: Path, n
     assert "start the desk with `desk up`" in run(name)
 
 
-@pytest.mark.parametrize("page", ["portfolio", "operations", "live"])
+def test_every_dashboard_is_linked_from_every_other() -> None:
+    assert {path.stem for path in NOTEBOOKS.glob("dashboards/*.ipynb")} == set(DASHBOARDS)
+    for here in DASHBOARDS:
+        links = navigation(here).text
+        others = [name for name in DASHBOARDS if name != here]
+        assert re.findall(r'href="/voila/render/dashboards/(\w+).ipynb"', links) == others
+
+
+@pytest.mark.parametrize("page", [*DASHBOARDS, "live"])
 def test_a_page_loads_nothing_that_only_trading_needs(page: str) -> None:
     code = f"import sys, tradelib.views.{page}; print([m for m in {HEAVY} if m in sys.modules])"
     told = subprocess.run(

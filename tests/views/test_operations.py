@@ -11,15 +11,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.views.books import EVIL, START, add_order, add_run, add_story, open_books
+from tests.views.books import EVIL, START, add_order, add_page, add_run, add_story, open_books
 from tests.views.test_portfolio import card, cells
 from tradelib.candles.store import CandleStore
 from tradelib.services.addresses import Running, save_services
 from tradelib.settings import DeskSettings
+from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import OrderStatus, Side
 from tradelib.trading.runs import Outcome, finish_run
 from tradelib.views.operations import OperationsPage, draw_operations, load_cycles
+from tradelib.views.version import ledger_version
 
 TOKEN = "not for the page"
 
@@ -70,11 +72,14 @@ def test_a_failed_run_is_told_with_its_reason_and_its_page(
     failed = add_run(
         ledger, "live/10_fetch_candles", outcome=Outcome.FAILED, reason=f"timed out {EVIL}"
     )
+    assert cells(draw(settings, ledger)["runs"])[0][-1] == "missing"
+    add_page(settings, ledger, failed)
     html = draw(settings, ledger)["runs"]
     (row,) = cells(html)
     assert row[1:4] == ["10_fetch_candles", "paper", "failed"]
     assert "timed out &lt;script&gt;" in row[5]
     assert f'href="/voila/render/reports/2026-03-01/{failed}/page.ipynb"' in html
+    assert f'href="/voila/render/dashboards/runs.ipynb?run={failed}"' in html
 
 
 def test_a_cycle_lasts_from_its_first_start_to_its_last_end(
@@ -159,3 +164,15 @@ def test_venue_use_sums_what_the_pages_of_the_last_cycle_recorded(
         finish_run(ledger, add_run(ledger, notebook), Outcome.SUCCEEDED, result=result)
     (row,) = cells(draw(settings, ledger)["venues"])
     assert row == ["paper", "3", "1,000", "99.7%", "86"]
+
+
+def test_a_run_that_ends_is_news_though_another_began_before(ledger: Ledger) -> None:
+    run = add_run(ledger, "live/10_fetch_candles")
+    with ledger.write() as books:
+        which = tables.runs.c.id == run
+        books.execute(tables.runs.update().where(which).values(outcome=Outcome.RUNNING))
+    add_run(ledger, "live/40_reconcile_orders")
+    before = ledger_version(ledger)
+    assert ledger_version(ledger) == before
+    finish_run(ledger, run, Outcome.SUCCEEDED)
+    assert ledger_version(ledger) != before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from rich.tree import Tree
 
 from tradelib.cli.common import AsJson, Home, Limit, make_table, out, print_json, settings_for
 from tradelib.clock import utc_now
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, unknown_name
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import Ledger, open_ledger
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tradelib.candles.store import CandleStore
     from tradelib.trading.bots import Bot
     from tradelib.trading.positions import Tranche
+    from tradelib.trading.runs import Outcome, Run
 
 records_app = typer.Typer()
 
@@ -160,19 +162,60 @@ def _tranche(tranche: Tranche, last: Decimal | None) -> dict[str, Any]:
 
 
 @records_app.command()
-def runs(home: Home = None, as_json: AsJson = False, limit: Limit = 30) -> None:
-    """Runs of notebooks, newest first."""
+def runs(
+    home: Home = None,
+    as_json: AsJson = False,
+    limit: Limit = 30,
+    bot: Annotated[str | None, typer.Option("--bot", help="Of one bot only.")] = None,
+    notebook: Annotated[
+        str | None, typer.Option("--notebook", help="Such as 20_generate_signals.")
+    ] = None,
+    outcome: Annotated[
+        str | None, typer.Option("--outcome", help="running, succeeded or failed.")
+    ] = None,
+) -> None:
+    """Runs of notebooks, newest first; `desk show RUN` tells one's whole record."""
     from tradelib.trading.runs import load_runs
 
-    found = load_runs(open_ledger(settings_for(home)), limit=limit)
+    ledger = open_ledger(settings_for(home))
+    found = load_runs(
+        ledger,
+        limit=limit,
+        bot=_ran(ledger, "bot", bot),
+        notebook=_ran(ledger, "notebook", notebook),
+        outcome=_outcome(outcome),
+    )
     if as_json:
         print_json([{**vars(run), "token_hash": None} for run in found])
         return
     table = make_table("Run", "Outcome", "Seconds", "Reason")
     for run in found:
-        seconds = f"{(run.ended_at - run.started_at).total_seconds():.1f}" if run.ended_at else "-"
+        seconds = f"{run.took.total_seconds():.1f}" if run.took else "-"
         table.add_row(run.id, run.outcome, seconds, run.reason or "")
-    out.print(table if found else "No runs yet.")
+    asked = bot or notebook or outcome
+    out.print(table if found else "No such runs." if asked else "No runs yet.")
+
+
+def _ran(ledger: Ledger, column: str, name: str | None) -> str | None:
+    """A bot or notebook that has runs; a notebook's folder may be left away."""
+    from tradelib.trading.runs import load_run_values
+
+    if name is None:
+        return None
+    known = load_run_values(ledger, column)
+    for one in known:
+        if name in (one, one.rpartition("/")[2]):
+            return one
+    raise unknown_name(column, name, known, "the ledger's runs")
+
+
+def _outcome(name: str | None) -> Outcome | None:
+    from tradelib.trading.runs import Outcome
+
+    known = {str(outcome).lower(): outcome for outcome in Outcome}
+    if name is None or name.lower() in known:
+        return known[name.lower()] if name else None
+    raise unknown_name("outcome", name, known)
 
 
 @records_app.command()
@@ -183,7 +226,8 @@ def show(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """The chain fill → order → decision → run, and the page that decided it."""
+    """The chain fill → order → decision → run, and the page that decided it; of a run, its whole
+    record."""
     from tradelib.trading.chain import find_chain
 
     settings = settings_for(home)
@@ -210,6 +254,27 @@ def show(
     if page:
         node.add(f"page {page}")
     out.print(tree, soft_wrap=True)
+    if chain.run and chain.run.id == record:
+        _print_record(chain.run)
+
+
+def _print_record(run: Run) -> None:
+    """What a run ran on and read, and how long its cells took; never cut, so that hashes can be
+    compared."""
+    from tradelib.trading.runs import Outcome
+
+    told = {name: text for name, text in run.record.items() if name != "Run"}
+    if run.outcome == Outcome.FAILED:
+        told["Failed"] = run.reason or "for no known reason"
+    told["Parameters"] = json.dumps(run.parameters)
+    for read in run.candles or ():
+        told[f"Read {read['symbol']} {read['timeframe']}"] = (
+            f"{read['candles']} candles opened {read['first']} to {read['last']}, {read['hash']}"
+        )
+    for cell, seconds in (run.timings or {}).items():
+        told[f"Cell {cell}"] = f"{seconds:.4f} s"
+    for name, text in told.items():
+        out.print(f"{name:28} {text}", soft_wrap=True)
 
 
 @records_app.command()

@@ -40,6 +40,7 @@ from tradelib.logs import configure_logging
 from tradelib.services.addresses import Running, find_service
 from tradelib.services.claim import claim_home
 from tradelib.services.definitions import (
+    DASHBOARDS,
     dashboard_path,
     desk_services,
     prefect_environment,
@@ -287,7 +288,7 @@ def _print_links(running: dict[str, Running], console: Console) -> None:
     links = {service.name: service.page or service.url for service in running.values()}
     voila = running.get("voila")
     if voila:
-        for name in ("portfolio", "operations"):
+        for name in DASHBOARDS:
             links[f"  {name}"] = voila.address(dashboard_path(name))
     for name, link in links.items():
         if link:
@@ -358,7 +359,7 @@ def _cycle_display(
 
         def follow() -> None:
             while not done.wait(0.5):
-                runs = load_runs(prepared.ledger, cycle=cycle)
+                runs = load_runs(prepared.ledger, cycle=cycle, limit=10_000)
                 ended = [run for run in runs if run.outcome != Outcome.RUNNING]
                 at = ", ".join(r.notebook.removeprefix("live/") for r in runs if r not in ended)
                 progress.update(bar, completed=len(ended), total=max(expected, len(runs)), at=at)
@@ -370,7 +371,7 @@ def _cycle_display(
         finally:
             done.set()
             watcher.join()
-    runs = load_runs(prepared.ledger, cycle=cycle)
+    runs = load_runs(prepared.ledger, cycle=cycle, limit=10_000)
     failed = sum(run.outcome == Outcome.FAILED for run in runs)
     console.print(
         f"{title}: {len(runs)} notebooks, {failed} failed" if runs else f"{title}: skipped"

@@ -1,8 +1,8 @@
-"""`desk backup|restore|resync`: the ledger, kept and mended."""
+"""`desk backup|restore|resync|prune`: the ledger kept and mended, old pages removed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +16,7 @@ from tradelib.settings import DeskSettings
 
 if TYPE_CHECKING:
     from tradelib.cli.markets import LocalMarket
+    from tradelib.notebooks.retention import Pruning
     from tradelib.trading.backup import Tell
     from tradelib.trading.resync import Resync
     from tradelib.venue import Venue
@@ -107,6 +108,50 @@ def resync(
         print_json(done.to_json())
     else:
         _print_resync(done)
+
+
+@upkeep_app.command()
+def prune(
+    home: Home = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Tell what would go, and remove nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove executed pages that are too old or too many (`[retention]` in desk.toml); the desk
+    may run meanwhile, and the ledger keeps every run."""
+    from tradelib.notebooks.retention import prune_pages
+    from tradelib.trading.ledger import open_ledger
+
+    settings = settings_for(home)
+    with _progress("days") as tell:
+        done = prune_pages(settings, open_ledger(settings), dry_run=dry_run, tell=tell)
+    if as_json:
+        print_json(vars(done))
+    else:
+        _print_pruning(settings, done)
+    if done.failed:
+        raise typer.Exit(1)
+
+
+def _print_pruning(settings: DeskSettings, done: Pruning) -> None:
+    out.print(done.summary, soft_wrap=True)
+    for why, count in done.kept.most_common():
+        out.print(f"  {count} kept: {why}")
+    if done.unknown:
+        out.print(
+            f"{len(done.unknown)} old folders in {settings.reports} stay, since the ledger knows "
+            f"no page there: {_some(done.unknown)}",
+            soft_wrap=True,
+        )
+    if done.failed:
+        told = [f"{folder} ({why})" for folder, why in done.failed.items()]
+        out.print(f"{len(told)} could not be removed: {_some(told)}", soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def _choose_venue(settings: DeskSettings, venue: str | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import os
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tradelib.kernels import wire
+from tradelib.kernels.identity import ADOPT_ENV
 
 if TYPE_CHECKING:
     from ipykernel.kernelapp import IPKernelApp
 
 # Seconds in which whoever asked for the kernel must say how it is to run.
 PATIENCE = 10.0
+PR_SET_CHILD_SUBREAPER = 36
 
 
 def await_call(channel: socket.socket) -> socket.socket:
@@ -86,13 +89,12 @@ def _take_surroundings(request: dict[str, Any]) -> None:
     sys.argv = [launcher, *request["argv"]]
     sys.orig_argv = [sys.executable, "-m", "ipykernel_launcher", *request["argv"]]
     Path("/proc/self/comm").write_text("warm-kernel")
+    if request["env"].get(ADOPT_ENV):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _forget_the_server() -> None:
-    """A kernel imports the project afresh, and its collector runs again."""
-    package = __name__.partition(".")[0]
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
-        del sys.modules[name]
+    """Interrupts reach the kernel, and its collector runs again."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     gc.enable()
 

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 Files = dict[str, tuple[int, int]]
 
 
-def imported_files() -> Files:
-    """Size in bytes and time of change in ns of every file that a module came from."""
+def files_under(folder: Path) -> Files:
+    """Size in bytes and time of change in ns of every Python file under the folder."""
+    return {str(path): look for path in folder.rglob("*.py") if (look := _look(str(path)))}
+
+
+def imported_files(seen_before: Files) -> Files:
+    """Size and time of change of every file that a module came from.
+
+    seen_before: looks that are older than the imports, and count where there are any: a file that
+    was changed between is not what was imported.
+    """
     paths = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    found = {path: look for path in paths if path and (look := _look(path))}
+    found = {p: look for p in paths if p and (look := seen_before.get(p) or _look(p))}
     return {sys.executable: _look(sys.executable) or (0, 0), **found}
 
 

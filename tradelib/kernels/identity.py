@@ -13,6 +13,9 @@ from pathlib import Path
 
 # Names one process, `PID:START`, whose end ends the servers that were started for it.
 OWNER_ENV = "WARM_KERNELS_OWNER"
+# In a kernel's environment: whoever loses its parent among those that the kernel starts becomes the
+# kernel's own child, so that whoever ends the kernel finds them all.
+ADOPT_ENV = "WARM_KERNELS_ADOPT"
 # The folder of the servers' sockets; else one of the user's own.
 FOLDER_ENV = "WARM_KERNELS_FOLDER"
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from tradelib.kernels import wire
 from tradelib.kernels.child import await_call, run_kernel
-from tradelib.kernels.files import Files, find_change, imported_files
+from tradelib.kernels.files import Files, files_under, find_change, imported_files
 from tradelib.kernels.identity import open_owner
 
 # What every kernel needs, whatever its notebook imports.
@@ -365,10 +365,11 @@ def main() -> None:
         sys.path.remove(os.getcwd())
     # What IPython sets before a notebook can import matplotlib, which reads it then.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    project = files_under(Path(__file__).parents[1])  # before it is imported, for it is edited
     loaded = preload([*KERNEL_MODULES, *plan.preload])
     if strange := find_strange_threads():
         sys.exit(f"the preloaded packages keep threads: {', '.join(strange)}")
-    files = imported_files()
+    files = imported_files(project)
     freeze()
     server = Server(plan, listen(plan.path), loaded, files)
     os.write(ready, b"1")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from tradelib.clock import utc_now
+from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import DeskError, RefusedError, StorageFailed
 from tradelib.notebooks.runner import run_notebook
 from tradelib.services.addresses import load_services
@@ -61,21 +61,31 @@ def new_cycle_id() -> str:
     return f"c-{utc_now():%Y%m%dT%H%M%S%f}"[:22]
 
 
-def plan_cycle(settings: DeskSettings, ledger: Ledger) -> tuple[list[VenuePlan], list[str]]:
-    """What to do at each venue that answers, and why the others are left out.
+def running_bots(settings: DeskSettings, ledger: Ledger) -> dict[str, list[Bot]]:
+    """The bots that run, by venue, but for local exchanges that are not up."""
+    running = load_bots(ledger, running_only=True)
+    venues = _reachable(settings, (bot.venue for bot in running))
+    return {venue: [bot for bot in running if bot.venue == venue] for venue in venues}
+
+
+def plan_venue(settings: DeskSettings, venue: str, bots: Sequence[Bot]) -> VenuePlan:
+    """A cycle's work at a venue, for its bots in this order.
 
     The market time of a cycle is the venue's own clock: it decides which candles are closed.
+    Raises what asking the venue raises.
     """
-    plans, troubles = [], []
-    running = load_bots(ledger, running_only=True)
-    for venue in _reachable(settings, (bot.venue for bot in running)):
-        try:
-            as_of = open_venue(settings, venue).fetch_time()
-        except DeskError as error:
-            troubles.append(str(error))
-            continue
-        plans.append(_plan_venue(venue, as_of, [bot for bot in running if bot.venue == venue]))
-    return plans, troubles
+    as_of = open_venue(settings, venue).fetch_time()
+    fetches = {}
+    for timeframe in sorted({bot.timeframe for bot in bots}, key=timeframe_ms):
+        waiting = [bot for bot in bots if bot.timeframe == timeframe]
+        parameters = {
+            "venue": venue,
+            "symbols": symbols_of(waiting, venue),
+            "timeframe": timeframe,
+            "as_of": as_of.isoformat(),
+        }
+        fetches[timeframe] = Step(FETCH, parameters, venue, as_of=as_of)
+    return VenuePlan(venue, as_of, fetches, tuple(bots))
 
 
 def venues_in_use(settings: DeskSettings, ledger: Ledger) -> list[str]:
@@ -108,20 +118,6 @@ def is_up(settings: DeskSettings, venue: str) -> bool:
         return False
     except StorageFailed:  # asking will tell, and the other venues are not kept from anything
         return True
-
-
-def _plan_venue(venue: str, as_of: datetime, bots: Sequence[Bot]) -> VenuePlan:
-    fetches = {}
-    for timeframe in sorted({bot.timeframe for bot in bots}):
-        waiting = [bot for bot in bots if bot.timeframe == timeframe]
-        parameters = {
-            "venue": venue,
-            "symbols": symbols_of(waiting, venue),
-            "timeframe": timeframe,
-            "as_of": as_of.isoformat(),
-        }
-        fetches[timeframe] = Step(FETCH, parameters, venue, as_of=as_of)
-    return VenuePlan(venue, as_of, fetches, tuple(bots))
 
 
 def signal_step(bot: Bot, as_of: datetime) -> Step:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 from tradelib.settings import PROJECT
 
@@ -20,7 +22,22 @@ class CodeVersion:
     lock_hash: str | None
 
 
+# Seconds for which git's answer counts: pages that start together need not ask one by one.
+_FRESH = 5.0
+_asking = threading.Lock()
+_known: tuple[float, CodeVersion] | None = None
+
+
 def code_version() -> CodeVersion:
+    """The code that pages run now, as git told in the last few seconds."""
+    global _known
+    with _asking:
+        if _known is None or monotonic() - _known[0] > _FRESH:
+            _known = monotonic(), _ask_for_version()
+        return _known[1]
+
+
+def _ask_for_version() -> CodeVersion:
     asked = [_start_git("rev-parse", "HEAD"), _start_git("status", "--porcelain")]
     commit, changes = map(_read, asked)
     return CodeVersion(

@@ -23,6 +23,7 @@ from tradelib.kernels.specs import find_kernel
 from tradelib.notebooks.desk import REPLAY_ENV
 from tradelib.notebooks.provenance import code_version, notebook_hash
 from tradelib.notebooks.runner import Executed, execute_page, plain_environment
+from tradelib.scrubber import desk_scrubber
 from tradelib.settings import NOTEBOOKS, DeskSettings
 from tradelib.trading.ledger import READ_ONLY_ENV
 from tradelib.trading.runs import COMPUTED, Outcome, Run
@@ -122,7 +123,10 @@ def _execute(settings: DeskSettings, path: Path, page: Path, run: Run) -> Execut
     folders = ", ".join(repr(str(folder)) for folder in (settings.home, settings.reports))
     seal = f"from tradelib.notebooks.seal import seal; seal({folders})"
     kernel = find_kernel(run.kernel)
-    return execute_page(settings, path, page, run, environment, prepare=seal, kernel=kernel)
+    scrubber = desk_scrubber(settings)
+    return execute_page(
+        settings, path, page, run, environment, scrubber, prepare=seal, kernel=kernel
+    )
 
 
 def _compare(run: Run, done: Executed, candles: tuple[Difference, ...]) -> Replay:

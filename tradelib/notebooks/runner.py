@@ -20,11 +20,11 @@ from typing import Any
 import nbformat
 import papermill
 from jupyter_core.utils import ensure_event_loop
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from tradelib.clock import utc_now
 from tradelib.errors import (
+    InvalidInput,
     RateLimited,
     RunFailed,
     StorageFailed,
@@ -33,17 +33,19 @@ from tradelib.errors import (
 from tradelib.kernels.specs import find_kernel
 from tradelib.logs import CYCLE_ENV
 from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
-from tradelib.notebooks.engine import ENGINE, PAGE_KEY
+from tradelib.notebooks.engine import ENGINE, PAGE_KEY, PageStopped
+from tradelib.notebooks.keeper import Limits
 from tradelib.notebooks.parameters import check_parameters
 from tradelib.notebooks.provenance import code_version, notebook_hash
 from tradelib.notebooks.results import CANDLES_MIME, RESULT_MIME
+from tradelib.scrubber import Scrubber, desk_scrubber
 from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, PROJECT, DeskSettings
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
 
-# What a page may die of that another try may not meet.
-_KERNEL_DIED = "its kernel died"
-_PASSING = (_KERNEL_DIED, VenueUnavailable.__name__, RateLimited.__name__)
+# What a page may die of that another try may not meet; the first is how the death of a kernel that
+# kept within its limits is told.
+_PASSING = ("its kernel ", VenueUnavailable.__name__, RateLimited.__name__)
 _SECRET_NAME = re.compile(r"(?i)(^|_)(key|secret|token|password)s?($|_)")
 
 
@@ -65,18 +67,22 @@ def run_notebook(
     kernel: a kernelspec's name; the one that the notebook itself names is for those who open it.
     The executed page is kept under `reports/<date>/<run>/`, as far as it got.
 
-    Raises InvalidInput for unknown or ill-typed parameters (nothing is started) and RunFailed
-    when a cell failed, time ran out, the kernel died or no result was recorded.
+    Raises InvalidInput for parameters that are unknown, ill-typed or hold a secret (nothing is
+    started) and RunFailed when a cell failed, a limit was exceeded, the kernel died or no result
+    was recorded.
     """
     path = NOTEBOOKS / f"{notebook}.ipynb"
     check_parameters(path, {"run": "", **parameters})
+    _refuse_secrets(settings, notebook, parameters)
     token = secrets.token_urlsafe(32)
     kernel = find_kernel(kernel)
     run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
     page = _make_page_path(settings, run)
     start_run(ledger, run)
     try:
-        done = execute_page(settings, path, page, run, _kernel_environment(settings, run, token))
+        scrubber = desk_scrubber(settings, {token: "the token of this run"})
+        environment = _kernel_environment(settings, run, token)
+        done = execute_page(settings, path, page, run, environment, scrubber)
     except BaseException:
         finish_run(ledger, run.id, Outcome.FAILED, reason="interrupted")
         raise
@@ -98,6 +104,16 @@ def run_notebook(
             retryable=any(name in done.reason for name in _PASSING),
         )
     return load_run(ledger, run.id)
+
+
+def _refuse_secrets(settings: DeskSettings, notebook: str, parameters: Mapping[str, Any]) -> None:
+    scrubber = desk_scrubber(settings)
+    for name, value in parameters.items():
+        if found := scrubber.find(value):
+            raise InvalidInput(
+                f"Parameter {name!r} of notebook {notebook} holds {found}; parameters are kept for "
+                "all to read, so let the notebook take it from the environment or from a file."
+            )
 
 
 @dataclass(frozen=True)
@@ -171,14 +187,15 @@ def execute_page(
     page: Path,
     run: Run,
     environment: Mapping[str, str],
+    scrubber: Scrubber,
     *,
     kernel: str | None = None,
     prepare: str = "",
 ) -> Executed:
     """Execute the notebook at `path` as that run, keep it as `page`, and tell how it went.
 
-    environment: the kernel's, whole. kernel: a kernelspec's name; None: the run's. prepare: code
-    that the kernel runs before the page.
+    environment: the kernel's, whole. scrubber: knows what must not be kept. kernel: a kernelspec's
+    name; None: the run's. prepare: code that the kernel runs before the page.
     """
     reason = None
     try:
@@ -195,20 +212,20 @@ def execute_page(
             prepare=prepare,
             folder=PROJECT,
             record=run.provenance,
+            limits=_limits(settings),
             log=settings.logs / "kernels.log",
+            scrubber=scrubber,
             sockets=settings.home / "run" / "kernels",
-            timeout=settings.notebook_timeout,
         )
     except PapermillExecutionError as error:
         reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
-    except CellTimeoutError:
-        reason = f"it took longer than {settings.notebook_timeout:g} s"
-    except DeadKernelError:
-        reason = _KERNEL_DIED
+    except PageStopped as stop:
+        reason = str(stop)
     except OSError as error:
         reason = f"its page cannot be written ({error.strerror})"
     except Exception as error:  # whatever it was, the run has ended and its record must say so
         reason = f"{type(error).__name__}: {error}"
+    reason = reason and scrubber.scrub(reason)
     if not page.exists():
         return Executed(reason or "it left no page")
     executed = nbformat.read(page, as_version=4)
@@ -217,6 +234,12 @@ def execute_page(
         reason = "it recorded no result"
     kind = executed.metadata.get(PAGE_KEY, {}).get("kernel_kind")
     return Executed(reason, result, candles, _timings(executed), kind)
+
+
+def _limits(settings: DeskSettings) -> Limits:
+    return Limits(
+        settings.notebook_timeout, settings.notebook_memory_mb, settings.notebook_output_mb
+    )
 
 
 def _in_own_event_loop(call: Callable[..., Any], *arguments: Any, **named: Any) -> None:

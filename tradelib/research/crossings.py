@@ -83,11 +83,21 @@ def _check(
     for name in {name for pair in pairs for name in pair}:
         if name not in lines.columns:
             raise InvalidInput(f"There is no line {name!r}; lines: {', '.join(map(str, lines))}.")
-    for name, line in lines.items():
-        known = np.isfinite(line.to_numpy())
-        if (lost := np.flatnonzero(~known[known.argmax() :])).size:
-            time = candles.index[known.argmax() + lost[0]]
-            raise InvalidInput(f"Line {name!r} has no value at {time}, after its first; fill it.")
+    for name in lines.columns:
+        _check_line(name, lines[name].to_numpy(dtype="float64"), candles.index)
+
+
+def _check_line(name: object, line: np.ndarray, times: pd.DatetimeIndex) -> None:
+    known = np.isfinite(line)
+    if not known.any():
+        raise InvalidInput(
+            f"Line {name!r} has no value in {len(line):,} candles; give more, or another line."
+        )
+    first = int(known.argmax())
+    bad = np.concatenate([np.isinf(line[:first]), ~known[first:]])
+    if bad.any():
+        row = int(bad.argmax())
+        raise InvalidInput(f"Line {name!r} is {line[row]} at {times[row]}; make it a number.")
 
 
 def _tallies(

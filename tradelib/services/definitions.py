@@ -13,6 +13,8 @@ from tradelib.errors import InvalidInput, StorageFailed
 from tradelib.services.service import LOOPBACK, FileProbe, HttpProbe, Service
 from tradelib.settings import KERNELSPECS, NOTEBOOKS, PROJECT, RESEARCH_KERNEL, DeskSettings
 
+# The notebooks in notebooks/dashboards, in the order in which they are shown.
+DASHBOARDS = ("portfolio", "operations", "runs")
 # Seconds without a browser after which a page's kernel ends, and between two looks.
 PAGE_KERNEL_IDLE = 120
 PAGE_KERNEL_LOOK = 30

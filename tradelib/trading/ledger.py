@@ -17,13 +17,17 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Executable,
+    Select,
     Table,
     create_engine,
     event,
+    func,
     inspect,
+    select,
     text,
 )
 from sqlalchemy.engine import make_url
@@ -189,6 +193,18 @@ def rows(connection: Connection, query: Executable, kind: type[T]) -> list[T]:
     return [
         kind(**{name: row[name] for name in names}) for row in connection.execute(query).mappings()
     ]
+
+
+def select_values(column: ColumnElement[Any]) -> Select[Any]:
+    """The query for the values of an indexed column, each once, in order, as `value`.
+
+    Each is looked up behind the one before it, so that it takes as many steps as there are
+    values, however many rows there are.
+    """
+    known = select(func.min(column).label("value")).cte("known", recursive=True)
+    following = select(func.min(column)).where(column > known.c.value).scalar_subquery()
+    known = known.union_all(select(following).where(known.c.value.is_not(None)))
+    return select(known.c.value).where(known.c.value.is_not(None))
 
 
 def first(values: Sequence[T]) -> T | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Connection, or_, select
 
 from tradelib.clock import format_time, utc_now
 from tradelib.errors import InvalidInput
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, first, insert
+from tradelib.trading.ledger import Ledger, first, insert, select_values
 
 COMPUTED = "computed"
 """The part of a result that a replay must give again, bit for bit; without it, all of it. Empty for
@@ -66,6 +67,11 @@ class Run:
     result: dict[str, Any] | None = None
 
     @property
+    def took(self) -> timedelta | None:
+        """From its start to its end; None while it runs."""
+        return self.ended_at - self.started_at if self.ended_at else None
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What it runs on, as plain values: what is known before it starts, but for its token."""
         later = {"token_hash", "ended_at", "outcome", "reason", "kernel_kind", "timings", "result"}
@@ -73,6 +79,29 @@ class Run:
         told = {name: value for name, value in vars(self).items() if name not in later}
         times = {n: format_time(v) for n, v in told.items() if isinstance(v, datetime)}
         return told | times
+
+    @property
+    def record(self) -> dict[str, str]:
+        """What it ran on, in words: with this and its parameters it can be repeated."""
+        clean = {None: "", 0: ", with changes that are in no commit", 1: ", clean"}[self.git_clean]
+        told = {
+            "Run": self.id,
+            "Cycle": self.cycle,
+            "Notebook": self.notebook,
+            "Notebook's SHA-256": self.notebook_hash,
+            "Commit": self.git_commit and f"{self.git_commit}{clean}",
+            "Lock file's SHA-256": self.lock_hash,
+            "Candles up to (UTC)": self.as_of and f"{self.as_of:%Y-%m-%d %H:%M:%S.%f}",
+            "Seed": None if self.seed is None else str(self.seed),
+            "Python": self.python,
+            "Kernel": f"{self.kernel}, {self.kernel_kind}" if self.kernel_kind else self.kernel,
+            "Host": self.host,
+            "Started (UTC)": f"{self.started_at:%Y-%m-%d %H:%M:%S.%f}",
+            "Ended (UTC)": self.ended_at and f"{self.ended_at:%Y-%m-%d %H:%M:%S.%f}",
+            "Page removed (UTC)": self.page_removed_at
+            and f"{self.page_removed_at:%Y-%m-%d %H:%M:%S}",
+        }
+        return {name: text for name, text in told.items() if text}
 
 
 def hash_token(token: str) -> str:
@@ -135,12 +164,65 @@ def latest_run(
     return first(ledger.rows(query, Run))
 
 
-def load_runs(ledger: Ledger, *, limit: int = 50, cycle: str | None = None) -> list[Run]:
-    """Runs, newest first."""
-    query = select(tables.runs).order_by(tables.runs.c.started_at.desc()).limit(limit)
-    if cycle:
-        query = query.where(tables.runs.c.cycle == cycle)
-    return ledger.rows(query, Run)
+def load_runs(
+    ledger: Ledger,
+    *,
+    limit: int = 50,
+    cycle: str | None = None,
+    bot: str | None = None,
+    notebook: str | None = None,
+    outcome: Outcome | None = None,
+    day: date | None = None,
+    before: Run | None = None,
+    after: Run | None = None,
+) -> list[Run]:
+    """Runs, newest first: those that meet all that is given.
+
+    day: of their start, in UTC. before, after: of those that started before, or after, a run, the
+    nearest to it.
+    """
+    started, run_id = tables.runs.c.started_at, tables.runs.c.id
+    query = select(tables.runs).where(*_conditions(cycle, bot, notebook, outcome)).limit(limit)
+    if day:
+        begin = datetime.combine(day, time(), UTC)
+        query = query.where(started >= begin, started < begin + timedelta(days=1))
+    if before:
+        earlier = or_(started < before.started_at, run_id < before.id)
+        query = query.where(started <= before.started_at, earlier)
+    if after:
+        later = or_(started > after.started_at, run_id > after.id)
+        query = query.where(started >= after.started_at, later)
+        return ledger.rows(query.order_by(started, run_id), Run)[::-1]
+    return ledger.rows(query.order_by(started.desc(), run_id.desc()), Run)
+
+
+def _conditions(
+    cycle: str | None, bot: str | None, notebook: str | None, outcome: Outcome | None
+) -> list[ColumnElement[bool]]:
+    """Only what narrows most is looked up in its index; without statistics a database may well
+    choose the one of the runs that succeeded, which are nearly all."""
+    succeeded = Outcome.SUCCEEDED if outcome == Outcome.SUCCEEDED else None
+    rare = None if succeeded else outcome
+    narrowing = (("cycle", cycle), ("outcome", rare), ("bot", bot), ("notebook", notebook),
+                 ("outcome", succeeded))  # fmt: skip
+    given = [(tables.runs.c[name], value) for name, value in narrowing if value]
+    # A text with nothing added is the same text, and in no index.
+    others = [column.concat("") == value for column, value in given[1:]]
+    return [column == value for column, value in given[:1]] + others
+
+
+def load_run_values(ledger: Ledger, column: str) -> list[str]:
+    """The bots, notebooks or outcomes that runs have, each once, in order."""
+    return [row["value"] for row in ledger.mappings(select_values(tables.runs.c[column]))]
+
+
+def mark_pages_removed(books: Connection, runs: Collection[str]) -> None:
+    """Let these runs, all of which have ended, say that their pages are gone."""
+    books.execute(
+        tables.runs.update()
+        .where(tables.runs.c.id.in_(runs), tables.runs.c.page_removed_at.is_(None))
+        .values(page=None, page_removed_at=utc_now())
+    )
 
 
 def load_runs_since(ledger: Ledger, since: datetime) -> list[Run]:

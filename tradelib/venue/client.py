@@ -23,6 +23,7 @@ import stamina
 
 from tradelib.clock import from_ms, timeframe_ms, to_ms, utc_now
 from tradelib.errors import InvalidInput, OrderRejected, ReadOnly, VenueUnavailable, unknown_name
+from tradelib.scrubber import Scrubber
 from tradelib.services.addresses import service_url
 from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
 from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
@@ -84,6 +85,7 @@ class Venue:
         self.trade_page = TRADE_PAGE
         self._instruments: dict[str, Instrument] = {}
         self._exchange = make_exchange(name, settings, keys)
+        self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._dialect = dialect_of(self._exchange)
         self.identity = identity or venue_identity(name, settings)
         self.request_lifetime = self._dialect.request_lifetime
@@ -337,7 +339,12 @@ class Venue:
             self._dialect.cancel_order(symbol, venue_order_id, client_id)
 
     def _sending(self, action: str) -> AbstractContextManager[None]:
-        return translated(self.name, action, sends=True, clearer=self._dialect.clearer)
+        return self._translated(action, sends=True)
+
+    def _translated(self, action: str, *, sends: bool = False) -> AbstractContextManager[None]:
+        return translated(
+            self.name, action, sends=sends, clearer=self._dialect.clearer, scrubber=self._scrubber
+        )
 
     def _require_order(self, request: OrderRequest) -> None:
         """Refuse, before anything is on the wire, what the venue would take for something else:
@@ -398,7 +405,7 @@ class Venue:
             wait_max=2.0,
             timeout=None,
         ):
-            with attempt, translated(self.name, action, clearer=self._dialect.clearer):
+            with attempt, self._translated(action):
                 return call()
         raise AssertionError("unreachable")
 

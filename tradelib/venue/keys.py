@@ -20,6 +20,11 @@ class Keys:
     key: SecretStr
     secret: SecretStr
 
+    def named(self, venue: str) -> dict[str, str]:
+        """What each is called, for a scrubber."""
+        name = f"a key of venue {venue}"
+        return {one.get_secret_value(): name for one in (self.key, self.secret)}
+
 
 def load_keys(source: str | None, home: Path, venue: str) -> Keys | None:
     """Keys from `env:PREFIX` (PREFIX_KEY, PREFIX_SECRET) or a TOML file with `key` and `secret`,

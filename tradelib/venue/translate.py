@@ -19,26 +19,30 @@ from tradelib.errors import (
     UnresolvedError,
     VenueUnavailable,
 )
+from tradelib.scrubber import Scrubber
 
 _QUERY = re.compile(r"(https?://[^\s?\"']+)\?[^\s\"']*")
-_SECRET = re.compile(
-    r"(?i)(signature|api-?key|api-?sign|x-mbx-apikey|secret|token|listenkey)"
-    r"(['\"]?\s*[=:]\s*['\"]?)[^\s&,'\"}]+"
-)
+# Without a client's own keys, what looks like one is removed all the same.
+_NO_KEYS = Scrubber()
 
 # The venue's no: the request reached it and did nothing.
 _DEFINITE = (ccxt.InvalidOrder, ccxt.BadRequest, ccxt.NotSupported, ccxt.OperationRejected)
 Clearer = tuple[tuple[re.Pattern[str], type[ccxt.BaseError]], ...]
 
 
-def redact(text: str) -> str:
-    """The text without query strings and without values that look like credentials."""
-    return _SECRET.sub(r"\1\2***", _QUERY.sub(r"\1?***", text))
+def redact(text: str, scrubber: Scrubber = _NO_KEYS) -> str:
+    """The text without query strings, keys, and values that look like credentials."""
+    return scrubber.scrub(_QUERY.sub(r"\1?***", text))
 
 
 @contextmanager
 def translated(
-    venue: str, action: str, *, sends: bool = False, clearer: Clearer = ()
+    venue: str,
+    action: str,
+    *,
+    sends: bool = False,
+    clearer: Clearer = (),
+    scrubber: Scrubber = _NO_KEYS,
 ) -> Iterator[None]:
     """Run a ccxt call; its exceptions come out as the desk's.
 
@@ -46,19 +50,21 @@ def translated(
         yes or no is an UnresolvedError and not something to try again.
     clearer: patterns of what a venue says, each with the class of error that ccxt should have
         raised for it.
+    scrubber: knows the keys that the venue may repeat.
     """
     try:
         yield
     except ccxt.BaseError as error:
         # `from None`: the original's text and frames carry the signed URL.
-        raise _translate(_clear(error, clearer), venue, action, sends) from None
+        told = _clear(error, clearer)
+        raise _translate(told, redact(str(told), scrubber), venue, action, sends) from None
     except DeskError:
         raise
     except Exception as error:
         # ccxt's parsers, before an answer of a shape they do not know, or its signing, before
         # keys that are none; neither's text is fit to be shown.
         shown = ccxt.BadResponse(f"answer or keys of an unknown shape ({type(error).__name__})")
-        raise _translate(shown, venue, action, sends) from None
+        raise _translate(shown, str(shown), venue, action, sends) from None
 
 
 def _clear(error: ccxt.BaseError, clearer: Clearer) -> ccxt.BaseError:
@@ -66,9 +72,8 @@ def _clear(error: ccxt.BaseError, clearer: Clearer) -> ccxt.BaseError:
     return next((kind(said) for pattern, kind in clearer if pattern.search(said)), error)
 
 
-def _translate(error: ccxt.BaseError, venue: str, action: str, sends: bool) -> DeskError:
-    said = redact(str(error))[:300]
-    text = f"Venue {venue} could not {action}: {said}"
+def _translate(error: ccxt.BaseError, said: str, venue: str, action: str, sends: bool) -> DeskError:
+    text = f"Venue {venue} could not {action}: {said[:300]}"
     # The order of these lines is from the special to the general; ccxt's tree is nested.
     if isinstance(error, ccxt.InsufficientFunds):
         return InsufficientFunds(text)

@@ -17,13 +17,15 @@ class Cell:
     """A value on a page.
 
     text: what is read, not yet escaped; value: the exact value behind it; tone: gain, loss, warn
-    or muted; href: where a click leads; title: what shows under the mouse.
+    or muted; href: where a click leads; pick: what a click chooses on this page, see
+    `dashboard.Picker`; title: what shows under the mouse.
     """
 
     text: str
     value: str = ""
     tone: str = ""
     href: str = ""
+    pick: str = ""
     title: str = ""
     number: bool = False
     wrap: bool = False
@@ -32,6 +34,9 @@ class Cell:
         text = escape(self.text)
         if self.href:
             text = f'<a href="{escape(self.href)}" target="_blank" rel="noopener">{text}</a>'
+        if self.pick:
+            chosen = f'data-pick="{escape(self.pick)}" aria-pressed="false"'
+            text = f'<button type="button" class="pick" {chosen}>{text}</button>'
         title = f' title="{escape(self.title)}"' if self.title else ""
         return f'<span class="{escape(self.tone)}"{title}>{text}</span>'
 
@@ -79,11 +84,11 @@ def count(value: int | None) -> Cell:
     return Cell(f"{value:,}", str(value), number=True)
 
 
-def moment(time: datetime | None) -> Cell:
+def moment(time: datetime | None, *, href: str = "", pick: str = "") -> Cell:
     """A time in UTC, to the second."""
     if time is None:
         return Cell(NOTHING, tone="muted")
-    return Cell(f"{time:%Y-%m-%d %H:%M:%S}", time.isoformat())
+    return Cell(f"{time:%Y-%m-%d %H:%M:%S}", time.isoformat(), href=href, pick=pick)
 
 
 def span(length: timedelta | None) -> Cell:

@@ -19,7 +19,8 @@ import traitlets
 from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.views.html import Html, banner
-from tradelib.views.theme import LOSS, MUTED, STYLE
+from tradelib.views.links import navigation
+from tradelib.views.theme import DASHBOARD_STYLE, LOSS, MUTED
 
 _PULSE = """
 export default { render({ model, el }) {
@@ -77,12 +78,63 @@ class Pulse(anywidget.AnyWidget):  # type: ignore[misc]
         self.send({})
 
 
+_PICKER = """
+export default { render({ model, el }) {
+  // A drawn table replaces the one before it: what is chosen and where it was scrolled to stay.
+  let top = 0, drawn = null;
+  const table = () => document.querySelector(`[data-testid="${model.get("table")}"]`);
+  const mark = () => document.querySelectorAll("[data-pick]").forEach((button) =>
+    button.setAttribute("aria-pressed", button.dataset.pick === model.get("picked")));
+  const keep = () => {
+    if (table() === drawn) return;
+    drawn = table();
+    if (drawn) drawn.scrollTop = top;
+    mark();
+  };
+  const pick = (event) => {
+    const row = event.target.closest("tr");
+    const button = row && !event.target.closest("a") && row.querySelector("[data-pick]");
+    if (!button || window.getSelection().toString()) return;
+    model.set("picked", button.dataset.pick);
+    model.save_changes();
+  };
+  const scrolled = (event) => { if (event.target === drawn) top = drawn.scrollTop; };
+  model.on("change:picked", mark);
+  model.on("change:part", () => { top = 0; if (drawn) drawn.scrollTop = 0; });
+  document.addEventListener("click", pick);
+  document.addEventListener("scroll", scrolled, true);
+  const watcher = new MutationObserver(keep);
+  watcher.observe(document.body, { childList: true, subtree: true });
+  keep();
+  return () => {
+    watcher.disconnect();
+    document.removeEventListener("click", pick);
+    document.removeEventListener("scroll", scrolled, true);
+  };
+} };
+"""
+
+
+class Picker(anywidget.AnyWidget):  # type: ignore[misc]
+    """Lets a person choose a row of a table: `picked` is the `pick` of the cell that was clicked.
+
+    table: the name of the table, whose scroll position it keeps; part: changes when the table
+    shows other rows, so that they are read from the top.
+    """
+
+    _esm = _PICKER
+    table = traitlets.Unicode("").tag(sync=True)
+    part = traitlets.Unicode("").tag(sync=True)
+    picked = traitlets.Unicode("").tag(sync=True)
+
+
 class Dashboard:
     """Sections of a page, in order: pieces of HTML that change, and widgets that stay.
 
     version: something that differs whenever the page would; draw: the sections by name, called
     only then. A section that did not change is not sent again. One section is `halt`: it is
-    emptied when the ledger cannot be read, since nobody may then call trading active.
+    emptied when the ledger cannot be read, since nobody may then call trading active. name: of
+    the notebook.
     """
 
     def __init__(
@@ -92,6 +144,7 @@ class Dashboard:
         *,
         layout: tuple[str | widgets.DOMWidget, ...],
         seconds: float,
+        name: str,
     ) -> None:
         self._version, self._draw = version, draw
         self._seen: object = None
@@ -99,8 +152,12 @@ class Dashboard:
         self.trouble = widgets.HTML()
         self.pulse = Pulse(seconds, self.look)
         shown = [self.sections[one] if isinstance(one, str) else one for one in layout]
-        style = widgets.HTML(STYLE)
-        self.widget = widgets.VBox([style, self.pulse, self.trouble, *shown])
+        head = [
+            widgets.HTML(DASHBOARD_STYLE),
+            widgets.HTML(as_widget_html(navigation(name))),
+            self.pulse,
+        ]
+        self.widget = widgets.VBox([*head, self.trouble, *shown])
         self.redraw_seconds = 0.0
         self.look()
         self.pulse.looked_at = f"{utc_now():%H:%M:%S}"

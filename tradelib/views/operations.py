@@ -23,13 +23,13 @@ from tradelib.trading import tables
 from tradelib.trading.incidents import load_incidents
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import load_orders
-from tradelib.trading.runs import Outcome
+from tradelib.trading.runs import Outcome, Run, load_runs
 from tradelib.views.accounts import incidents_table
 from tradelib.views.cells import Cell, count, moment, prose, span, word
 from tradelib.views.dashboard import Dashboard, live_figure
 from tradelib.views.halt import halt_banner
 from tradelib.views.html import Html, cards, empty, heading, table
-from tradelib.views.links import page_url
+from tradelib.views.links import outcome_word, page_cell, record_url
 from tradelib.views.orders import orders_table
 from tradelib.views.theme import ACCENT, LOSS, themed
 from tradelib.views.version import ledger_version
@@ -37,27 +37,6 @@ from tradelib.views.version import ledger_version
 FETCH = "live/10_fetch_candles"
 SHOWN_RUNS = 30
 SHOWN_CYCLES = 120
-_OUTCOME_TONES = {Outcome.SUCCEEDED: "gain", Outcome.FAILED: "loss", Outcome.RUNNING: "warn"}
-
-
-@dataclass(frozen=True)
-class RunLine:
-    """A run without what only its own page shows."""
-
-    id: str
-    cycle: str | None
-    notebook: str
-    bot: str | None
-    venue: str | None
-    started_at: datetime
-    ended_at: datetime | None
-    outcome: Outcome
-    reason: str | None
-    page: str | None
-
-    @property
-    def took(self) -> timedelta | None:
-        return self.ended_at - self.started_at if self.ended_at else None
 
 
 @dataclass(frozen=True)
@@ -68,13 +47,6 @@ class CycleLine:
     started_at: datetime
     took: timedelta
     failed: int
-
-
-def load_run_lines(ledger: Ledger, limit: int) -> list[RunLine]:
-    """Runs, newest first."""
-    runs = tables.runs
-    columns = [runs.c[name] for name in RunLine.__dataclass_fields__]
-    return ledger.rows(select(*columns).order_by(runs.c.started_at.desc()).limit(limit), RunLine)
 
 
 def load_cycles(ledger: Ledger, limit: int = SHOWN_CYCLES) -> list[CycleLine]:
@@ -126,7 +98,7 @@ def load_market_times(ledger: Ledger) -> dict[str, datetime]:
 
 def _last_day(ledger: Ledger) -> datetime:
     """A day before the newest run: what a page counts must not grow with the desk's history."""
-    newest = load_run_lines(ledger, 1)
+    newest = load_runs(ledger, limit=1)
     return (newest[0].started_at if newest else utc_now()) - timedelta(days=1)
 
 
@@ -189,6 +161,7 @@ class OperationsPage:
             layout=("halt", "headline", "services", "attention", "runs", "cycles", self.chart,
                     "candles", "venues", "refusals", "disk"),
             seconds=seconds,
+            name="operations",
         )  # fmt: skip
 
     def version(self) -> object:
@@ -229,7 +202,8 @@ def draw_operations(
         "headline": _headline(ledger, services, cycles),
         "services": heading("Services") + _services_table(services),
         "attention": _attention_section(ledger),
-        "runs": heading("Runs", f"the newest {SHOWN_RUNS}") + _runs_table(ledger),
+        "runs": heading("Runs", f"the newest {SHOWN_RUNS}")
+        + _runs_table(load_runs(ledger, limit=SHOWN_RUNS), settings.reports),
         "cycles": _cycles_heading(cycles),
         "candles": _candles_section(settings, ledger, store),
         "venues": _venue_section(ledger, cycles),
@@ -301,22 +275,21 @@ def _attention_section(ledger: Ledger) -> Html:
     )
 
 
-def _runs_table(ledger: Ledger) -> Html:
+def _runs_table(runs: Sequence[Run], reports: Path) -> Html:
     columns = ("started (UTC)", "notebook", "for", "outcome", "took", "reason", "page")
     soon = "Runs show here as soon as the first cycle begins."
-    return table("runs", columns, map(_run_row, load_run_lines(ledger, SHOWN_RUNS)), empty=soon)
+    return table("runs", columns, (_run_row(run, reports) for run in runs), empty=soon)
 
 
-def _run_row(run: RunLine) -> list[Cell]:
-    link = word("open", href=page_url(run.page), title=run.id) if run.page else word(None)
+def _run_row(run: Run, reports: Path) -> list[Cell]:
     return [
-        moment(run.started_at),
+        moment(run.started_at, href=record_url(run.id)),
         word(run.notebook.removeprefix("live/"), title=run.id),
         word(run.bot or run.venue),
-        word(run.outcome.lower(), _OUTCOME_TONES[Outcome(run.outcome)]),
+        outcome_word(run.outcome),
         span(run.took),
         prose(run.reason, "loss" if run.reason else ""),
-        link,
+        page_cell(run, reports),
     ]
 
 

@@ -198,6 +198,7 @@ class PortfolioPage:
             layout=("halt", "worth", "curve", self.curve, "holdings", "profits", "tranches",
                     "shares", "protections", "balances", "decisions", "orders", "fills"),
             seconds=seconds,
+            name="portfolio",
         )  # fmt: skip
 
     def version(self) -> object:

@@ -55,6 +55,28 @@ STYLE = f"""<style>
 [data-jp-theme-light="false"] .nd a {{ color: #7fb0ff; }}
 </style>"""
 
+# What only dashboards need: every table that a page keeps carries STYLE with it.
+DASHBOARD_STYLE = f"""{STYLE}<style>
+/* Else a wide table widens its page instead of being scrolled. */
+.widget-html-content:has(> .nd) {{ min-width: 0; }}
+.nd .nav {{ display: flex; gap: 18px; padding: 2px 0 6px; text-transform: capitalize; }}
+.nd .pick {{ font: inherit; color: {ACCENT}; background: none; border: 0; padding: 0;
+  cursor: pointer; text-align: left; }}
+.nd.nd tr:has(.pick) {{ cursor: pointer; }}
+.nd.nd tr:has(.pick):hover {{ background: rgba(47, 111, 222, 0.06); }}
+.nd.nd tr:has(.pick[aria-pressed="true"]) {{ background: rgba(47, 111, 222, 0.14); }}
+.nd .whole {{ max-height: none; }}
+.nd .clipped {{ display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3;
+  overflow: hidden; }}
+.nd .hash {{ font-family: ui-monospace, 'DejaVu Sans Mono', monospace; font-size: 11.5px;
+  overflow-wrap: anywhere; }}
+@media (max-width: 900px) {{
+  .nd.nd th, .nd.nd td {{ padding-left: 6px; padding-right: 6px; }}
+  .nd.nd td.wrap {{ min-width: 7em; }}
+}}
+[data-jp-theme-light="false"] .nd .pick {{ color: #7fb0ff; }}
+</style>"""
+
 TEMPLATE = go.layout.Template(
     layout={
         "font": {"family": FONT, "size": 12, "color": MUTED},

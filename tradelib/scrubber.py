@@ -1,0 +1,327 @@
+"""Takes secrets out of text before it is kept: those that the desk knows, in the ways in which
+they are usually written, and what looks like one."""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, quote_plus, unquote, urlsplit
+
+from tradelib.settings import DeskSettings
+
+REMOVED = "***"
+
+# A shorter secret is a word that stands everywhere; only its name beside it gives it away.
+_SHORTEST = 8
+# A text so long without a space is a picture, an archive or the like.
+_BLOB = 10_000
+# What of a long secret is enough to take it for the whole, as where a table cuts a text short.
+_PART = 12
+
+# What a name ends with whose value is a secret, in lower case, with "_" for "-": wherever it
+# stands; where it is certain that a value follows; and where that looks like a secret as well, for
+# a coin is a token too.
+_ALWAYS = (
+    "authorization", "api_key", "apikey", "api_sign", "access_key", "access_sign", "listenkey",
+)  # fmt: skip
+_STRICT = ("password", "passwd", "passphrase", "secret", "signature", "private_key", "privatekey")
+_LOOSE = ("token",)
+_NAMES = (*_ALWAYS, *_STRICT, *_LOOSE)
+
+_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS")
+
+_COLOUR = r"(?:\x1b\[[0-9;]*m)*"
+_QUOTE = r"\\*[\"']|&quot;|&\#39;|&\#x27;"
+# From the end of a name to the end of its value.
+_VALUE = re.compile(
+    rf"""
+    (?: {_QUOTE} )? {_COLOUR} \s* {_COLOUR} (?P<sign> [:=] | %3[aAdD] ) {_COLOUR} \s* {_COLOUR}
+    (?:
+        b? (?P<quote> {_QUOTE} ) {_COLOUR} (?P<quoted> [^\r\n]*? ) (?= {_COLOUR} (?P=quote) | $ )
+      | (?P<bare> (?: (?:basic|bearer|digest|token)\s+ )? [^\s&'"\\<>;,(){{}}\[\]\x1b]+ )
+    )
+    """,
+    re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+_HARMLESS = re.compile(r"(?i)none|null|true|false|undefined|\*+|[\d.,:eE+-]*|<[^>]*>")
+_ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+_IN_URL = re.compile(r"(://[^\s/:@'\"<>]*:)[^\s/@'\"<>]+@")
+_JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
+_PRIVATE_KEY = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+)
+
+
+# A text to look for, whether it is a part that stands for the whole, and what the secret is called.
+_Written = tuple[str, bool, str]
+
+
+@dataclass(frozen=True)
+class Scrubber:
+    """secrets: what each known secret is called, by the secret.
+
+    Without any, it removes what looks like one: signed URLs, API keys, passwords, tokens, private
+    keys, by the names or the forms that they come with.
+    """
+
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _written: tuple[_Written, ...] = field(init=False, repr=False, compare=False)
+    _in_blobs: tuple[_Written, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found: dict[str, _Written] = {}
+        blobs: set[str] = set()
+        for secret, name in self.secrets.items():
+            blobs |= {secret, *_in_base64(secret)}
+            for text, is_part in _ways_to_write(secret):
+                found.setdefault(text, (text, is_part, name))
+        # The longest first: a part of a secret must not hide the whole.
+        written = tuple(sorted(found.values(), key=lambda one: -len(one[0])))
+        object.__setattr__(self, "_written", written)
+        object.__setattr__(self, "_in_blobs", tuple(one for one in written if one[0] in blobs))
+
+    def scrub(self, text: str) -> str:
+        """The text with every secret as asterisks."""
+        if len(text) < _SHORTEST:
+            return text
+        is_blob = len(text) > _BLOB and " " not in text
+        for written, is_part, _ in self._in_blobs if is_blob else self._written:
+            if written in text:
+                text = _pattern(written, is_part).sub(REMOVED, text)
+        return _scrub_lookalikes(text)
+
+    def scrub_all(self, value: Any) -> Any:
+        """The same value, lists and mappings with all they hold; what has no secret in it is not
+        copied."""
+        if isinstance(value, str):
+            return self.scrub(value)
+        if isinstance(value, dict):
+            return self._scrub_mapping(value)
+        if isinstance(value, list | tuple):
+            clean = [x if isinstance(x, float | int) else self.scrub_all(x) for x in value]
+            same = all(a is b for a, b in zip(clean, value, strict=True))
+            return value if same else type(value)(clean)
+        return value
+
+    def _scrub_mapping(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        clean = {self.scrub_all(key): self._scrub_item(key, item) for key, item in value.items()}
+        same = all(a is b and clean[a] is value[b] for a, b in zip(clean, value, strict=False))
+        return value if same and len(clean) == len(value) else type(value)(clean)
+
+    def _scrub_item(self, key: Any, item: Any) -> Any:
+        if isinstance(key, str) and isinstance(item, str):
+            name = _name_of_secret(key)
+            if name and _is_secret(name, item, exact=True):
+                return REMOVED
+        return self.scrub_all(item)
+
+    def find(self, value: Any) -> str | None:
+        """What secret a value holds, in words; None when it holds none."""
+        told = value if isinstance(value, str) else json.dumps(value, default=str)
+        known = (
+            name
+            for text, is_part, name in self._written
+            if text in told and _pattern(text, is_part).search(told)
+        )
+        found = next(known, None)
+        if found is None and self.scrub_all(value) != value:
+            return "what looks like a key, a password or a signed URL"
+        return found
+
+
+def desk_scrubber(settings: DeskSettings, more: Mapping[str, str] | None = None) -> Scrubber:
+    """A scrubber that knows the secrets of a desk as they are now: its venues' keys, its ledger's
+    password, the tokens of its pages. more: others, each with what it is called."""
+    found = dict(more or {})
+    for name, venue in settings.venues.items():
+        if venue.keys:
+            for secret in _load_secrets(venue.keys, settings.home):
+                found.setdefault(secret, f"a key of venue {name}")
+    with suppress(ValueError):
+        password = urlsplit(settings.ledger_url or "").password
+        if password:
+            found[unquote(password)] = "the ledger's password"
+    for name, text in os.environ.items():
+        if name.startswith("DESK_") and name.endswith("_TOKEN"):
+            found.setdefault(text, "the token of this run")
+    for token in _file_secrets(settings.services_file):
+        found.setdefault(token, "the token of the desk's pages")
+    return _make(tuple(found.items()))
+
+
+@lru_cache(maxsize=16)
+def _make(secrets: tuple[tuple[str, str], ...]) -> Scrubber:
+    return Scrubber(dict(secrets))
+
+
+def _load_secrets(source: str, home: Path) -> tuple[str, ...]:
+    """Every secret of a venue's source of keys, as far as it can be read: what is wrong with it is
+    told by who needs the keys."""
+    if source.startswith("env:"):
+        prefix = f"{source.removeprefix('env:')}_"
+        named = ((name.removeprefix(prefix), text) for name, text in os.environ.items()
+                 if name.startswith(prefix))  # fmt: skip
+        return tuple(text for name, text in named if _SECRET_NAME.search(name))
+    return _file_secrets(home / source)
+
+
+def _file_secrets(path: Path) -> tuple[str, ...]:
+    """What is named as a secret in a TOML or JSON file; nothing where it cannot be read."""
+    try:
+        found = path.stat()
+        return _read_secrets(path, found.st_mtime_ns, found.st_size)
+    except OSError:
+        return ()
+
+
+@lru_cache(maxsize=64)
+def _read_secrets(path: Path, _changed: int, _size: int) -> tuple[str, ...]:
+    with suppress(ValueError):  # neither format, or no text
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        return tuple(_texts(content))
+    return ()
+
+
+def _texts(content: Any, name: str = "") -> Iterator[str]:
+    if isinstance(content, dict):
+        for one, item in content.items():
+            yield from _texts(item, one)
+    elif isinstance(content, str) and _SECRET_NAME.search(name.upper()):
+        yield content
+
+
+def _ways_to_write(secret: str) -> Iterator[tuple[str, bool]]:
+    """What to look for, and whether it is only a part."""
+    whole = secret.strip()
+    lines = [line for line in whole.splitlines() if not line.startswith("-----")]
+    for text in {secret, whole, *lines}:
+        if len(text) < _SHORTEST:
+            continue
+        yield from ((written, False) for written in _encoded(text))
+        if len(text) >= 2 * _PART:
+            for part in (text[:_PART], text[-_PART:]):
+                if re.search(r"\d", part) and re.search(r"[A-Za-z]", part):
+                    yield part, True
+
+
+@lru_cache(maxsize=64)
+def _pattern(written: str, is_part: bool) -> re.Pattern[str]:
+    """What takes all of a secret; a password that is a word counts only as a word of its own."""
+    around = ""
+    if is_part:
+        around = r"[\w+/=-]*"
+    elif written.isalpha() and len(written) < 2 * _SHORTEST:
+        around = r"\b"
+    return re.compile(f"{around}{re.escape(written)}{around}")
+
+
+@lru_cache(maxsize=1024)
+def _name_of_secret(key: str) -> str | None:
+    """The name of a secret that a key ends with."""
+    low = _plain(key)
+    return next((name for name in _NAMES if low.endswith(name)), None)
+
+
+def _encoded(text: str) -> set[str]:
+    """The text as it is, escaped, quoted for URLs and pages, and within base64 and hex."""
+    told = json.dumps(text)[1:-1]
+    found = {
+        text, told, json.dumps(told)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1],
+        repr(text)[1:-1], html.escape(text), quote(text, safe=""), quote(text),
+        quote_plus(text),
+    }  # fmt: skip
+    found |= {re.sub(r"%[0-9A-F]{2}", lambda m: m[0].lower(), one) for one in found}
+    raw = text.encode()
+    return found | {raw.hex(), raw.hex().upper()} | _in_base64(text)
+
+
+def _in_base64(text: str) -> set[str]:
+    """What is the same of its base64 whatever stands beside it."""
+    raw, found = text.encode(), set()
+    for offset in range(3):
+        encoded = base64.b64encode(bytes(offset) + raw).decode()
+        inner = encoded[-(-offset * 8 // 6) : (offset + len(raw)) * 8 // 6]
+        found |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return found
+
+
+def _plain(text: str) -> str:
+    """In lower case, with "_" for "-", and as long as before."""
+    low = text.lower()
+    if len(low) != len(text):
+        low = re.sub("[A-Z]+", lambda m: m[0].lower(), text)
+    return low.replace("-", "_")
+
+
+def _scrub_lookalikes(text: str) -> str:
+    if "PRIVATE KEY-----" in text:
+        text = _PRIVATE_KEY.sub(REMOVED, text)
+    if "eyJ" in text:
+        text = _JWT.sub(REMOVED, text)
+    if "://" in text:
+        text = _IN_URL.sub(rf"\1{REMOVED}@", text)
+    if _has_no_signs(text):
+        return text
+    spans = list(_secret_values(text))
+    return _cut(text, spans) if spans else text
+
+
+def _has_no_signs(text: str) -> bool:
+    """Whether nothing in the text can be a name's value: true of an image in base64, which would
+    take long to look through."""
+    return ":" not in text and "%" not in text and text.find("=", 0, len(text) - 3) < 0
+
+
+def _secret_values(text: str) -> Iterator[tuple[int, int]]:
+    low = _plain(text)
+    for name in _NAMES:
+        at = low.find(name)
+        while at >= 0:
+            end = at + len(name)
+            found = _VALUE.match(text, end)
+            if found and (span := _secret_span(text, at, name, found)):
+                yield span
+            at = low.find(name, end)
+
+
+def _secret_span(text: str, at: int, name: str, found: re.Match[str]) -> tuple[int, int] | None:
+    group = "quoted" if found["quoted"] is not None else "bare"
+    value = found[group]
+    start = re.search(r"[?&][\w.-]*$|%(?:26|3[fF])[\w.-]*$", text[max(0, at - 40) : at])
+    if start and group == "bare":  # in a URL's query
+        return found.span(group) if value != REMOVED else None
+    after = text[found.end() : found.end() + 1]
+    if group == "bare" and (after in ("(", "[") or _ATTRIBUTE.fullmatch(value)):
+        return None  # code that fetches it
+    exact = group == "quoted" or found["sign"] == "="
+    return found.span(group) if _is_secret(name, value, exact=exact) else None
+
+
+def _is_secret(name: str, value: str, *, exact: bool) -> bool:
+    """exact: whether it is certain where the value ends; prose has colons too."""
+    if _HARMLESS.fullmatch(value):
+        return False
+    if name in _ALWAYS or (name in _STRICT and exact):
+        return len(value) > 2
+    return (len(value) >= 6 and any(c.isdigit() for c in value)) or len(value) >= 20
+
+
+def _cut(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    parts, done = [], 0
+    for start, end in sorted(spans):
+        if start >= done:
+            parts += [text[done:start], REMOVED]
+        done = max(done, end)
+    return "".join([*parts, text[done:]])
