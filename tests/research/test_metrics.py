@@ -9,7 +9,14 @@ import pytest
 
 from tradelib.candles.schema import candles_from_rows
 from tradelib.research.backtest import Backtest, run_backtest
-from tradelib.research.metrics import MEANINGS, METRICS, metrics_of, start_tally, tally_close
+from tradelib.research.metrics import (
+    MEANINGS,
+    METRICS,
+    metrics_of,
+    start_tally,
+    tally_close,
+    tally_fill,
+)
 from tradelib.research.samples import random_candles
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.registry import strategy
@@ -104,3 +111,29 @@ def test_a_steady_rise_has_a_true_sharpe_ratio():
 def test_every_metric_says_what_it_means():
     assert set(MEANINGS) == set(METRICS)
     assert all(MEANINGS.values())
+
+
+def test_returns_that_do_not_differ_have_no_sharpe_ratio():
+    tally = start_tally(1.0)
+    for count in range(1, 500):
+        tally = tally_close(tally, 1.001**count, 1.0)
+    found = metrics_of(np.array([tally]), "1h", 1.0, 0.0)
+    assert np.isnan(found["sharpe"][0])
+    assert found["volatility"][0] == 0
+
+
+def test_each_sale_of_a_part_is_a_trade_and_rounding_is_no_position():
+    tally = start_tally(100.0)
+    for signed, price, fee in ((3, 10, 0.3), (-1, 12, 0.12), (-1.9999999999, 9, 0.18)):
+        tally = tally_fill(tally, float(signed), float(price), fee)
+    tally = tally_close(tally, 99.4, 0.0)
+    found = {
+        name: value[0] for name, value in metrics_of(np.array([tally]), "1h", 100.0, 0.0).items()
+    }
+    profits = [12 - 10 - 0.1 - 0.12, 18 - 20 - 0.2 - 0.18]
+    assert (found["trades"], found["closed_trades"], found["win_rate"]) == (2, 2, 0.5)
+    assert found["best_trade"] == pytest.approx(profits[0] / 10)
+    assert found["worst_trade"] == pytest.approx(profits[1] / 20)
+    assert found["expectancy"] == pytest.approx(sum(profits) / 2)
+    assert found["profit_factor"] == pytest.approx(-profits[0] / profits[1])
+    assert found["fees"] == pytest.approx(0.6)

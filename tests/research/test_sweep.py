@@ -1,7 +1,6 @@
 """The sweep: each row equals a backtest of its own, whatever is stopped, wrong or in vain."""
 
 import math
-import threading
 from dataclasses import asdict
 
 import numpy as np
@@ -71,9 +70,8 @@ def test_each_row_equals_the_backtest_of_its_parameters():
 
 def test_rows_equal_the_plain_fold():
     decision = DecisionParams(buy_threshold=0.1, cooldown_minutes=300, stop_loss=0.02)
-    values = {name: [value] for name, value in decision if name in DecisionParams.model_fields}
     (row,) = sweep(
-        CANDLES, "1h", WEIGHTED, {"fast_window": 9}, values, progress=False
+        CANDLES, "1h", WEIGHTED, {"fast_window": 9}, dict(decision), progress=False
     ).frame.to_dict("records")
     params = WEIGHTED.params(fast_window=9)
     inputs = fold_inputs(CANDLES, "1h", WEIGHTED.score(CANDLES, params))
@@ -121,6 +119,10 @@ def test_a_combine_that_cannot_be_compiled_works_all_the_same():
     )
     stubborn = Strategy("slope", SlopeParams, columns.compute, plain().warm_up, len, columns)
     assert quick(stubborn).frame.equals(quick(plain()).frame)
+
+
+def test_a_strategy_of_columns_can_be_a_key():
+    assert {WEIGHTED: 1}[strategy("weighted")] == 1
 
 
 def test_a_parameter_that_no_column_takes_is_refused():
@@ -311,7 +313,6 @@ def test_threads_share_columns_and_agree():
         for workers in (1, 4)
     ]
     assert frames[0].equals(frames[1])
-    assert threading.active_count() < 20
 
 
 def test_code_is_the_same_until_something_that_it_uses_changes(monkeypatch):

@@ -17,7 +17,7 @@ from tradelib.strategy.params import Params
 CANDLES = "candles"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Columns:
     """A score made of columns, so that a sweep computes each once for the parameters it rests on.
 
