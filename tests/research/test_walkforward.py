@@ -206,6 +206,10 @@ def test_the_table_has_a_row_for_each_fold(walked):
     table = walked.table()
     assert len(table) == len(walked.folds) == 5
     np.testing.assert_allclose(table["lost"], table["inside_sharpe"] - table["outside_sharpe"])
+    # A fold that chose the default of 48 says so, and what no fold has changed is left out.
+    assert table["window"].tolist() == [fold.choice.params.window for fold in walked.folds]
+    assert 48 in table["window"].tolist()
+    assert "stop_loss" not in table
 
 
 def test_a_searched_random_walk_loses_outside_what_it_promised_inside():

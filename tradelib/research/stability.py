@@ -38,7 +38,8 @@ class Stability:
     def best(self) -> dict[str, float]:
         """The parameters of the highest cell, the first of several."""
         row, column = np.unravel_index(np.nanargmax(self.surface.to_numpy()), self.surface.shape)
-        return {self.x: self.surface.columns[column], self.y: self.surface.index[row]}
+        axes = self.surface.columns, self.surface.index
+        return {self.x: axes[0].tolist()[column], self.y: axes[1].tolist()[row]}
 
     def plateau_score(self, chosen: dict[str, float] | None = None) -> float:
         """How much of the chosen cell's lead its neighbours keep, 0 a lone peak … 1 a plateau.

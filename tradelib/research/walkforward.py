@@ -116,12 +116,10 @@ class Choice:
     params: Params
     decision: DecisionParams = field(default_factory=DecisionParams)
 
-    def told(self) -> dict[str, Any]:
-        """What differs from the defaults, by name."""
-        return {
-            **self.params.model_dump(exclude_defaults=True),
-            **self.decision.model_dump(exclude_defaults=True),
-        }
+    def values(self, *, changed: bool = False) -> dict[str, Any]:
+        """All parameters by name, or those alone that differ from their defaults."""
+        dumps = (one.model_dump(exclude_defaults=changed) for one in (self.decision, self.params))
+        return {name: value for dump in dumps for name, value in dump.items()}
 
 
 Search = Callable[[pd.DataFrame], Choice]
@@ -188,15 +186,20 @@ class WalkForward:
         return outside / inside if inside > 0 else math.nan
 
     def table(self) -> pd.DataFrame:
-        """One row for each fold; `lost` is the Sharpe ratio inside less that outside."""
-        return pd.DataFrame([_row(fold) for fold in self.folds])
+        """One row for each fold, by the time its test begins.
+
+        Columns: each parameter that some fold chose other than its default, how it went inside and
+        outside, the trades outside, and `lost`, the Sharpe ratio inside less that outside.
+        """
+        changed = {name for fold in self.folds for name in fold.choice.values(changed=True)}
+        index = pd.DatetimeIndex([fold.test_from for fold in self.folds], name="test_from")
+        return pd.DataFrame([_row(fold, changed) for fold in self.folds], index=index)
 
 
-def _row(fold: FoldResult) -> dict[str, Any]:
+def _row(fold: FoldResult, parameters: set[str]) -> dict[str, Any]:
+    chosen = fold.choice.values()
     return {
-        "test_from": fold.test_from,
-        "test_to": fold.test_to,
-        **fold.choice.told(),
+        **{name: value for name, value in chosen.items() if name in parameters},
         "inside_growth": fold.inside.growth,
         "outside_growth": fold.outside.growth,
         "inside_sharpe": fold.inside.sharpe,
@@ -364,8 +367,9 @@ def _check_purge(strategy: Strategy, choice: Choice, fold: Fold, number: int) ->
     history = strategy.history(choice.params)
     purge = int(fold.test[0] - fold.train[-1] - 1)
     if purge < history:
+        chosen = choice.values(changed=True) or "the defaults"
         raise InvalidInput(
-            f"Fold {number} chose {choice.told() or 'the defaults'} of {strategy.name!r}, whose "
+            f"Fold {number} chose {chosen} of {strategy.name!r}, whose "
             f"scores read {history:,} candles, and the purge is {purge:,}; give "
             f"purge={history} or more."
         )
