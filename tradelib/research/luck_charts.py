@@ -50,14 +50,15 @@ def stability_figure(found: Stability, title: str = "") -> go.Figure:
 def logits_figure(found: Overfitting, title: str = "") -> go.Figure:
     """How the chosen trial ranked outside: red at or below the median, green above it."""
     reach = max(float(np.abs(found.logits).max()), 0.5)
-    edges = np.linspace(-reach * 1.02, reach * 1.02, 42)
-    counts, _ = np.histogram(found.logits, edges)
+    edges = np.linspace(-reach * 1.02, reach * 1.02, 41)
+    # The median itself, 0, belongs to the bar on its left.
+    counts, _ = np.histogram(found.logits - 1e-9, edges)
     middles = (edges[:-1] + edges[1:]) / 2
     bars = go.Bar(
         x=middles,
         y=counts / counts.sum(),
         width=np.diff(edges) * 0.94,
-        marker={"color": np.where(middles <= 0, _RED, _GREEN)},
+        marker={"color": np.where(middles < 0, _RED, _GREEN)},
         name="splits",
         hovertemplate="logit %{x:.2f}: %{y:.1%} of all splits<extra></extra>",
     )
