@@ -90,6 +90,24 @@ def test_the_bar_and_the_size_of_a_look_ahead_are_told(candles):
     assert found.size == pytest.approx(abs(back_filled(lone).iloc[1234] - known))
 
 
+def test_the_largest_change_of_a_bar_is_told_with_the_cut_that_brought_it(candles):
+    few = candles.iloc[:90]
+    report = check_bias(planted(fitted, history=80), few, cuts=90)
+    parts = {end - 1: fitted(few.iloc[:end]) for end in range(20, 90)}
+    for found in report.findings:
+        if found.kind == LOOK_AHEAD and found.size is not None:
+            whole = fitted(few).iloc[found.bar]
+            changes = {
+                edge: abs(whole - part.iloc[found.bar])
+                for edge, part in parts.items()
+                if edge >= found.bar
+            }
+            assert found.size >= max(changes.values()) - 1e-12
+            told = fitted(few.iloc[: found.edge + 1]).iloc[found.bar]
+            assert found.size == pytest.approx(abs(whole - told))
+    assert any(found.kind == LOOK_AHEAD for found in report.findings)
+
+
 def test_a_back_filled_warm_up_is_a_look_ahead_that_has_no_size(candles):
     def score(frame):
         return relative(frame["close"], frame["close"].rolling(20).mean()).bfill()

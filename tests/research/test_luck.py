@@ -195,6 +195,18 @@ def test_trials_that_tie_share_their_rank():
     assert found.logits == pytest.approx(math.log(4.5 / 1.5))
 
 
+def test_trials_that_tie_inside_alone_count_by_their_mean_rank_outside():
+    """Two trials are best and alike in the first half, then one leads and the other is last."""
+    first, then = noise(40, 3, seed=30), noise(40, 3, seed=31)
+    first[:, 0] += 0.03
+    first[:, 1] = first[:, 0]
+    then += [0.03, -0.03, 0.0]
+    found = backtest_overfitting(np.vstack([first, then]), 2)
+    assert found.logits[0] == pytest.approx(0, abs=1e-12)
+    outside = sharpe_ratios(then)[:2].mean()
+    assert found.out_of_sample[0] == pytest.approx(outside)
+
+
 def test_the_order_of_trials_does_not_matter_even_when_the_best_tie():
     returns = np.hstack([noise(96, 5, seed=14)] * 2)
     mixed = returns[:, np.random.default_rng(1).permutation(10)]

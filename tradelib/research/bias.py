@@ -156,7 +156,7 @@ class _Subject:
 
     def scores(self, first: int, end: int) -> np.ndarray:
         """Scores of the candles first…end - 1, run on those alone; InvalidInput as told there."""
-        part = self.candles.iloc[first:end].copy()
+        part = self.candles.iloc[first:end]
         where = f"on the candles from bar {first:,} to {self.bar(end - 1)}"
         try:
             frame = self.strategy.compute(part, self.params)

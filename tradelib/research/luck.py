@@ -486,8 +486,8 @@ def stationary_bootstrap(
         )
     starts = random.integers(0, periods, (replications, periods))
     begins = random.random((replications, periods)) < 1 / block_length
-    begins[:, 0] = True
     places = np.arange(periods)
+    # The first block begins with the first period, whatever was drawn.
     since = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
     return (np.take_along_axis(starts, since, axis=1) + places - since) % periods
 
