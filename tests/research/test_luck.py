@@ -127,6 +127,17 @@ def test_deflate_judges_the_best_of_the_trials():
     assert deflate(returns, trials=1e9).probability < found.probability
 
 
+def test_a_trial_that_never_traded_is_no_trial():
+    losing = noise(300, 6, 32) - 0.002
+    found = deflate(np.column_stack([np.zeros(300), losing]))
+    alone = deflate(losing)
+    assert found.best == alone.best + 1
+    assert found.probability == pytest.approx(alone.probability)
+    assert found.expected == pytest.approx(alone.expected)
+    with pytest.raises(InvalidInput, match="No trial's returns ever change"):
+        deflate(np.zeros((300, 3)))
+
+
 # Overfitting.
 
 

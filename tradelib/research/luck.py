@@ -57,7 +57,7 @@ class SharpeSample:
         """Standard error of the Sharpe ratio times √(n - 1).
 
         √(1 - γ₃ SR + (γ₄ - 1) / 4 SR²). Source: Mertens, 2002; Bailey & López de Prado, The Sharpe
-        ratio efficient frontier, Journal of Risk 15(2), 2012, section 3.
+        ratio efficient frontier, Journal of Risk 15(2), 2012.
         """
         square = 1 - self.skew * self.sharpe + (self.kurtosis - 1) / 4 * self.sharpe**2
         return math.sqrt(max(square, 0.0))
@@ -69,10 +69,10 @@ def sharpe_sample(returns: np.ndarray) -> SharpeSample:
     if column.shape[1] != 1:
         raise InvalidInput(f"Give the returns of one trial, not of {column.shape[1]}.")
     values = column[:, 0]
+    if not _moves(column)[0]:
+        raise InvalidInput("The returns never change, so that they have no Sharpe ratio.")
     away = values - values.mean()
     square = float(np.mean(away**2))
-    if square <= _STILL * float(np.mean(values**2)):
-        raise InvalidInput("The returns never change, so that they have no Sharpe ratio.")
     return SharpeSample(
         float(sharpe_ratios(values)[0]),
         len(values),
@@ -94,7 +94,8 @@ def probabilistic_sharpe(sample: SharpeSample, benchmark: float = 0.0) -> float:
 
     PSR = Φ((SR - SR*) √(n - 1) / √(1 - γ₃ SR + (γ₄ - 1) / 4 SR²)); benchmark: SR*, per period.
     A monthly mean of 0.036 with deviation 0.079, skew -2.448 and kurtosis 10.164 over 24 months:
-    0.913. Source and example: Bailey & López de Prado, 2012 (see `scatter`), section 4.
+    0.913. Source and example: Bailey & López de Prado, 2012 (see `scatter`), on the probabilistic
+    Sharpe ratio.
     """
     distance = (sample.sharpe - benchmark) * math.sqrt(sample.periods - 1)
     if sample.scatter == 0:
@@ -109,7 +110,7 @@ def min_track_record(
 
     MinTRL = 1 + (1 - γ₃ SR + (γ₄ - 1) / 4 SR²) (z / (SR - SR*))². A yearly Sharpe ratio of 2
     against 1, returns normal and daily: 2.73 years. Source and example: Bailey & López de Prado,
-    2012 (see `scatter`), section 5.
+    2012 (see `scatter`), on the track record length, equation 13.
     """
     if not 0.5 < confidence < 1:
         raise InvalidInput(f"A confidence of {confidence:g} makes no sense; give 0.5…1.")
@@ -147,9 +148,7 @@ def effective_trials(returns: np.ndarray) -> float:
     appendix A.3.
     """
     values = _matrix(returns)
-    away = values - values.mean(axis=0)
-    spread = np.mean(away**2, axis=0)
-    away = away[:, spread > _STILL * np.mean(values**2, axis=0)]
+    away = (values - values.mean(axis=0))[:, _moves(values)]
     count = away.shape[1]
     if count < 2:
         return 1.0
@@ -186,14 +185,17 @@ def deflate(returns: np.ndarray, trials: float | None = None) -> Deflated:
     """The deflated Sharpe ratio of the best of all trials, returns of shape (periods, trials).
 
     trials: independent ones; None counts them by `effective_trials`. Give every trial that was
-    made, the discarded ones above all.
+    made, the discarded ones above all. Those that never move are no trials: they cannot be best.
     """
     values = _matrix(returns, least_trials=2)
-    ratios = sharpe_ratios(values)
-    best = int(ratios.argmax())
+    moving = np.flatnonzero(_moves(values))
+    if moving.size == 0:
+        raise InvalidInput("No trial's returns ever change, so that none has a Sharpe ratio.")
+    ratios = sharpe_ratios(values[:, moving])
+    best = int(moving[ratios.argmax()])
     sample = sharpe_sample(values[:, best])
     count = effective_trials(values) if trials is None else float(trials)
-    expected = expected_max_sharpe(count, float(ratios.var(ddof=1)))
+    expected = expected_max_sharpe(count, float(ratios.var(ddof=1)) if moving.size > 1 else 0.0)
     return Deflated(best, sample, count, expected, probabilistic_sharpe(sample, expected))
 
 
@@ -423,12 +425,11 @@ def block_length_for(returns: np.ndarray) -> float:
     window; M is twice the lag after which the autocorrelations stay within ±2 √(log₁₀ n / n). At
     most 3 √n and n/3. Of several trials it is the median of theirs. Source: Politis & White,
     Automatic block-length selection for the dependent bootstrap, Econometric Reviews 23(1), 2004,
-    section 3.2, with the D of Patton, Politis & White's correction, 28(4), 2009.
+    for the stationary bootstrap, with the D of Patton, Politis & White's correction, 28(4), 2009.
     """
     values = _matrix(returns)
     count = len(values)
-    away = values - values.mean(axis=0)
-    away = away[:, np.mean(away**2, axis=0) > _STILL * np.mean(values**2, axis=0)]
+    away = (values - values.mean(axis=0))[:, _moves(values)]
     if away.shape[1] == 0 or count < 10:
         return 1.0
     quiet = max(5, int(math.log10(count)))
@@ -546,6 +547,11 @@ def _over_benchmark(returns: np.ndarray, benchmark: np.ndarray | None) -> np.nda
             f"{len(values)} periods."
         )
     return values - base
+
+
+def _moves(values: np.ndarray) -> np.ndarray:
+    """Which trials have returns that change by more than rounding."""
+    return values.var(axis=0) > _STILL * np.mean(values**2, axis=0)
 
 
 def _sharpe(
