@@ -519,7 +519,7 @@ def _standard_error(values: np.ndarray, length: float) -> np.ndarray:
     weights = (1 - lags / count) * keep**lags + lags / count * keep ** (count - lags)
     weights[1:] *= 2
     square = np.empty(values.shape[1])
-    step = max(1, _CELLS // size)
+    step = max(1, _CELLS // (4 * size))
     for first in range(0, values.shape[1], step):
         spectrum = np.fft.rfft(away[:, first : first + step], size, axis=0)
         covariance = np.fft.irfft(np.abs(spectrum) ** 2, size, axis=0)[:count] / count
