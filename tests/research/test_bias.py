@@ -12,7 +12,6 @@ from tradelib.research.samples import random_candles
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.params import Params
 from tradelib.strategy.registry import strategy, strategy_names
-from tradelib.strategy.weighted import compute_weighted
 
 
 class OneParam(Params):
@@ -135,7 +134,7 @@ def test_gaps_alone_are_no_bias(candles):
 def test_a_history_declared_too_short_is_told_from_a_look_ahead(candles):
     weighted = strategy("weighted")
     hasty = Strategy(
-        "hasty", weighted.params_type, compute_weighted, weighted.warm_up, lambda params: 60
+        "hasty", weighted.params_type, weighted.compute, weighted.warm_up, lambda params: 60
     )
     report = check_bias(hasty, candles)
     assert report.look_ahead == 0
@@ -237,3 +236,8 @@ def test_a_strategy_cannot_alter_the_candles_it_is_checked_on(candles):
 def test_a_check_that_could_show_nothing_is_refused(candles, count, options, words):
     with pytest.raises(InvalidInput, match=words):
         check_bias(planted(centred), candles.iloc[:count], **options)
+
+
+def test_anothers_parameters_are_refused(candles):
+    with pytest.raises(InvalidInput, match="'weighted' takes WeightedParams, not OneParam"):
+        check_bias(strategy("weighted"), candles, OneParam())

@@ -106,6 +106,11 @@ def check_bias(
     -1…1, or none after its warm-up.
     """
     params = strategy.params() if params is None else params
+    if not isinstance(params, strategy.params_type):
+        raise InvalidInput(
+            f"Strategy {strategy.name!r} takes {strategy.params_type.__name__}, "
+            f"not {type(params).__name__}."
+        )
     subject = _Subject(strategy, params, candles)
     history = strategy.history(params)
     _check_call(subject, history, cuts, starts)
