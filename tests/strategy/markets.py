@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,9 @@ def path_candles(closes: Sequence[float], reach: float = 0.0, step: int = HOUR) 
     )
 
 
-def torn_candles(
-    count: int, *, seed: int, timeframe: str = "1h", volatility: float = 0.01
-) -> pd.DataFrame:
-    """A random walk of which single candles are missing, and some long stretches."""
-    candles = random_candles(count, seed=seed, timeframe=timeframe, volatility=volatility)
+def torn_candles(count: int, *, seed: int, **more: Any) -> pd.DataFrame:
+    """`random_candles` of which a tenth is missing here and there, and three long stretches."""
+    candles = random_candles(count, seed=seed, **more)
     random = np.random.default_rng(seed)
     keep = random.random(count) > 0.1
     for start in random.integers(0, count, 3):

@@ -3,6 +3,8 @@
 Their columns, compiled for a sweep, give the plain score.
 """
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
@@ -25,13 +27,15 @@ every_choice = pytest.mark.parametrize(("name", "values"), CHOICES)
 
 
 @every_choice
-@pytest.mark.parametrize("timeframe", ["1m", "1h", "1d", "1w"])
+@pytest.mark.parametrize("timeframe", ["1m", "1h", "1d", "1w", "7d"])
 def test_no_bias_is_found(name, values, timeframe):
     found = strategy(name)
     params = found.params(**values)
+    # Weeks open on Mondays, seven days on Thursdays, as 1970 did.
+    start = datetime(2026, 1, 5 if timeframe == "1w" else 1, tzinfo=UTC)
     for candles in (
-        random_candles(700, seed=21, timeframe=timeframe),
-        torn_candles(900, seed=22, timeframe=timeframe, volatility=0.002),
+        random_candles(700, seed=21, timeframe=timeframe, start=start),
+        torn_candles(900, seed=22, timeframe=timeframe, start=start, volatility=0.002),
     ):
         report = check_bias(found, candles, params, cuts=25, starts=15, tolerance=1e-12)
         assert report.unbiased, report.verdict

@@ -42,21 +42,25 @@ def walked(candles, window, exit_window, hold):
 
 
 def test_a_breakout_lasts_until_the_exit_channel_is_crossed():
-    closes = [10, 11, 10, 12, 11, 11, 10.5, 11, 9]
-    found = scores(closes, window=3, exit_window=2)
-    assert np.isnan(found[:3]).all()
-    # Above 11 it begins; 10.5 is below the two candles before it; 9 is below the three.
-    assert found[3:] == [1, 1, 1, 0, 0, -1]
+    closes = [9, 11, 10, 12, 11, 11.5, 10.5, 11, 9]
+    found = scores(closes, window=4, exit_window=2)
+    assert np.isnan(found[:4]).all()
+    # 10.5 is below both candles before it and not below all four; 9 is below them all.
+    assert found[4:] == [0, 0, 0, 0, -1]
+    # Above 11 it begins.
+    assert scores(closes, window=3, exit_window=2)[3:] == [1, 1, 1, -1, -1, -1]
+    assert scores([9, *closes], window=4, exit_window=2)[4:] == [1, 1, 1, 0, 0, -1]
 
 
 def test_a_fall_is_the_mirror_of_a_rise():
-    closes = np.array([10, 11, 10, 12, 11, 11, 10.5, 11, 9])
-    up, down = (scores(path, window=3, exit_window=2) for path in (closes, 20 - closes))
-    assert down[3:] == [-score for score in up[3:]]
+    closes = np.array([9, 9, 11, 10, 12, 11, 11.5, 10.5, 11, 9])
+    up, down = (scores(path, window=4, exit_window=2) for path in (closes, 20 - closes))
+    assert down[4:] == [-score for score in up[4:]] == [-1, -1, -1, 0, 0, 1]
 
 
 def test_a_close_at_the_channels_edge_is_no_breakout():
-    assert scores([10, 11, 11, 10], window=2, exit_window=1)[2:] == [0, 0]
+    assert scores([10, 11, 11, 10, 10], window=3, exit_window=1)[3:] == [0, 0]
+    assert scores([10, 11, 11, 11], window=2, exit_window=1)[2:] == [0, 0]
 
 
 def test_the_channel_is_of_highs_and_lows():

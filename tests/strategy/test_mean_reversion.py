@@ -33,7 +33,7 @@ def test_a_close_at_or_beyond_a_band_scores_in_full():
 
 
 def test_the_bands_are_bollingers():
-    candles = random_candles(300, seed=1)
+    candles = random_candles(1000, seed=1)
     found = MEAN_REVERSION.score(candles)["score"]
     bands = bollinger(candles["close"])
     assert (found[candles["close"] <= bands["lower"]] == 1).sum() > 3

@@ -57,21 +57,27 @@ def test_each_timeframe_counts_for_no_more_than_its_weight():
     assert found.iloc[-1] == -1
 
 
+# Of three hours each, closed at 3:00, 6:00, 9:00 and 12:00, the last with a jump at 10:00.
+FALLING = [9, 9, 9, 8, 8, 8, 7, 7, 7, 7, 20, 20, 20]
+
+
 def test_a_coarser_candle_counts_from_its_close():
-    closes = [1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 1, 9, 9, 9, 9]
-    scores = trend(path_candles(closes))
-    # The candle of three hours that the jump at 11:00 is in closes with it, at 12:00.
-    assert scores["coarse"].iloc[10] < 0 < scores["coarse"].iloc[11]
-    late = trend(path_candles([*closes[:-5], 1, 1, 9, 9, 9]))
-    # At 12:00 it is in one that closes at 15:00.
-    assert late["coarse"].iloc[13] < 0 < late["coarse"].iloc[14]
+    coarse = trend(path_candles(FALLING))["coarse"]
+    assert coarse.iloc[8:].tolist() == [-0.5, -0.5, -0.5, 0.5, 0.5]
 
 
 def test_a_coarser_candle_without_its_last_one_counts_from_the_next_candle_there_is():
-    candles = path_candles([1, 2, 1, 2, 1, 2, 1, 2, 1, 5, 5, 5, 5, 5, 5])
-    torn = trend(candles.drop(candles.index[11]))["coarse"]
-    assert torn.iloc[10] < 0 < torn.iloc[11]
-    assert torn.index[11] == candles.index[12]
+    candles = path_candles(FALLING)
+    coarse = trend(candles.drop(candles.index[11]))["coarse"]
+    assert coarse.iloc[8:].tolist() == [-0.5, -0.5, -0.5, 0.5]
+    assert coarse.index[-1] == candles.index[12]
+
+
+def test_a_coarser_candle_without_any_candle_is_none():
+    candles = path_candles([9, 9, 9, 9, 9, 9, 8, 8, 8, 8, 8, 8, 7, 7, 7])
+    coarse = trend(candles.drop(candles.index[9:12]), slow_window=3)["coarse"]
+    # The average is that of 9, 8 and 7.
+    assert coarse.iloc[-1] == -1
 
 
 @pytest.mark.parametrize(("timeframe", "middle", "coarse"), [("1m", 5, 60), ("1h", 4, 24),

@@ -119,12 +119,17 @@ def _coarse_places(opens_ms: np.ndarray, multiple: int, need: int) -> tuple[np.n
     # that would be to look ahead.
     step = int(np.diff(opens_ms[:need]).min())
     length = step * multiple
-    week = timeframe_ms("1w")
-    origin = first_open_ms("1w") if length % week == 0 else 0
-    closes_ms = opens_ms + step - origin
+    closes_ms = opens_ms + step - _origin(int(opens_ms[0]), step, length)
     number = -(-closes_ms // length)
     which = np.cumsum(np.diff(number, prepend=number[0]) > 0)
     return which, closes_ms == number * length
+
+
+def _origin(open_ms: int, step: int, length: int) -> int:
+    """When a coarser candle of 1970 opens, together with one of the candles' own."""
+    monday = first_open_ms("1w")
+    weekly = length % timeframe_ms("1w") == 0 and (open_ms - monday) % step == 0
+    return monday if weekly else open_ms % step
 
 
 def _coarse_candles(candles: pd.DataFrame, which: np.ndarray) -> pd.DataFrame:
