@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.strategy.base import Strategy
+from tradelib.strategy.breakout import BREAKOUT
 from tradelib.strategy.buy_and_hold import BUY_AND_HOLD
+from tradelib.strategy.mean_reversion import MEAN_REVERSION
 from tradelib.strategy.momentum import MOMENTUM
+from tradelib.strategy.trend import TREND
 from tradelib.strategy.weighted import WEIGHTED
 
-_known = {found.name: found for found in (WEIGHTED, MOMENTUM, BUY_AND_HOLD)}
+_built_in = (WEIGHTED, MOMENTUM, TREND, BREAKOUT, MEAN_REVERSION, BUY_AND_HOLD)
+_known = {found.name: found for found in _built_in}
 
 
 def strategy(name: str) -> Strategy:
