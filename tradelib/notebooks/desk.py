@@ -205,7 +205,7 @@ class Desk:
             if (bot.venue, bot.timeframe) == (venue, timeframe):
                 # A bot that cannot be understood fails on its own page, not on everybody's.
                 with suppress(DeskError):
-                    needs.append(bot.rules.history(bot.strategy_params))
+                    needs.append(bot.rules.history(bot.strategy_params) + bot.reach)
         return max(needs)
 
     def _result(self, notebook: str) -> dict[str, Any]:

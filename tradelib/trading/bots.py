@@ -110,6 +110,12 @@ class Bot:
         return DecisionParams(**self.decision)
 
     @property
+    def reach(self) -> int:
+        """Candles before the present one that a confirmation looks back on."""
+        minutes = self.decision_params.confirmation_minutes
+        return int(minutes * 60_000) // timeframe_ms(self.timeframe)
+
+    @property
     def stop_params(self) -> StopParams:
         return StopParams(**self.stops)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -37,6 +37,8 @@ from tradelib.trading.positions import Position, is_dust, load_position
 from tradelib.trading.runs import COMPUTED
 
 _ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
+# Of a longer outage, only so many candles beyond a confirmation's reach are looked back on.
+LONGEST_OUTAGE = 500
 CANNOT_AFFORD = "cannot afford an order"
 NO_CANDLES = "no candles yet"
 
@@ -201,18 +203,29 @@ def compute_signal(
         return _idle(bot, close, None, run, NO_CANDLES)
     if not inputs.can_act:
         return _idle(bot, close, inputs, run, f"{CANNOT_AFFORD}: cash {inputs.cash:f}")
-    candles, scores = load_scores(store, bot, close)
+    candles, scores = load_scores(store, bot, close, lookback=_lookback(bot, inputs, close))
     decision = _fold(bot, candles, scores, inputs, run)
     return Computed(decision, _score_record(decision, candles, scores), candles, scores, inputs)
 
 
-def load_scores(store: CandleStore, bot: Bot, as_of: datetime) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The candles a bot looks at, closed at `as_of`, and what its strategy says of each."""
+def load_scores(
+    store: CandleStore, bot: Bot, as_of: datetime, *, lookback: int = 0
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The candles a bot looks at, closed at `as_of`, and what its strategy says of each: of the
+    last one, and of so many before it, what it says however long the history."""
     params = bot.strategy_params
-    candles = store.load(
-        bot.venue, bot.symbol, bot.timeframe, as_of=as_of, limit=bot.rules.history(params)
-    )
+    limit = bot.rules.history(params) + lookback
+    candles = store.load(bot.venue, bot.symbol, bot.timeframe, as_of=as_of, limit=limit)
     return candles, bot.rules.score(candles, params)
+
+
+def _lookback(bot: Bot, inputs: DecisionInputs, close: datetime) -> int:
+    """Candles before the last one that only carry the state forward: those since the previous
+    decision, else as far as a confirmation reaches."""
+    if inputs.since is None:
+        return bot.reach
+    missed = (to_ms(close) - to_ms(inputs.since)) // timeframe_ms(bot.timeframe) - 1
+    return max(0, min(missed, bot.reach + LONGEST_OUTAGE))
 
 
 def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) -> Purse:
@@ -242,8 +255,14 @@ def _fold(
     params, state = bot.decision_params.step(), inputs.state
     equity, cash = float(inputs.equity), float(inputs.cash)
     closes = _close_times(candles, bot.timeframe)
+    first = _first_step(bot, inputs, closes)
+    before = closes[first - 1] if first else closes[0] - timeframe_ms(bot.timeframe)
+    if inputs.since and before > to_ms(inputs.since):
+        # Candles between are left out, so no signal is known to have stood since before them.
+        state = state._replace(pending=0, pending_since_ms=step.NEVER_MS)
     choice = None
-    for score, price, time in _steps(inputs.since, bot, candles, scores, closes):
+    columns = scores["score"].to_list(), candles["close"].to_list(), closes
+    for score, price, time in zip(*(column[first:] for column in columns), strict=True):
         state, choice = step.decide(state, score, price, time, equity, cash, params)
     assert choice is not None  # the last candle is always a step
     close = from_ms(closes[-1])
@@ -262,6 +281,15 @@ def _fold(
     )
 
 
+def _first_step(bot: Bot, inputs: DecisionInputs, closes: list[int]) -> int:
+    """The place of the first candle that is a step: none that was one already, and none whose
+    score would be another with a longer history. The last always is one."""
+    length = timeframe_ms(bot.timeframe)
+    seen = to_ms(inputs.since) if inputs.since else closes[-1] - bot.reach * length - 1
+    settled = len(closes) - 1 - _lookback(bot, inputs, from_ms(closes[-1]))
+    return max(settled, min(sum(close <= seen for close in closes), len(closes) - 1))
+
+
 def _score_record(decision: Decision, candles: pd.DataFrame, scores: pd.DataFrame) -> ScoreRecord:
     last = scores.iloc[-1]
     told = {name: None if math.isnan(v) else repr(float(v)) for name, v in last.items()}
@@ -275,24 +303,6 @@ def _score_record(decision: Decision, candles: pd.DataFrame, scores: pd.DataFram
         price=decision.price,
         candles_hash=candles_hash(candles),
     )
-
-
-def _steps(
-    since: datetime | None,
-    bot: Bot,
-    candles: pd.DataFrame,
-    scores: pd.DataFrame,
-    closes: list[int],
-) -> list[tuple[float, float, int]]:
-    """Score, price and close of each candle since the previous decision, the last one included.
-
-    A bot without one looks back as far as its confirmation reaches.
-    """
-    reach = timedelta(minutes=bot.decision_params.confirmation_minutes)
-    seen = to_ms(since) if since else to_ms(from_ms(closes[-1]) - reach) - 1
-    first = min(sum(close <= seen for close in closes), len(closes) - 1)
-    values = zip(scores["score"].tolist(), candles["close"].tolist(), closes, strict=True)
-    return list(values)[first:]
 
 
 def _state_before(before: Decision | None, purse: Purse) -> DecisionState:
