@@ -197,6 +197,8 @@ class DeskSettings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
+        if "?" in str(home):
+            raise ValueError("its path holds a question mark, with which SQLite's files end")
         return home.expanduser().resolve()
 
     @classmethod

@@ -16,6 +16,7 @@ import pytest
 
 from tests.kernels.kernels import KERNEL, add_kernelspec, kernel, sole_server
 from tradelib.kernels import identity, servers
+from tradelib.kernels.client import private_sockets
 from tradelib.kernels.identity import FOLDER_ENV, OWNER_ENV, identity_for
 from tradelib.kernels.servers import NoWarmKernel, load_servers, own_servers, warm_up
 from tradelib.kernels.specs import find_kernel, load_identity
@@ -283,3 +284,7 @@ def test_a_hundred_kernels_leave_nothing_behind_in_the_server() -> None:
     children = server.children(recursive=True)
     assert len(children) <= 1
     assert all(child.status() != psutil.STATUS_ZOMBIE for child in children)
+
+
+def test_a_folder_whose_name_has_too_many_bytes_is_not_used_for_sockets(tmp_path: Path) -> None:
+    assert "ipc" not in str(private_sockets(tmp_path / ("ä" * 60)))

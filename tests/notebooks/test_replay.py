@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import nbformat
@@ -17,12 +18,13 @@ from sqlalchemy import select
 from tests.desks import PaperDesk, desk_command, paper_desk
 from tests.replays import entry_file
 from tradelib.candles.partitions import read_month, write_month
-from tradelib.candles.store import CandleRead
+from tradelib.candles.store import CandleRead, CandleStore
 from tradelib.clock import utc_now
 from tradelib.notebooks import replay, runner
 from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS
 from tradelib.notebooks.replay import Verdict, replay_run, replay_runs
 from tradelib.notebooks.runner import run_notebook
+from tradelib.research.samples import random_candles
 from tradelib.settings import NOTEBOOKS, DeskSettings, load_settings
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, open_ledger
@@ -40,6 +42,9 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PaperDesk]:
             desk.step()
             desk.run_cycle()
         yield desk
+
+
+COMPUTED_PARTS = ("computed", "inputs")
 
 
 def newest(desk: PaperDesk, notebook: str) -> Run:
@@ -158,7 +163,7 @@ def run_of(
     for module in (runner, replay):
         monkeypatch.setattr(module, "NOTEBOOKS", tmp_path)
 
-    def run(cell: str) -> Run:
+    def run(cell: str, **more: object) -> Run:
         source = 'run: str = ""\nlimit: int = 3'
         parameters = new_code_cell(source, metadata={"tags": ["parameters"]})
         start = "import os, random\nfrom tradelib.notebooks import open_desk\ndesk = open_desk(run)"
@@ -166,7 +171,7 @@ def run_of(
         page = new_notebook(cells=cells)
         page.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
         nbformat.write(page, tmp_path / "page.ipynb")
-        return run_notebook(settings, ledger, "page", {})
+        return run_notebook(settings, ledger, "page", {}, **more)
 
     return run
 
@@ -198,6 +203,9 @@ ACTS = {
     "file": "(desk.settings.home / 'file').write_text('x')",
     "removal": "os.remove(desk.settings.home / 'desk.toml')",
     "rename": "os.rename(desk.settings.home / 'desk.toml', desk.settings.home / 'other.toml')",
+    "folder": "import shutil; shutil.rmtree(desk.settings.home / 'kept')",
+    "open folder": "os.remove('desk.toml', dir_fd=os.open(desk.settings.home, os.O_RDONLY))",
+    "mode": "os.chmod(desk.settings.home / 'desk.toml', 0o600)",
     "page": "(desk.settings.reports / 'file').write_text('x')",
     "database": "import sqlite3; sqlite3.connect(desk.settings.home / 'ledger.sqlite')",
     "ledger": "from tradelib.trading.halts import halt_trading; halt_trading(desk.ledger, 'x')",
@@ -209,6 +217,8 @@ ACTS = {
 @pytest.mark.parametrize("act", ACTS)
 def test_a_replay_cannot(settings, ledger, run_of, act: str) -> None:
     (settings.home / "desk.toml").write_text('[venues.v]\nrest_url = "http://127.0.0.1:9"\n')
+    (settings.home / "kept").mkdir()
+    (settings.home / "kept" / "file").touch()
     run = run_of(f"told = 1\nif 'DESK_REPLAY' in os.environ:\n    {ACTS[act]}")
     before = contents(ledger)
     found = replay_run(settings, run)
@@ -218,6 +228,7 @@ def test_a_replay_cannot(settings, ledger, run_of, act: str) -> None:
     assert contents(ledger) == before
     assert {path.name for path in settings.home.glob("*")} >= {"desk.toml", "ledger.sqlite"}
     assert not (settings.home / "file").exists()
+    assert (settings.home / "kept" / "file").exists()
 
 
 def test_a_replays_kernel_has_no_keys_and_no_token(settings, run_of, monkeypatch) -> None:
@@ -270,3 +281,41 @@ def test_the_command_says_what_it_cannot_do(traded: PaperDesk, words, said) -> N
 
 def test_no_runs_in_a_span_are_told_in_a_sentence(traded: PaperDesk) -> None:
     assert load_runs_since(traded.ledger, utc_now()) == []
+
+
+def test_a_run_from_before_such_records_is_not_told_to_differ(traded: PaperDesk) -> None:
+    for notebook in (FETCH, EXECUTE, RECONCILE):
+        run = newest(traded, notebook)
+        told = {name: value for name, value in run.result.items() if name not in COMPUTED_PARTS}
+        old = replace(run, result=told, python=None, candles=None)
+        assert replay_run(traded.settings, old).verdict is Verdict.SKIPPED
+
+
+def test_candles_that_cannot_be_read_fail_one_replay_and_no_other(traded: PaperDesk) -> None:
+    runs = [newest(traded, SIGNALS), newest(traded, RECONCILE)]
+    file = sorted(traded.settings.candles.rglob("*.parquet"))[-1]
+    whole = file.read_bytes()
+    file.write_bytes(b"torn")
+    try:
+        found = list(replay_runs(traded.settings, runs))
+    finally:
+        file.write_bytes(whole)
+    assert [one.verdict for one in found] == [Verdict.FAILED, Verdict.TALKED]
+    assert "cannot be read" in found[0].causes[0]
+
+
+def test_a_page_sees_no_candle_that_came_after_its_run(settings, ledger, run_of) -> None:
+    early = datetime(2026, 1, 1, tzinfo=UTC)
+    candles = random_candles(30, seed=1, start=early)
+    store = CandleStore(settings.candles)
+    store.append("v", "A/B", "1h", candles.iloc[:10], as_of=early + timedelta(days=9))
+    run = run_of("told = len(desk.store.load('v', 'A/B', '1h'))", as_of=early + timedelta(hours=10))
+    assert run.result == {"told": 10}
+    store.append("v", "A/B", "1h", candles, as_of=early + timedelta(days=9))
+    assert replay_run(settings, run).verdict is Verdict.SAME
+
+
+def test_numbers_that_are_not_finite_are_told_apart(settings, run_of) -> None:
+    run = run_of("told = [float('nan'), float('inf'), -float('inf')]")
+    assert run.result == {"told": ["nan", "inf", "-inf"]}
+    assert replay_run(settings, run).verdict is Verdict.SAME

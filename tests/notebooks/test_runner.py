@@ -176,3 +176,26 @@ def test_every_live_notebook_declares_the_run_it_belongs_to():
 
     for path in sorted((NOTEBOOKS / "live").glob("*.ipynb")):
         assert declared_parameters(path)["run"] == "str"
+
+
+def test_a_very_long_error_is_cut_in_the_record_and_ends_the_page(settings, ledger, notebooks):
+    small = settings.model_copy(update={"notebook_output_mb": 1})
+    with pytest.raises(RunFailed):
+        run_notebook(small, ledger, notebooks("p", "raise ValueError('x\\0' * 3_000_000)"), {})
+    (run,) = load_runs(ledger)
+    assert run.outcome == Outcome.FAILED
+    assert len(run.reason) < 3_000
+    assert "\0" not in run.reason
+    assert (settings.reports / run.page).stat().st_size < 2_000_000
+
+
+def test_ccxt_draws_its_nonces_from_no_seed(settings, ledger, notebooks):
+    cell = """from tradelib.notebooks import open_desk
+from tradelib.settings import VenueSettings
+from tradelib.venue.client import make_exchange
+desk = open_desk(run)
+exchange = make_exchange("v", VenueSettings(), None)
+desk.record({"nonces": [exchange.random_bytes(16), exchange.uuid22()]})"""
+    first, second = (run_notebook(settings, ledger, notebooks("p", cell), {}) for _ in range(2))
+    assert first.seed == second.seed
+    assert not set(first.result["nonces"]) & set(second.result["nonces"])

@@ -102,14 +102,19 @@ class CandleRead:
 class CandleStore:
     """Closed candles of many series under one folder, shared by any number of processes.
 
-    on_read: hears of everything that `load` gives.
+    on_read: hears of everything that `load` gives. as_of: the time that `load` looks from unless
+    it is told one; None: it gives the newest.
     """
 
     def __init__(
-        self, root: Path | str, *, on_read: Callable[[CandleRead], None] | None = None
+        self,
+        root: Path | str,
+        *,
+        on_read: Callable[[CandleRead], None] | None = None,
+        as_of: datetime | None = None,
     ) -> None:
         self.root = Path(root)
-        self._on_read = on_read
+        self._on_read, self._as_of = on_read, as_of
 
     def append(
         self, venue: str, symbol: str, timeframe: str, frame: pd.DataFrame, *, as_of: datetime
@@ -151,6 +156,7 @@ class CandleStore:
             again reads what it read. The newest candle is the exception: one that had closed by
             then and that the venue served later is there.
         """
+        as_of = as_of or self._as_of
         folder = self._folder(venue, symbol, timeframe)
         revisions = _read_revisions(folder, as_of)
         parts, count = [], 0

@@ -20,7 +20,7 @@ from traitlets.config import Config
 # Seconds after which a kernel that does not answer, or does not publish to us yet, is asked again.
 _ANSWER = 1.0
 _PUBLISHED = 0.1
-# A socket's path has 107 characters, some of which the kernel's five channels need.
+# A socket's path has 107 bytes, some of which the kernel's five channels need.
 _LONGEST_SOCKET_NAME = 100
 
 
@@ -33,7 +33,7 @@ def private_sockets(folder: Path) -> Config:
     """
     config = Config()
     name = folder / secrets.token_hex(4)
-    if os.name == "posix" and len(str(name)) <= _LONGEST_SOCKET_NAME:
+    if os.name == "posix" and len(os.fsencode(name)) <= _LONGEST_SOCKET_NAME:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         config.KernelManager.transport = "ipc"
         config.KernelManager.ip = str(name)

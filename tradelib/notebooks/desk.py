@@ -118,7 +118,10 @@ class Desk:
         self.run = run
         self.live = live
         self.reads: list[CandleRead] = []
-        self.store = CandleStore(settings.candles, on_read=self._note_read)
+        # What came later is not there for a page of a run, whenever it is opened.
+        self.store = CandleStore(
+            settings.candles, on_read=self._note_read, as_of=run.as_of if run else None
+        )
         self.rng = seed_randomness(run.seed if run else None)
 
     @property

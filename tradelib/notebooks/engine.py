@@ -169,6 +169,7 @@ def _size(message: Any) -> int:
     text = content.get("text")
     if text is None:
         text = json.dumps(content.get("data", ""), default=str)
+    text += "".join(content.get("traceback", ())) + content.get("evalue", "")
     return len(text) + sum(len(one) for one in message.get("buffers") or ())
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tradelib.candles.store import CandleRead, CandleStore
+from tradelib.errors import DeskError
 from tradelib.kernels.specs import find_kernel
 from tradelib.notebooks.desk import REPLAY_ENV
 from tradelib.notebooks.provenance import code_version, notebook_hash
@@ -106,11 +107,13 @@ def replay_run(settings: DeskSettings, run: Run) -> Replay:
     are."""
     if run.outcome != Outcome.SUCCEEDED or run.result is None:
         return Replay(run, Verdict.SKIPPED, causes=(_why_skipped(run),))
-    candles = _candle_differences(CandleStore(settings.candles), run)
     path = NOTEBOOKS / f"{run.notebook}.ipynb"
-    if not path.exists():
-        gone = f"notebook {run.notebook} is not there any more"
-        return Replay(run, Verdict.FAILED, candles, (gone, *_causes(run, candles)))
+    try:
+        candles = _candle_differences(CandleStore(settings.candles), run)
+        notebook_hash(path)
+    except (DeskError, OSError, ValueError, KeyError) as error:
+        told = f"{run.notebook} or its candles cannot be read: {error}"
+        return Replay(run, Verdict.FAILED, causes=(told,))
     with tempfile.TemporaryDirectory(prefix="replay-") as folder:
         page = Path(folder) / PAGE
         done = _execute(settings, path, page, run)
@@ -133,6 +136,8 @@ def _compare(run: Run, done: Executed, candles: tuple[Difference, ...]) -> Repla
     if done.reason or done.result is None:
         told = (f"the replay failed: {done.reason}", *_causes(run, candles))
         return Replay(run, Verdict.FAILED, candles, told)
+    if COMPUTED in done.result and COMPUTED not in (run.result or {}):
+        return Replay(run, Verdict.SKIPPED, causes=("the run is older than such records",))
     recorded, again = (_computed(result) for result in (run.result or {}, done.result))
     computed = sorted(_differences("", recorded, again), key=_causal_order)
     found = (*candles, *computed)
@@ -196,10 +201,10 @@ def _causes(run: Run, candles: tuple[Difference, ...]) -> tuple[str, ...]:
     unclean = 0 in (run.git_clean, now.git_clean)
     told = {
         "candles were altered in the store": bool(candles),
-        "the notebook was changed": path.exists() and notebook_hash(path) != run.notebook_hash,
+        "the notebook was changed": notebook_hash(path) != run.notebook_hash,
         f"the code was changed: the run's is {then}, this is {here}": then != here or unclean,
         "other versions of libraries are installed": now.lock_hash != run.lock_hash,
-        f"the run's Python was {run.python}": run.python != platform.python_version(),
+        f"the run's Python was {run.python}": run.python not in (None, platform.python_version()),
     }
     causes = tuple(cause for cause, holds in told.items() if holds)
     return causes or (

@@ -46,6 +46,7 @@ from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run
 # What a page may die of that another try may not meet; the first is how the death of a kernel that
 # kept within its limits is told.
 _PASSING = ("its kernel ", VenueUnavailable.__name__, RateLimited.__name__)
+_LONGEST_REASON = 2_000
 _SECRET_NAME = re.compile(r"(?i)(^|_)(key|secret|token|password)s?($|_)")
 
 
@@ -225,7 +226,7 @@ def execute_page(
         reason = f"its page cannot be written ({error.strerror})"
     except Exception as error:  # whatever it was, the run has ended and its record must say so
         reason = f"{type(error).__name__}: {error}"
-    reason = reason and scrubber.scrub(reason)
+    reason = reason and _short(scrubber.scrub(reason))
     if not page.exists():
         return Executed(reason or "it left no page")
     executed = nbformat.read(page, as_version=4)
@@ -234,6 +235,12 @@ def execute_page(
         reason = "it recorded no result"
     kind = executed.metadata.get(PAGE_KEY, {}).get("kernel_kind")
     return Executed(reason, result, candles, _timings(executed), kind)
+
+
+def _short(reason: str) -> str:
+    """A reason of a length that people read, without what no database keeps."""
+    told = reason.replace("\x00", "�")
+    return told if len(told) <= _LONGEST_REASON else f"{told[:_LONGEST_REASON]} …"
 
 
 def _limits(settings: DeskSettings) -> Limits:

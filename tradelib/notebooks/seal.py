@@ -1,7 +1,8 @@
 """A kernel that may look and compute and nothing else.
 
-An audit hook sees what Python code is about to do, in whatever library. It cannot be taken off
-again; it guards against accidents, not against code that means harm.
+An audit hook sees what Python is about to do, in whatever library, and cannot be taken off again.
+It does not see what a library in C does by itself, as when Arrow writes a file that it is told to.
+It guards against accidents, not against code that means harm.
 """
 
 from __future__ import annotations
@@ -19,15 +20,12 @@ from tradelib.errors import ReadOnly
 _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"}
 _NETWORK = {"socket.connect", "socket.sendto", "socket.sendmsg", "socket.bind"}
 _NAMES = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}
+# Their arguments begin with paths, and end with the open folders that these are relative to.
 _CHANGES = {
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.truncate",
-    "os.link",
-    "os.symlink",
-}
+    "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.removexattr", "os.rename",
+    "os.rmdir", "os.setxattr", "os.symlink", "os.truncate", "os.utime",
+    "shutil.chown", "shutil.copyfile", "shutil.move", "shutil.rmtree",
+}  # fmt: skip
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -46,13 +44,24 @@ def seal(*folders: Path | str) -> None:
         if event in _NAMES or (event in _NETWORK and arguments[0].family != socket.AF_UNIX):
             raise ReadOnly("A replay reaches no venue and nothing else beyond its own process.")
         if (event == "open" and _is_written(arguments, guarded)) or (
-            event in _CHANGES and any(_is_within(path, guarded) for path in arguments[:2])
+            event in _CHANGES and _changes(arguments, guarded)
         ):
             raise ReadOnly(f"A replay changes nothing of the desk, such as {arguments[0]}.")
         if event == "sqlite3.connect" and _opens_to_write(arguments[0], guarded):
             raise ReadOnly(f"A replay opens no database of the desk to write: {arguments[0]}.")
 
     sys.addaudithook(guard)
+
+
+def _changes(arguments: Sequence[Any], guarded: Sequence[str]) -> bool:
+    """Whether one of the paths is guarded, or may be, being relative to an open folder."""
+    folders = [one for one in arguments[1:] if isinstance(one, int) and one >= 0]
+    paths = [one for one in arguments[:2] if isinstance(one, str | bytes | os.PathLike)]
+    return any(
+        _is_within(os.path.join(base, os.fsdecode(path)), guarded)
+        for path in paths
+        for base in ("", *(f"/proc/self/fd/{folder}" for folder in folders))
+    )
 
 
 def _is_written(arguments: Sequence[Any], guarded: Sequence[str]) -> bool:

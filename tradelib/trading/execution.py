@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from tradelib.clock import format_time, timeframe_ms, utc_now
+from tradelib.errors import InvalidInput
 from tradelib.settings import LimitSettings
 from tradelib.trading import tables
 from tradelib.trading.accounts import require_own_books
@@ -143,6 +144,8 @@ def execute_decision(
     nothing for a refused or unresolved order: both are in the ledger, and
     reconciliation settles the latter.
     """
+    if decision.bot != bot.name:
+        raise InvalidInput(f"Decision {decision.id} is {decision.bot}'s, not {bot.name}'s.")
     if decision.action == Action.HOLD:
         return Execution(decision, None)
     case = _Case(ledger, venue, limits, bot, decision, run)

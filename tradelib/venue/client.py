@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from itertools import chain
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +45,9 @@ from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+# ccxt draws the nonces that it signs from the generator that a page may have seeded.
+import_module("ccxt.base.exchange").random = random.SystemRandom()
 
 READ_ATTEMPTS = 3
 TRADE_PAGE = 500
