@@ -107,6 +107,18 @@ def test_a_page_that_needs_too_much_memory_is_told(fail, cell, kernel):
     assert not error.retryable
 
 
+SHARING = """import multiprocessing, numpy, time
+shared = numpy.ones(25_000_000)
+def look(_): time.sleep(2.5); return float(shared.sum())
+with multiprocessing.get_context("fork").Pool(4) as pool: pool.map(look, range(4))
+"""
+
+
+def test_memory_that_processes_share_counts_once(settings, ledger, notebooks):
+    limited = settings.model_copy(update={"notebook_memory_mb": 900})
+    assert run_notebook(limited, ledger, notebooks("page", SHARING + RECORD), {}).result
+
+
 @pytest.mark.parametrize(
     "cell",
     [

@@ -174,15 +174,19 @@ class Keeper:
             self.stop(f"it took longer than {self.limits.seconds:g} s")
         if self.limits.memory_mb and now >= self._looked_at + _LOOK:
             self._looked_at = now
-            if self._measure() > self.limits.memory_mb * 1e6:
+            if self._is_over(self.limits.memory_mb * 1e6):
                 self.stop(f"it needed more than {self.limits.memory_mb} MB")
 
-    def _measure(self) -> int:
-        """Bytes that the kernel has resident, and whom it started, as far as they are known."""
+    def _is_over(self, limit: float) -> bool:
+        """Whether the kernel and whom it started, as far as they are known, have so many bytes
+        resident, what they share counted once; that is looked at where it could matter."""
         self._looks += 1
         if self._family and self._looks % _LOOKS_PER_CENSUS == 0:
             self._children = self._family.find()
-        return sum(map(_resident, [self._process, *self._children] if self._process else []))
+        family = [self._process, *self._children] if self._process else []
+        return sum(map(_resident, family)) > limit and (
+            len(family) == 1 or sum(map(_proportional, family)) > limit
+        )
 
     def _hear(self) -> bool | None:
         """Take what was said; None where nothing was just now, False where nothing more counts."""
@@ -215,6 +219,15 @@ def _whole_lines(text: str) -> int:
 def _write(log: Path, text: str) -> None:
     with suppress(OSError), open_log(log) as file:  # a full disk stops no page
         file.write(text.encode(errors="replace"))
+
+
+def _proportional(process: psutil.Process) -> int:
+    """Its own bytes, and its part of what it shares; all of both where the system tells no more."""
+    try:
+        told = process.memory_full_info()
+        return int(getattr(told, "pss", told.rss))
+    except psutil.Error:
+        return 0
 
 
 def _resident(process: psutil.Process) -> int:
