@@ -1,6 +1,7 @@
 """The ledger kept, brought back and rebuilt from the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -122,3 +123,11 @@ def test_the_desks_own_exchange_is_opened_for_a_resync(home, tmp_path, replays):
     told = json.loads(done.stdout)
     assert told["counts"]["fills added"] == 1
     assert all(each["before"] == each["after"] for each in told["balances"])
+
+
+def test_a_home_that_sqlite_cannot_name_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "a?b"
+    home.mkdir()
+    told = desk_command("status", home=home)
+    assert told.returncode == 2
+    assert "question mark" in told.stderr

@@ -63,6 +63,15 @@ def test_executing_a_decision_again_sends_nothing(desk: PaperDesk):
     assert len(desk.ccxt().fetch_orders(desk.bot.symbol)) == 1
 
 
+def test_a_decision_of_another_bot_is_refused(desk: PaperDesk):
+    decision = replace(desk.decide(Action.BUY), bot="another")
+    with pytest.raises(InvalidInput, match="another's"):
+        execute_decision(
+            desk.ledger, desk.venue(), desk.settings.limits, desk.bot, decision, decision.run
+        )
+    assert load_orders(desk.ledger) == []
+
+
 def test_a_sale_gives_up_the_whole_position_but_dust(desk: PaperDesk):
     desk.trade(Action.BUY)
     desk.trade(Action.SELL, "1")
