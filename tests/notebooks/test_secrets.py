@@ -17,7 +17,7 @@ from tradelib.errors import InvalidInput, RunFailed
 from tradelib.logs import configure_logging
 from tradelib.notebooks import engine, runner
 from tradelib.notebooks.runner import run_notebook
-from tradelib.scrubber import Scrubber, desk_scrubber
+from tradelib.scrubber import Look, Scrubber, desk_scrubber, is_secret_name
 from tradelib.settings import LIVE_KERNEL, load_settings
 from tradelib.trading.incidents import open_incident
 from tradelib.trading.runs import load_runs
@@ -308,6 +308,10 @@ ORDINARY = [
     "Signature: print(*args, sep=' ')  the token: it is a coin, the secret: patience",
     "https://x.test:8080/a?symbol=BTC&limit=5#top http://127.0.0.1:8620/voila/render/a.ipynb",
     base64.b64encode(bytes(range(256)) * 100).decode(),
+    '{"token": "1INCH/USDT", "base_token": "1000PEPE", "signature": "sma(10,50)"}',
+    "order token: 1000SATS/USDT filled, token=1000PEPE, signature: 7a3f9c2b71",
+    "Authorization: required by the venue; private_key = '/home/u/.keys/kraken2.toml'",
+    "http://localhost:8888?x=1&mail=a@b.c http://localhost:8888#a@b.c",
 ]
 
 
@@ -324,16 +328,22 @@ def test_what_is_no_secret_stays_as_it_is(text):
     [
         ("GET /o?a=1&signature=ab&b=2", "GET /o?a=1&signature=***&b=2"),
         ("GET%20/o%3Fa%3D1%26signature%3Dab12cd", "GET%20/o%3Fa%3D1%26signature%3D***"),
-        ("{'X-MBX-APIKEY': 'abc', 'a': 1}", "{'X-MBX-APIKEY': '***', 'a': 1}"),
-        ('{\\"api_key\\": \\"abc\\"}', '{\\"api_key\\": \\"***\\"}'),
-        ("&quot;secret&quot;: &quot;a b&quot;", "&quot;secret&quot;: &quot;***&quot;"),
+        ("{'X-MBX-APIKEY': 'kJ8xQw93nFzLm22p', 'a': 1}", "{'X-MBX-APIKEY': '***', 'a': 1}"),
+        ('{\\"api_key\\": \\"kJ8xQw93nFzLm22p\\"}', '{\\"api_key\\": \\"***\\"}'),
+        ("&quot;password&quot;: &quot;a b&quot;", "&quot;password&quot;: &quot;***&quot;"),
         ("password=hunter2 next", "password=*** next"),
         ("ftp://me:hunter2@x.test/", "ftp://me:***@x.test/"),
         ("Authorization: Bearer a.b-c", "Authorization: ***"),
-        ("CB-ACCESS-SIGN: 0a1b", "CB-ACCESS-SIGN: ***"),
+        ("CB-ACCESS-SIGN: kJ8xQw93nFzLm22p", "CB-ACCESS-SIGN: ***"),
         (
-            "\x1b[33mtoken\x1b[0m=\x1b[32m'abc123'\x1b[0m",
+            "\x1b[33mtoken\x1b[0m=\x1b[32m'kJ8xQw93nFzLm22p'\x1b[0m",
             "\x1b[33mtoken\x1b[0m=\x1b[32m'***'\x1b[0m",
+        ),
+        ("{'Authorization': 'Basic dXNl'}", "{'Authorization': '***'}"),
+        (f"'API-Sign': '{'aB3/' * 11}=='", "'API-Sign': '***'"),
+        (
+            "signature: 'GET https://x.test/?a=1&signature=ab'",
+            "signature: 'GET https://x.test/?a=1&signature=***'",
         ),
         (f"{PEM}.", "***\n."),
         ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.dozjgNryP4J3", "jwt ***"),
@@ -351,3 +361,78 @@ def test_a_secret_that_a_table_cut_short_is_removed():
 
 def test_a_private_key_is_known_by_each_of_its_lines():
     assert Scrubber({PEM: "a key"}).scrub("got oAoGCCqGSM49 and MHcCAQEEIBqw") == "got *** and ***"
+
+
+SOURCES = [
+    ("self.api_key = api_key", None),
+    ("self.api_key = key; self.secret = secret", None),
+    ("def load(api_key: str, secret: 'Secret', password: str = '', token: str = 'BTC'): ...", None),
+    ('token = token = base_token_of_symbol2 = "BTC"', None),
+    ('prices = {"token": "1INCH/USDT", "signature": "sma(10,50)"}', None),
+    ("api_key = load_key_from_environment2\npassword=getpass.getpass()", None),
+    ("url = 'https://x.test/?token=' + token + '&a=1'; told = 'password=' + word + ' '", None),
+    ("secret = os.environ['A_SECRET']; key = keys['api_key']", None),
+    ("http = 'http://localhost:8888?mail=a@b.c'", None),
+    ("password = 'hunter22'", "password = '***'"),
+    ('password: str | None = "hunter22"', 'password: str | None = "***"'),
+    ("""d["api_secret"] = b'abc-def'""", """d["api_secret"] = b'***'"""),
+    ("{'passphrase': 'two words', 'a': 1}", "{'passphrase': '***', 'a': 1}"),
+    ("token = 'kJ8xQw93nFzLm22p'", "token = '***'"),
+    ("get('https://x.test/?token=abc123')", "get('https://x.test/?token=***')"),
+    ("f(a_known_secret, 'kJ8xQw93nFzLm22pXcvbNmQ1')", "f(a_known_secret, '***')"),
+]
+
+
+@pytest.mark.parametrize(("source", "clean"), SOURCES)
+def test_a_program_loses_its_secrets_and_nothing_else(source, clean):
+    scrubber = Scrubber({"kJ8xQw93nFzLm22pXcvbNmQ1": "a key"})
+    assert scrubber.scrub(source, Look.SOURCE) == (clean or source)
+
+
+_PART_OF_KEY = "AbCdEf1234567890XyZqwertyUIOP"
+# Each made so that a pattern that looks back or ahead without bound takes hours for it.
+ADVERSE = [
+    "eyJhIjoxMjM0NTY3fQ", "eyJhbGci.eyJhbGci ", "token=", "token:", "signature=?signature=",
+    "password: '", 'x password:\\"a ', "password=\"'", "secret\x1b[0m\x1b[0m:", "token    \n",
+    "token" + "\\" * 50, "-----BEGIN ", "-----BEGIN A PRIVATE KEY-----", "-----END ",
+    "://a:", "://", "\x1b[", "api_key:'" + "\x1b[0m" * 9, "a+/-_=", _PART_OF_KEY[:12] + "+",
+    "?token", "%26token=", "https://x.test/?token=", 'password = ("\\\\', "token:" + " " * 30,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("look", Look)
+def test_a_long_text_is_looked_through_in_one_go(look):
+    scrubber = Scrubber({_PART_OF_KEY: "a key"})
+    for one in ADVERSE:
+        text = f"{_PART_OF_KEY[:14]}… : PRIVATE KEY-----" + one * (1_000_000 // len(one))
+        assert _PART_OF_KEY[:12] not in scrubber.scrub(text, look)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1INCH/USDT", {"token": "1INCH/USDT"}, {"signature": "sma(10,50)"}, {"secret": "hold4ever"},
+     {"api_key": "kJ8xQw93nFzLm22pXcvbNmQ1"}],
+)  # fmt: skip
+def test_what_is_computed_with_is_no_secret_for_its_name(value):
+    scrubber = Scrubber({"another-secret-1": "a key"})
+    assert scrubber.find(value) is None
+    assert scrubber.scrub_all(value, Look.DATA) is value
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        *((name, True) for name in (
+            "PGPASSWORD", "DB_PASSWD", "KRAKEN_APIKEY", "MY_PASSPHRASE", "SMTP_PASS", "GITHUB_PAT",
+            "AWS_CREDENTIALS", "LIVE_KEY", "LIVE_SECRET", "DESK_RUN_TOKEN", "key", "apiKey", "key2",
+            "private-key", "wsKey", "SSH_KEYS", "secret", "AWS_SECRET_ACCESS_KEY", "MYSQL_PWD",
+            "TOKENS", "db_password_file", "secretkey",
+        )),
+        *((name, False) for name in (
+            "PATH", "PASSAGE", "COMPASS", "KEYBOARD", "MONKEY", "PWD", "OLDPWD", "XDG_DATA_PATHS",
+            "TOKENIZERS_PARALLELISM", "DESK_HOME", "url", "PATTERN",
+        )),
+    ],
+)  # fmt: skip
+def test_a_secret_is_known_by_its_name(name, is_secret):
+    assert is_secret_name(name) is is_secret
