@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import nbformat
 import pytest
 
 from tests.desks import PaperDesk, paper_desk
@@ -436,3 +437,45 @@ def test_what_is_computed_with_is_no_secret_for_its_name(value):
 )  # fmt: skip
 def test_a_secret_is_known_by_its_name(name, is_secret):
     assert is_secret_name(name) is is_secret
+
+
+WORDS = [
+    "notedesk", "metadata", "cell_type", "output_type", "execute_result", "language_info",
+    "kernelspec", "parameters", "papermill", "model_name", "model_id", "application", "text/plain",
+    "display_data", "nbformat", "IntTextModel", "injected-parameters",
+]  # fmt: skip
+
+
+def test_a_secret_that_is_a_word_of_every_page_breaks_none(home, notebooks, monkeypatch):
+    for number, word in enumerate(WORDS):
+        monkeypatch.setenv(f"LIVE_KEY{number}", word)
+    with paper_desk(home) as desk:
+        file = home / "desk.toml"
+        file.write_text(file.read_text() + _LIVE_VENUE.format("http://127.0.0.1:9"))
+        settings = load_settings(home)
+        page = notebooks(
+            "page",
+            "from tradelib.notebooks.results import record_result\nimport ipywidgets, sys",
+            "box = ipywidgets.IntText(3); display(box)\nprint('the metadata'); 1",
+            "record_result({'token': '1INCH/USDT', 'metadata': 'notedesk', 'quantity': '1'})",
+        )
+        run = run_notebook(settings, desk.ledger, page, {})
+    assert run.result == {"token": "1INCH/USDT", "***": "***", "quantity": "1"}
+    kept = nbformat.read(settings.reports / run.page, as_version=4)
+    nbformat.validate(kept)
+    assert kept.metadata.notedesk.kernel_kind == run.kernel_kind
+    assert [o.text for c in kept.cells for o in c.get("outputs", []) if "text" in o] == [
+        "the ***\n"
+    ]
+    widgets = kept.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    assert "IntTextModel" in [one["model_name"] for one in widgets.values()]
+    assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in kept.cells)
+
+
+def test_what_is_recorded_is_kept_as_it_was_computed(home, notebooks):
+    result = {"best_token": "1000SATS2USDTPERP", "signature": "sma(10,50)", "secret": "1INCH/USDT"}
+    cell = f"from tradelib.notebooks.results import record_result\nrecord_result({result})"
+    with paper_desk(home) as desk:
+        given = {"label": "token=1000SATS2USDTPERP"}
+        run = run_notebook(desk.settings, desk.ledger, notebooks("page", cell), given)
+    assert run.result == result
