@@ -36,13 +36,12 @@ _IN_SECRETS = string.ascii_letters + string.digits + "_+/=-"
 # What a name ends with whose value is a secret, in lower case, with "_" for "-": where any value
 # is, and where only what looks like one is.
 _PASSWORDS = ("password", "passwd", "passphrase")
-_KEYS = (
-    "authorization", "api_key", "apikey", "api_sign", "access_key", "access_sign", "listenkey",
-    "secret", "private_key", "privatekey",
-)  # fmt: skip
+# As they stand in what is sent to a venue: any value in quotes or of a header.
+_SENT = ("api_key", "apikey", "api_sign", "access_key", "access_sign", "listenkey")
+_KEYS = ("authorization", "secret", "private_key", "privatekey")
 # A coin is a token, and a rule has a signature.
 _OF_TWO_MEANINGS = ("signature", "token")
-_NAMES = (*_PASSWORDS, *_KEYS, *_OF_TWO_MEANINGS)
+_NAMES = (*_PASSWORDS, *_SENT, *_KEYS, *_OF_TWO_MEANINGS)
 
 _SECRET_NAME = re.compile(
     r"(?:SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(?:API|ACCESS|PRIVATE|SECRET)KEY)S?\d*"
@@ -400,7 +399,11 @@ def _secret_span(name: str, text: str, found: re.Match[str]) -> tuple[int, int] 
     value, after = found[group], text[found.end() : found.end() + 1]
     if group == "bare" and (after in ("(", "[") or _ATTRIBUTE.fullmatch(value)):
         return None  # code that fetches it
-    exact = group == "quoted" or found["sign"] == "="
+    exact = group == "quoted"
+    if not exact and name in _SENT:
+        exact = "-" in text[max(0, found.start() - len(name) - 1) : found.start()]
+    elif not exact:
+        exact = found["sign"] == "="
     return found.span(group) if _is_secret(name, value, exact=exact) else None
 
 
@@ -408,7 +411,7 @@ def _is_secret(name: str, value: str, *, exact: bool) -> bool:
     """exact: whether it is certain where the value ends; prose has colons too."""
     if _HARMLESS.fullmatch(value):
         return False
-    if name in _PASSWORDS and exact:
+    if exact and (name in _PASSWORDS or name in _SENT):
         return len(value) > 2
     if name == "authorization" and _SCHEME.match(value):
         return True
