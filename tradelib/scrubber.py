@@ -8,10 +8,12 @@ import html
 import json
 import os
 import re
+import string
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,42 +27,89 @@ REMOVED = "***"
 _SHORTEST = 8
 # A text so long without a space is a picture, an archive or the like.
 _BLOB = 10_000
-# What of a long secret is enough to take it for the whole, as where a table cuts a text short.
+# What of a long secret is enough to take it for the whole, as where a table cuts a text short; what
+# stands beside it, without a space, is taken with it, up to so many characters.
 _PART = 12
+_BESIDE = 4_000
+_IN_SECRETS = string.ascii_letters + string.digits + "_+/=-"
 
-# What a name ends with whose value is a secret, in lower case, with "_" for "-": wherever it
-# stands; where it is certain that a value follows; and where that looks like a secret as well, for
-# a coin is a token too.
-_ALWAYS = (
-    "authorization", "api_key", "apikey", "api_sign", "access_key", "access_sign", "listenkey",
-)  # fmt: skip
-_STRICT = ("password", "passwd", "passphrase", "secret", "signature", "private_key", "privatekey")
-_LOOSE = ("token",)
-_NAMES = (*_ALWAYS, *_STRICT, *_LOOSE)
+# What a name ends with whose value is a secret, in lower case, with "_" for "-": where any value
+# is, and where only what looks like one is.
+_PASSWORDS = ("password", "passwd", "passphrase")
+# As they stand in what is sent to a venue: any value in quotes or of a header.
+_SENT = ("api_key", "apikey", "api_sign", "access_key", "access_sign", "listenkey")
+_KEYS = ("authorization", "secret", "private_key", "privatekey")
+# A coin is a token, and a rule has a signature.
+_OF_TWO_MEANINGS = ("signature", "token")
+_NAMES = (*_PASSWORDS, *_SENT, *_KEYS, *_OF_TWO_MEANINGS)
 
-_SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASS")
+_SECRET_NAME = re.compile(
+    r"(?:SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|(?:API|ACCESS|PRIVATE|SECRET)KEY)S?\d*"
+    r"(?:$|[_-])|(?:^|[_-])(?:KEY|PASS|PAT)S?\d*(?:$|[_-])|_PWD$"
+)
 
-_COLOUR = r"(?:\x1b\[[0-9;]*m)*"
-_QUOTE = r"\\*[\"']|&quot;|&\#39;|&\#x27;"
+# No part of a pattern may run far without a match, or a long text takes for ever: what repeats is
+# bounded, or ends at what cannot begin another try.
+_COLOUR = r"(?:\x1b\[[0-9;]{0,20}m){0,8}"
+_QUOTE = r"\\{0,8}[\"']|&quot;|&\#39;|&\#x27;"
 # From the end of a name to the end of its value.
 _VALUE = re.compile(
     rf"""
-    (?: {_QUOTE} )? {_COLOUR} \s* {_COLOUR} (?P<sign> [:=] | %3[aAdD] ) {_COLOUR} \s* {_COLOUR}
+    (?: {_QUOTE} )? \]? {_COLOUR} \s{{0,20}} {_COLOUR}
+    (?P<sign> [:=] | %3[aAdD] ) {_COLOUR} \s{{0,20}} {_COLOUR}
     (?:
-        b? (?P<quote> {_QUOTE} ) {_COLOUR} (?P<quoted> [^\r\n]*? ) (?= {_COLOUR} (?P=quote) | $ )
-      | (?P<bare> (?: (?:basic|bearer|digest|token)\s+ )? [^\s&'"\\<>;,(){{}}\[\]\x1b]+ )
+        b? (?P<quote> {_QUOTE} ) {_COLOUR}
+        (?P<quoted> [^\r\n]{{0,200}}? ) (?= {_COLOUR} (?P=quote) | $ )
+      | (?P<bare>
+            (?: (?P<scheme> basic | bearer | digest | token )\s{{1,20}} )?
+            [^\s&'"\\<>;,(){{}}\[\]\x1b]+
+        )
+      | b? (?: {_QUOTE} ) {_COLOUR} (?P<open> [^\s&'"\\<>;,(){{}}\[\]\x1b]+ )
     )
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
 )
+# The same in a program, where only a literal is a value, and what follows a colon mostly a type.
+_LITERAL = re.compile(
+    r"""
+    (?:
+        ["'] \]? [ \t]{0,20} (?: : | ={1,2} )
+      | [ \t]{0,20} (?: : [ \t]{0,20} [\w.\[\], |]{1,60} | : )? ={1,2}
+    )
+    [ \t]{0,20} \(? [bru]{0,2} (?P<quote> \"{3} | '{3} | ["'] )
+    (?P<literal> (?: (?! (?P=quote) ) [^\r\n\\] | \\. )+ )
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+# What stands between two literals, where the quote of one's end was taken for another's beginning.
+_BETWEEN = re.compile(r"\s*[,.)\]%].*|\s.*|\+.*\+")
+_QUERY = re.compile(r"[?&][\w.-]*$|%(?:26|3[fF])[\w.-]*$")
+_SCHEME = re.compile(r"(?i)(?:basic|bearer|digest|token)\s+\S")
 _HARMLESS = re.compile(r"(?i)none|null|true|false|undefined|\*+|[\d.,:eE+-]*|<[^>]*>")
 _ATTRIBUTE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_LOOKS_SECRET = re.compile(r"(?=[^a-zA-Z]*[a-zA-Z])(?=\D*\d)[^\s/()\[\]{}]{16,}")
+_BASE64 = re.compile(r"(?=[^a-z]*[a-z])(?=[^A-Z]*[A-Z])(?=\D*\d)[A-Za-z0-9+/]{40,}={0,2}")
 
-_IN_URL = re.compile(r"(://[^\s/:@'\"<>]*:)[^\s/@'\"<>]+@")
-_JWT = re.compile(r"eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
+_IN_URL = re.compile(r"(://[^\s/:@'\"<>?#]*:)[^\s/@'\"<>?#]+@")
+_JWT = re.compile(r"(?:(?<![\w-])|(?<=\\n)|(?<=%3D))eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 _PRIVATE_KEY = re.compile(
-    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----"
+    r".*?(?:-----END [A-Z ]{0,40}PRIVATE KEY-----|\Z)",
+    re.DOTALL,
 )
+
+
+class Look(Enum):
+    """What a text is, which tells what of it may be a secret besides those that are known.
+
+    DATA: values that are computed with, where only what is a secret beyond doubt is one: private
+    keys, signed URLs and the like. SOURCE: a program, where literals that have the name of a secret
+    are too. TEXT: anything else, where what follows such a name and looks like a secret is.
+    """
+
+    DATA = "data"
+    SOURCE = "source"
+    TEXT = "text"
 
 
 # A text to look for, whether it is a part that stands for the whole, and what the secret is called.
@@ -91,40 +140,43 @@ class Scrubber:
         object.__setattr__(self, "_written", written)
         object.__setattr__(self, "_in_blobs", tuple(one for one in written if one[0] in blobs))
 
-    def scrub(self, text: str) -> str:
+    def scrub(self, text: str, look: Look = Look.TEXT) -> str:
         """The text with every secret as asterisks."""
         if len(text) < _SHORTEST:
             return text
         is_blob = len(text) > _BLOB and " " not in text
         for written, is_part, _ in self._in_blobs if is_blob else self._written:
             if written in text:
-                text = _pattern(written, is_part).sub(REMOVED, text)
-        return _scrub_lookalikes(text)
+                text = _remove(text, written, is_part)
+        return _scrub_lookalikes(text, look)
 
-    def scrub_all(self, value: Any) -> Any:
+    def scrub_all(self, value: Any, look: Look = Look.TEXT) -> Any:
         """The same value, lists and mappings with all they hold; what has no secret in it is not
         copied."""
         if isinstance(value, str):
-            return self.scrub(value)
+            return self.scrub(value, look)
         if isinstance(value, dict):
-            return self._scrub_mapping(value)
+            return self._scrub_mapping(value, look)
         if isinstance(value, list | tuple):
-            clean = [x if isinstance(x, float | int) else self.scrub_all(x) for x in value]
+            clean = [x if isinstance(x, float | int) else self.scrub_all(x, look) for x in value]
             same = all(a is b for a, b in zip(clean, value, strict=True))
             return value if same else type(value)(clean)
         return value
 
-    def _scrub_mapping(self, value: dict[Any, Any]) -> dict[Any, Any]:
-        clean = {self.scrub_all(key): self._scrub_item(key, item) for key, item in value.items()}
+    def _scrub_mapping(self, value: dict[Any, Any], look: Look) -> dict[Any, Any]:
+        clean = {
+            self.scrub_all(key, look): self._scrub_item(key, item, look)
+            for key, item in value.items()
+        }
         same = all(a is b and clean[a] is value[b] for a, b in zip(clean, value, strict=False))
         return value if same and len(clean) == len(value) else type(value)(clean)
 
-    def _scrub_item(self, key: Any, item: Any) -> Any:
-        if isinstance(key, str) and isinstance(item, str):
+    def _scrub_item(self, key: Any, item: Any, look: Look) -> Any:
+        if look is Look.TEXT and isinstance(key, str) and isinstance(item, str):
             name = _name_of_secret(key)
             if name and _is_secret(name, item, exact=True):
                 return REMOVED
-        return self.scrub_all(item)
+        return self.scrub_all(item, look)
 
     def find(self, value: Any) -> str | None:
         """What secret a value holds, in words; None when it holds none."""
@@ -132,12 +184,19 @@ class Scrubber:
         known = (
             name
             for text, is_part, name in self._written
-            if text in told and _pattern(text, is_part).search(told)
+            if text in told and _remove(told, text, is_part) != told
         )
         found = next(known, None)
-        if found is None and self.scrub_all(value) != value:
+        if found is None and self.scrub_all(value, Look.DATA) != value:
             return "what looks like a key, a password or a signed URL"
         return found
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether that name, of a variable of the environment or of an entry of a file, is a
+    secret's."""
+    words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)
+    return bool(_SECRET_NAME.search(words.upper()))
 
 
 def desk_scrubber(settings: DeskSettings, more: Mapping[str, str] | None = None) -> Scrubber:
@@ -172,7 +231,7 @@ def _load_secrets(source: str, home: Path) -> tuple[str, ...]:
         prefix = f"{source.removeprefix('env:')}_"
         named = ((name.removeprefix(prefix), text) for name, text in os.environ.items()
                  if name.startswith(prefix))  # fmt: skip
-        return tuple(text for name, text in named if _SECRET_NAME.search(name))
+        return tuple(text for name, text in named if is_secret_name(name))
     return _file_secrets(home / source)
 
 
@@ -198,7 +257,7 @@ def _texts(content: Any, name: str = "") -> Iterator[str]:
     if isinstance(content, dict):
         for one, item in content.items():
             yield from _texts(item, one)
-    elif isinstance(content, str) and _SECRET_NAME.search(name.upper()):
+    elif isinstance(content, str) and is_secret_name(name):
         yield content
 
 
@@ -216,15 +275,25 @@ def _ways_to_write(secret: str) -> Iterator[tuple[str, bool]]:
                     yield part, True
 
 
-@lru_cache(maxsize=64)
-def _pattern(written: str, is_part: bool) -> re.Pattern[str]:
-    """What takes all of a secret; a password that is a word counts only as a word of its own."""
-    around = ""
+def _remove(text: str, written: str, is_part: bool) -> str:
+    """The text without a secret; a password that is a word counts only as a word of its own."""
     if is_part:
-        around = r"[\w+/=-]*"
-    elif written.isalpha() and len(written) < 2 * _SHORTEST:
-        around = r"\b"
-    return re.compile(f"{around}{re.escape(written)}{around}")
+        return _cut(text, _around(text, written))
+    if written.isalpha() and len(written) < 2 * _SHORTEST:
+        return re.sub(rf"\b{re.escape(written)}\b", REMOVED, text)
+    return text.replace(written, REMOVED)
+
+
+def _around(text: str, part: str) -> Iterator[tuple[int, int]]:
+    """Where a part of a secret stands, with what else of it stands beside it."""
+    done, at = 0, text.find(part)
+    while at >= 0:
+        before = text[max(done, at - _BESIDE) : at]
+        after = text[at + len(part) : at + len(part) + _BESIDE]
+        start = at - len(before) + len(before.rstrip(_IN_SECRETS))
+        done = at + len(part) + len(after) - len(after.lstrip(_IN_SECRETS))
+        yield start, done
+        at = text.find(part, done)
 
 
 @lru_cache(maxsize=1024)
@@ -265,7 +334,7 @@ def _plain(text: str) -> str:
     return low.replace("-", "_")
 
 
-def _scrub_lookalikes(text: str) -> str:
+def _scrub_lookalikes(text: str, look: Look) -> str:
     if "PRIVATE KEY-----" in text:
         text = _PRIVATE_KEY.sub(REMOVED, text)
     if "eyJ" in text:
@@ -274,7 +343,7 @@ def _scrub_lookalikes(text: str) -> str:
         text = _IN_URL.sub(rf"\1{REMOVED}@", text)
     if _has_no_signs(text):
         return text
-    spans = list(_secret_values(text))
+    spans = list(_secret_values(text, look))
     return _cut(text, spans) if spans else text
 
 
@@ -284,28 +353,57 @@ def _has_no_signs(text: str) -> bool:
     return ":" not in text and "%" not in text and text.find("=", 0, len(text) - 3) < 0
 
 
-def _secret_values(text: str) -> Iterator[tuple[int, int]]:
+def _secret_values(text: str, look: Look) -> Iterator[tuple[int, int]]:
     low = _plain(text)
     for name in _NAMES:
-        at = low.find(name)
-        while at >= 0:
-            end = at + len(name)
-            found = _VALUE.match(text, end)
-            if found and (span := _secret_span(text, at, name, found)):
-                yield span
-            at = low.find(name, end)
+        yield from _values_of(name, text, low, look, 0, len(text))
 
 
-def _secret_span(text: str, at: int, name: str, found: re.Match[str]) -> tuple[int, int] | None:
-    group = "quoted" if found["quoted"] is not None else "bare"
-    value = found[group]
-    start = re.search(r"[?&][\w.-]*$|%(?:26|3[fF])[\w.-]*$", text[max(0, at - 40) : at])
-    if start and group == "bare":  # in a URL's query
-        return found.span(group) if value != REMOVED else None
-    after = text[found.end() : found.end() + 1]
+def _values_of(
+    name: str, text: str, low: str, look: Look, start: int, stop: int
+) -> Iterator[tuple[int, int]]:
+    at = low.find(name, start, stop)
+    while at >= 0:
+        named = at + len(name)
+        end, span = _read_value(name, text, at, look)
+        if span:
+            yield span
+        elif end > named:
+            # It is not looked through again, or a name in each value takes for ever; but a URL
+            # may stand in it.
+            yield from _values_of(name, text, low, Look.DATA, named, end)
+        at = low.find(name, end, stop)
+
+
+def _read_value(name: str, text: str, at: int, look: Look) -> tuple[int, tuple[int, int] | None]:
+    """Where to look on, and where the value of the name at that place is if it is a secret."""
+    end = at + len(name)
+    in_url = _QUERY.search(text[max(0, at - 40) : at])
+    if look is Look.SOURCE and not in_url and (found := _LITERAL.match(text, end)):
+        secret = _is_secret_literal(name, found["literal"])
+        return (found.end(), found.span("literal")) if secret else (end, None)
+    if look is not Look.TEXT and not in_url:
+        return end, None
+    found = _VALUE.match(text, end)
+    if not found:
+        return end, None
+    if in_url and found["bare"]:
+        return found.end(), found.span("bare") if found["bare"] != REMOVED else None
+    if look is not Look.TEXT:
+        return end, None
+    return found.end(), _secret_span(name, text, found)
+
+
+def _secret_span(name: str, text: str, found: re.Match[str]) -> tuple[int, int] | None:
+    group = next(one for one in ("quoted", "bare", "open") if found[one] is not None)
+    value, after = found[group], text[found.end() : found.end() + 1]
     if group == "bare" and (after in ("(", "[") or _ATTRIBUTE.fullmatch(value)):
         return None  # code that fetches it
-    exact = group == "quoted" or found["sign"] == "="
+    exact = group == "quoted"
+    if not exact and name in _SENT:
+        exact = "-" in text[max(0, found.start() - len(name) - 1) : found.start()]
+    elif not exact:
+        exact = found["sign"] == "="
     return found.span(group) if _is_secret(name, value, exact=exact) else None
 
 
@@ -313,9 +411,17 @@ def _is_secret(name: str, value: str, *, exact: bool) -> bool:
     """exact: whether it is certain where the value ends; prose has colons too."""
     if _HARMLESS.fullmatch(value):
         return False
-    if name in _ALWAYS or (name in _STRICT and exact):
+    if exact and (name in _PASSWORDS or name in _SENT):
         return len(value) > 2
-    return (len(value) >= 6 and any(c.isdigit() for c in value)) or len(value) >= 20
+    if name == "authorization" and _SCHEME.match(value):
+        return True
+    return bool(_LOOKS_SECRET.fullmatch(value) or _BASE64.fullmatch(value))
+
+
+def _is_secret_literal(name: str, value: str) -> bool:
+    if name in _OF_TWO_MEANINGS:
+        return _is_secret(name, value, exact=True)
+    return len(value) > 2 and not (_HARMLESS.fullmatch(value) or _BETWEEN.fullmatch(value))
 
 
 def _cut(text: str, spans: Iterable[tuple[int, int]]) -> str:

@@ -60,3 +60,18 @@ def test_brackets_are_no_markup(home: Path):
     assert done.returncode == 2
     assert "[/srv/desk]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_traceback_of_a_fault_holds_no_secret(home: Path, monkeypatch, capsys):
+    monkeypatch.setenv("DESK_ONE_TOKEN", "the-token-of-a-run")
+    monkeypatch.setattr("tradelib.logs.read_log", lambda *_, **__: {}["the-token-of-a-run"])
+    monkeypatch.setattr(sys, "argv", ["desk", "logs"])
+    assert exit_status() == 70
+    assert "KeyError: '***'" in (home / "logs" / "fault.txt").read_text()
+
+
+def test_a_fault_is_told_though_its_traceback_cannot_be_kept(home: Path, monkeypatch, capsys):
+    monkeypatch.setattr(app, "desk_scrubber", lambda _: 1 / 0)
+    break_logs(monkeypatch)
+    assert exit_status() == 70
+    assert "its traceback could not be kept" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
+import nbformat
 import pytest
 
 from tests.desks import PaperDesk, paper_desk
@@ -17,7 +18,7 @@ from tradelib.errors import InvalidInput, RunFailed
 from tradelib.logs import configure_logging
 from tradelib.notebooks import engine, runner
 from tradelib.notebooks.runner import run_notebook
-from tradelib.scrubber import Scrubber, desk_scrubber
+from tradelib.scrubber import Look, Scrubber, desk_scrubber, is_secret_name
 from tradelib.settings import LIVE_KERNEL, load_settings
 from tradelib.trading.incidents import open_incident
 from tradelib.trading.runs import load_runs
@@ -308,6 +309,11 @@ ORDINARY = [
     "Signature: print(*args, sep=' ')  the token: it is a coin, the secret: patience",
     "https://x.test:8080/a?symbol=BTC&limit=5#top http://127.0.0.1:8620/voila/render/a.ipynb",
     base64.b64encode(bytes(range(256)) * 100).decode(),
+    '{"token": "1INCH/USDT", "base_token": "1000PEPE", "signature": "sma(10,50)"}',
+    "order token: 1000SATS/USDT filled, token=1000PEPE, signature: 7a3f9c2b71",
+    "Authorization: required by the venue; private_key = '/home/u/.keys/kraken2.toml'",
+    "self.api_key = api_key; api_key: str; apikey=None",
+    "http://localhost:8888?x=1&mail=a@b.c http://localhost:8888#a@b.c",
 ]
 
 
@@ -326,14 +332,20 @@ def test_what_is_no_secret_stays_as_it_is(text):
         ("GET%20/o%3Fa%3D1%26signature%3Dab12cd", "GET%20/o%3Fa%3D1%26signature%3D***"),
         ("{'X-MBX-APIKEY': 'abc', 'a': 1}", "{'X-MBX-APIKEY': '***', 'a': 1}"),
         ('{\\"api_key\\": \\"abc\\"}', '{\\"api_key\\": \\"***\\"}'),
-        ("&quot;secret&quot;: &quot;a b&quot;", "&quot;secret&quot;: &quot;***&quot;"),
+        ("&quot;password&quot;: &quot;a b&quot;", "&quot;password&quot;: &quot;***&quot;"),
         ("password=hunter2 next", "password=*** next"),
         ("ftp://me:hunter2@x.test/", "ftp://me:***@x.test/"),
         ("Authorization: Bearer a.b-c", "Authorization: ***"),
         ("CB-ACCESS-SIGN: 0a1b", "CB-ACCESS-SIGN: ***"),
         (
-            "\x1b[33mtoken\x1b[0m=\x1b[32m'abc123'\x1b[0m",
+            "\x1b[33mtoken\x1b[0m=\x1b[32m'kJ8xQw93nFzLm22p'\x1b[0m",
             "\x1b[33mtoken\x1b[0m=\x1b[32m'***'\x1b[0m",
+        ),
+        ("{'Authorization': 'Basic dXNl'}", "{'Authorization': '***'}"),
+        (f"'API-Sign': '{'aB3/' * 11}=='", "'API-Sign': '***'"),
+        (
+            "signature: 'GET https://x.test/?a=1&signature=ab'",
+            "signature: 'GET https://x.test/?a=1&signature=***'",
         ),
         (f"{PEM}.", "***\n."),
         ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.dozjgNryP4J3", "jwt ***"),
@@ -351,3 +363,120 @@ def test_a_secret_that_a_table_cut_short_is_removed():
 
 def test_a_private_key_is_known_by_each_of_its_lines():
     assert Scrubber({PEM: "a key"}).scrub("got oAoGCCqGSM49 and MHcCAQEEIBqw") == "got *** and ***"
+
+
+SOURCES = [
+    ("self.api_key = api_key", None),
+    ("self.api_key = key; self.secret = secret", None),
+    ("def load(api_key: str, secret: 'Secret', password: str = '', token: str = 'BTC'): ...", None),
+    ('token = token = base_token_of_symbol2 = "BTC"', None),
+    ('prices = {"token": "1INCH/USDT", "signature": "sma(10,50)"}', None),
+    ("api_key = load_key_from_environment2\npassword=getpass.getpass()", None),
+    ("url = 'https://x.test/?token=' + token + '&a=1'; told = 'password=' + word + ' '", None),
+    ("secret = os.environ['A_SECRET']; key = keys['api_key']", None),
+    ("http = 'http://localhost:8888?mail=a@b.c'", None),
+    ("password = 'hunter22'", "password = '***'"),
+    ('password: str | None = "hunter22"', 'password: str | None = "***"'),
+    ("""d["api_secret"] = b'abc-def'""", """d["api_secret"] = b'***'"""),
+    ("{'passphrase': 'two words', 'a': 1}", "{'passphrase': '***', 'a': 1}"),
+    ("token = 'kJ8xQw93nFzLm22p'", "token = '***'"),
+    ("get('https://x.test/?token=abc123')", "get('https://x.test/?token=***')"),
+    ("f(a_known_secret, 'kJ8xQw93nFzLm22pXcvbNmQ1')", "f(a_known_secret, '***')"),
+]
+
+
+@pytest.mark.parametrize(("source", "clean"), SOURCES)
+def test_a_program_loses_its_secrets_and_nothing_else(source, clean):
+    scrubber = Scrubber({"kJ8xQw93nFzLm22pXcvbNmQ1": "a key"})
+    assert scrubber.scrub(source, Look.SOURCE) == (clean or source)
+
+
+_PART_OF_KEY = "AbCdEf1234567890XyZqwertyUIOP"
+# Each made so that a pattern that looks back or ahead without bound takes hours for it.
+ADVERSE = [
+    "eyJhIjoxMjM0NTY3fQ", "eyJhbGci.eyJhbGci ", "token=", "token:", "signature=?signature=",
+    "password: '", 'x password:\\"a ', "password=\"'", "secret\x1b[0m\x1b[0m:", "token    \n",
+    "token" + "\\" * 50, "-----BEGIN ", "-----BEGIN A PRIVATE KEY-----", "-----END ",
+    "://a:", "://", "\x1b[", "api_key:'" + "\x1b[0m" * 9, "a+/-_=", _PART_OF_KEY[:12] + "+",
+    "?token", "%26token=", "https://x.test/?token=", 'password = ("\\\\', "token:" + " " * 30,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("look", Look)
+def test_a_long_text_is_looked_through_in_one_go(look):
+    scrubber = Scrubber({_PART_OF_KEY: "a key"})
+    for one in ADVERSE:
+        text = f"{_PART_OF_KEY[:14]}… : PRIVATE KEY-----" + one * (1_000_000 // len(one))
+        assert _PART_OF_KEY[:12] not in scrubber.scrub(text, look)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1INCH/USDT", {"token": "1INCH/USDT"}, {"signature": "sma(10,50)"}, {"secret": "hold4ever"},
+     {"api_key": "kJ8xQw93nFzLm22pXcvbNmQ1"}],
+)  # fmt: skip
+def test_what_is_computed_with_is_no_secret_for_its_name(value):
+    scrubber = Scrubber({"another-secret-1": "a key"})
+    assert scrubber.find(value) is None
+    assert scrubber.scrub_all(value, Look.DATA) is value
+
+
+@pytest.mark.parametrize(
+    ("name", "is_secret"),
+    [
+        *((name, True) for name in (
+            "PGPASSWORD", "DB_PASSWD", "KRAKEN_APIKEY", "MY_PASSPHRASE", "SMTP_PASS", "GITHUB_PAT",
+            "AWS_CREDENTIALS", "LIVE_KEY", "LIVE_SECRET", "DESK_RUN_TOKEN", "key", "apiKey", "key2",
+            "private-key", "wsKey", "SSH_KEYS", "secret", "AWS_SECRET_ACCESS_KEY", "MYSQL_PWD",
+            "TOKENS", "db_password_file", "secretkey",
+        )),
+        *((name, False) for name in (
+            "PATH", "PASSAGE", "COMPASS", "KEYBOARD", "MONKEY", "PWD", "OLDPWD", "XDG_DATA_PATHS",
+            "TOKENIZERS_PARALLELISM", "DESK_HOME", "url", "PATTERN",
+        )),
+    ],
+)  # fmt: skip
+def test_a_secret_is_known_by_its_name(name, is_secret):
+    assert is_secret_name(name) is is_secret
+
+
+WORDS = [
+    "notedesk", "metadata", "cell_type", "output_type", "execute_result", "language_info",
+    "kernelspec", "parameters", "papermill", "model_name", "model_id", "application", "text/plain",
+    "display_data", "nbformat", "IntTextModel", "injected-parameters",
+]  # fmt: skip
+
+
+def test_a_secret_that_is_a_word_of_every_page_breaks_none(home, notebooks, monkeypatch):
+    for number, word in enumerate(WORDS):
+        monkeypatch.setenv(f"LIVE_KEY{number}", word)
+    with paper_desk(home) as desk:
+        file = home / "desk.toml"
+        file.write_text(file.read_text() + _LIVE_VENUE.format("http://127.0.0.1:9"))
+        settings = load_settings(home)
+        page = notebooks(
+            "page",
+            "from tradelib.notebooks.results import record_result\nimport ipywidgets, sys",
+            "box = ipywidgets.IntText(3); display(box)\nprint('the metadata'); 1",
+            "record_result({'token': '1INCH/USDT', 'metadata': 'notedesk', 'quantity': '1'})",
+        )
+        run = run_notebook(settings, desk.ledger, page, {})
+    assert run.result == {"token": "1INCH/USDT", "***": "***", "quantity": "1"}
+    kept = nbformat.read(settings.reports / run.page, as_version=4)
+    nbformat.validate(kept)
+    assert kept.metadata.notedesk.kernel_kind == run.kernel_kind
+    assert [o.text for c in kept.cells for o in c.get("outputs", []) if "text" in o] == [
+        "the ***\n"
+    ]
+    widgets = kept.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+    assert "IntTextModel" in [one["model_name"] for one in widgets.values()]
+    assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in kept.cells)
+
+
+def test_what_is_recorded_is_kept_as_it_was_computed(home, notebooks):
+    result = {"best_token": "1000SATS2USDTPERP", "signature": "sma(10,50)", "secret": "1INCH/USDT"}
+    cell = f"from tradelib.notebooks.results import record_result\nrecord_result({result})"
+    with paper_desk(home) as desk:
+        given = {"label": "token=1000SATS2USDTPERP"}
+        run = run_notebook(desk.settings, desk.ledger, notebooks("page", cell), given)
+    assert run.result == result

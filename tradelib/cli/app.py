@@ -23,6 +23,7 @@ from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
 from tradelib.cli.upkeep import upkeep_app
 from tradelib.errors import DeskError, InvalidInput
+from tradelib.scrubber import desk_scrubber
 from tradelib.settings import load_settings
 
 app = typer.Typer(
@@ -83,12 +84,15 @@ def fail(sentence: str, code: int) -> NoReturn:
 
 
 def _keep_traceback(error: BaseException) -> str:
-    """Where the traceback of a fault went; a home that is not there yet is not made for it."""
+    """Where the traceback of a fault went, without secrets; a home that is not there yet is not
+    made for it."""
     try:
-        path = load_settings().home / "logs" / "fault.txt"
+        settings = load_settings()
+        path = settings.home / "logs" / "fault.txt"
         path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)))
-    except (OSError, DeskError):
+        told = "".join(traceback.format_exception(error))
+        path.write_text(desk_scrubber(settings).scrub(told), encoding="utf-8")
+    except Exception:  # whatever else is wrong must not hide the fault
         return "its traceback could not be kept"
     return f"its traceback is in {path}"
 

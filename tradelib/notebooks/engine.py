@@ -25,6 +25,7 @@ from tradelib.kernels.identity import ADOPT_ENV
 from tradelib.kernels.process import WarmProcess
 from tradelib.notebooks.family import ADOPT, MARK_ENV
 from tradelib.notebooks.keeper import Keeper, Limits
+from tradelib.notebooks.scrubbing import scrub_page
 from tradelib.scrubber import Scrubber
 
 ENGINE = "notedesk"
@@ -63,7 +64,7 @@ class _Page(NotebookExecutionManager):  # type: ignore[misc]
         since = (self.now() - self.last_save_time).total_seconds()
         if self.end_time is None and since <= _SAVE_EVERY:
             return
-        clean = self._scrubber.scrub_all(_with_whole_streams(self.nb))
+        clean = scrub_page(_with_whole_streams(self.nb), self._scrubber)
         if self.end_time is not None:
             self.nb = clean  # papermill writes it once more; while cells run, they stay as they are
         if self.output_path:

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import platform
-import re
 import secrets
 import socket
 from collections.abc import Callable, Mapping
@@ -38,7 +37,7 @@ from tradelib.notebooks.keeper import Limits
 from tradelib.notebooks.parameters import check_parameters
 from tradelib.notebooks.provenance import code_version, notebook_hash
 from tradelib.notebooks.results import CANDLES_MIME, RESULT_MIME
-from tradelib.scrubber import Scrubber, desk_scrubber
+from tradelib.scrubber import Scrubber, desk_scrubber, is_secret_name
 from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, PROJECT, DeskSettings
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
@@ -47,7 +46,6 @@ from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run
 # kept within its limits is told.
 _PASSING = ("its kernel ", VenueUnavailable.__name__, RateLimited.__name__)
 _LONGEST_REASON = 2_000
-_SECRET_NAME = re.compile(r"(?i)(^|_)(key|secret|token|password)s?($|_)")
 
 
 def run_notebook(
@@ -277,7 +275,7 @@ def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[st
 
 def plain_environment(settings: DeskSettings) -> dict[str, str]:
     """This process's environment for a kernel of that home, without anything secret."""
-    kept = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    kept = {name: value for name, value in os.environ.items() if not is_secret_name(name)}
     return kept | {"DESK_HOME": str(settings.home)}
 
 
