@@ -311,7 +311,7 @@ ORDINARY = [
     base64.b64encode(bytes(range(256)) * 100).decode(),
     '{"token": "1INCH/USDT", "base_token": "1000PEPE", "signature": "sma(10,50)"}',
     "order token: 1000SATS/USDT filled, token=1000PEPE, signature: 7a3f9c2b71",
-    "Authorization: required by the venue; private_key = '/home/u/.keys/kraken2.toml'",
+    "Authorization: required by the venue; private_key = '/srv/keys/kraken2.toml'",
     "self.api_key = api_key; api_key: str; apikey=None",
     "http://localhost:8888?x=1&mail=a@b.c http://localhost:8888#a@b.c",
 ]
@@ -396,7 +396,7 @@ _PART_OF_KEY = "AbCdEf1234567890XyZqwertyUIOP"
 ADVERSE = [
     "eyJhIjoxMjM0NTY3fQ", "eyJhbGci.eyJhbGci ", "token=", "token:", "signature=?signature=",
     "password: '", 'x password:\\"a ', "password=\"'", "secret\x1b[0m\x1b[0m:", "token    \n",
-    "token" + "\\" * 50, "-----BEGIN ", "-----BEGIN A PRIVATE KEY-----", "-----END ",
+    "token" + "\\" * 50, "-----BEGIN ", f"-----BEGIN {_KIND}-----", "-----END ",
     "://a:", "://", "\x1b[", "api_key:'" + "\x1b[0m" * 9, "a+/-_=", _PART_OF_KEY[:12] + "+",
     "?token", "%26token=", "https://x.test/?token=", 'password = ("\\\\', "token:" + " " * 30,
 ]  # fmt: skip

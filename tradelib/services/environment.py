@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL", re.IGNORECASE)
+from tradelib.scrubber import is_secret_name
 
 
 def environment_for_child(
@@ -23,7 +22,7 @@ def environment_for_child(
     env = {
         name: value
         for name, value in base.items()
-        if not SECRET.search(name) or name.startswith(keeps)
+        if not is_secret_name(name) or name.startswith(keeps)
     }
     env["PATH"] = os.pathsep.join(
         filter(None, [str(Path(sys.executable).parent), env.get("PATH", "")])
