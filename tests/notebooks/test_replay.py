@@ -28,7 +28,7 @@ from tradelib.research.samples import random_candles
 from tradelib.settings import NOTEBOOKS, DeskSettings, load_settings
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, open_ledger
-from tradelib.trading.runs import Outcome, Run, load_runs, load_runs_since
+from tradelib.trading.runs import Outcome, Run, load_runs
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_the_command_replays_one_run_or_a_span_of_them(traded: PaperDesk) -> Non
     one = desk_command("replay", run.id, home=home)
     assert (one.returncode, "1 SAME" in one.stdout) == (0, True)
     told = json.loads(desk_command("replay", "--since", "7d", "--json", home=home).stdout)
-    assert len(told) == len(load_runs_since(traded.ledger, traded.bot.created_at))
+    assert len(told) == len(load_runs(traded.ledger, limit=None))
     assert {one["verdict"] for one in told} == {"SAME", "TALKED"}
 
 
@@ -280,7 +280,7 @@ def test_the_command_says_what_it_cannot_do(traded: PaperDesk, words, said) -> N
 
 
 def test_no_runs_in_a_span_are_told_in_a_sentence(traded: PaperDesk) -> None:
-    assert load_runs_since(traded.ledger, utc_now()) == []
+    assert load_runs(traded.ledger, since=utc_now()) == []
 
 
 def test_a_run_from_before_such_records_is_not_told_to_differ(traded: PaperDesk) -> None:

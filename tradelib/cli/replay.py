@@ -8,14 +8,21 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tradelib.cli.common import AsJson, Home, err, make_table, out, print_json, settings_for
+from tradelib.cli.common import (
+    AsJson,
+    Home,
+    make_table,
+    out,
+    print_json,
+    progress_bar,
+    settings_for,
+)
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import InvalidInput
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import open_ledger
-from tradelib.trading.runs import load_run, load_runs_since
+from tradelib.trading.runs import load_run, load_runs
 
 if TYPE_CHECKING:
     from tradelib.notebooks.replay import Replay
@@ -43,7 +50,11 @@ def replay(
     ledger = open_ledger(settings, read_only=True)
     if (run is None) == (since is None):
         raise InvalidInput("Name one run, or give --since and a span of time such as 7d.")
-    runs = [load_run(ledger, run)] if run else load_runs_since(ledger, utc_now() - _span(since))
+    runs = (
+        [load_run(ledger, run)]
+        if run
+        else load_runs(ledger, since=utc_now() - _span(since), limit=None)[::-1]
+    )
     found = _replay_all(settings, runs)
     if as_json:
         print_json([one.to_json() for one in found])
@@ -63,11 +74,12 @@ def _span(told: str | None) -> timedelta:
 def _replay_all(settings: DeskSettings, runs: Sequence[Run]) -> list[Replay]:
     from tradelib.notebooks.replay import replay_runs
 
-    columns = (
-        TextColumn("Replaying"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=err, transient=True) as progress:
-        return list(progress.track(replay_runs(settings, runs), total=len(runs)))
+    found = []
+    with progress_bar("replays") as tell:
+        for one in replay_runs(settings, runs):
+            found.append(one)
+            tell(len(found), len(runs))
+    return found
 
 
 def _show(found: Sequence[Replay]) -> None:

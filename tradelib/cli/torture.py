@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tradelib.cli.common import AsJson, err, make_table, out, print_json
+from tradelib.cli.common import AsJson, make_table, out, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from tradelib.torture.campaign import Progress as Tell
     from tradelib.torture.campaign import Report
 
 torture_app = typer.Typer()
@@ -38,25 +35,14 @@ def torture(
     from tradelib.torture.campaign import Plan, run_campaign
 
     plan = Plan(schedules, seed, workers, focus, ledger_url, keep)
-    with _progress(schedules) as tell:
-        report = run_campaign(plan, tell)
+    done = itertools.count(1)
+    with progress_bar("schedules") as tell:
+        report = run_campaign(plan, lambda _: tell(next(done), schedules))
     if as_json:
         print_json(report.to_json())
     else:
         _print(report, focus)
     raise typer.Exit(1 if report.failures else 0)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Tell]:
-    """A bar while it lasts, for those who sit at a terminal."""
-    shown = Progress(
-        TextColumn("schedules"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=err, transient=True, disable=not err.is_terminal,
-    )  # fmt: skip
-    with shown:
-        task = shown.add_task("schedules", total=total)
-        yield lambda result: shown.update(task, advance=1)
 
 
 def _print(report: Report, focus: str) -> None:

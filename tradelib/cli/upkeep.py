@@ -5,19 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tradelib.cli.common import AsJson, Home, err, make_table, out, print_json, settings_for
+from tradelib.cli.common import (
+    AsJson,
+    Home,
+    make_table,
+    out,
+    print_json,
+    progress_bar,
+    settings_for,
+)
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.settings import DeskSettings
 
 if TYPE_CHECKING:
     from tradelib.cli.markets import LocalMarket
     from tradelib.notebooks.retention import Pruning
-    from tradelib.trading.backup import Tell
     from tradelib.trading.resync import Resync
     from tradelib.venue import Venue
 
@@ -35,7 +41,7 @@ def backup(
     """Copy the whole ledger into one file; the desk may run meanwhile."""
     from tradelib.trading.backup import back_up_desk
 
-    with _progress("rows") as tell:
+    with progress_bar("rows") as tell:
         made = back_up_desk(settings_for(home), file, tell)
     if as_json:
         print_json({"file": made.file, **vars(made.contents), "rows": made.contents.rows})
@@ -52,7 +58,7 @@ def restore(
     """Put a backup in the ledger's place, which is backed up first; the desk must not run."""
     from tradelib.trading.backup import restore_desk
 
-    with _progress("rows") as tell:
+    with progress_bar("rows") as tell:
         done = restore_desk(settings_for(home), file, tell)
     if as_json:
         print_json({"file": file, "saved": done.saved, "tables": done.tables, "notes": done.notes})
@@ -99,7 +105,7 @@ def resync(
     with (
         desk_at_rest(settings),
         _account(settings, name, tuple(market or ())) as account,
-        _progress("rows") as tell,
+        progress_bar("rows") as tell,
     ):
         file = None if dry_run else default_file(settings)
         done = rebuild(ledger, account, backup=file, dry_run=dry_run, tell=tell)
@@ -124,7 +130,7 @@ def prune(
     from tradelib.trading.ledger import open_ledger
 
     settings = settings_for(home)
-    with _progress("days") as tell:
+    with progress_bar("days") as tell:
         done = prune_pages(settings, open_ledger(settings), dry_run=dry_run, tell=tell)
     if as_json:
         print_json(vars(done))
@@ -246,15 +252,3 @@ def _print_resync(done: Resync) -> None:
         + (f"{would}: {counted}." if counted else "nothing differs."),
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Tell]:
-    """A bar while it lasts, for those who sit at a terminal."""
-    shown = Progress(
-        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=err, transient=True, disable=not err.is_terminal,
-    )  # fmt: skip
-    with shown:
-        task: Any = shown.add_task(what, total=None)
-        yield lambda done, of: shown.update(task, completed=done, total=of)

@@ -72,14 +72,14 @@ def run_notebook(
     """
     path = NOTEBOOKS / f"{notebook}.ipynb"
     check_parameters(path, {"run": "", **parameters})
-    _refuse_secrets(settings, notebook, parameters)
     token = secrets.token_urlsafe(32)
+    scrubber = desk_scrubber(settings, {token: "the token of this run"})
+    _refuse_secrets(scrubber, notebook, parameters)
     kernel = find_kernel(kernel)
     run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
     page = _make_page_path(settings, run)
     start_run(ledger, run)
     try:
-        scrubber = desk_scrubber(settings, {token: "the token of this run"})
         environment = _kernel_environment(settings, run, token)
         done = execute_page(settings, path, page, run, environment, scrubber)
     except BaseException:
@@ -105,8 +105,7 @@ def run_notebook(
     return load_run(ledger, run.id)
 
 
-def _refuse_secrets(settings: DeskSettings, notebook: str, parameters: Mapping[str, Any]) -> None:
-    scrubber = desk_scrubber(settings)
+def _refuse_secrets(scrubber: Scrubber, notebook: str, parameters: Mapping[str, Any]) -> None:
     for name, value in parameters.items():
         if found := scrubber.find(value):
             raise InvalidInput(

@@ -147,27 +147,16 @@ def load_run(ledger: Ledger, run_id: str) -> Run:
     return found
 
 
-def latest_run(
-    ledger: Ledger, notebook: str, *, bot: str | None = None, venue: str | None = None
-) -> Run | None:
+def latest_run(ledger: Ledger, notebook: str) -> Run | None:
     """The newest successful run of a notebook, or None."""
-    query = (
-        select(tables.runs)
-        .where(tables.runs.c.notebook == notebook, tables.runs.c.outcome == Outcome.SUCCEEDED)
-        .order_by(tables.runs.c.started_at.desc())
-        .limit(1)
-    )
-    if bot:
-        query = query.where(tables.runs.c.bot == bot)
-    if venue:
-        query = query.where(tables.runs.c.venue == venue)
-    return first(ledger.rows(query, Run))
+    return first(load_runs(ledger, limit=1, notebook=notebook, outcome=Outcome.SUCCEEDED))
 
 
 def load_runs(
     ledger: Ledger,
     *,
-    limit: int = 50,
+    limit: int | None = 50,
+    since: datetime | None = None,
     cycle: str | None = None,
     bot: str | None = None,
     notebook: str | None = None,
@@ -178,11 +167,13 @@ def load_runs(
 ) -> list[Run]:
     """Runs, newest first: those that meet all that is given.
 
-    day: of their start, in UTC. before, after: of those that started before, or after, a run, the
-    nearest to it.
+    limit: how many at most; None: all. since: of those that started then or later. day: of their
+    start, in UTC. before, after: of those that started before, or after, a run, the nearest to it.
     """
     started, run_id = tables.runs.c.started_at, tables.runs.c.id
     query = select(tables.runs).where(*_conditions(cycle, bot, notebook, outcome)).limit(limit)
+    if since:
+        query = query.where(started >= since)
     if day:
         begin = datetime.combine(day, time(), UTC)
         query = query.where(started >= begin, started < begin + timedelta(days=1))
@@ -223,12 +214,6 @@ def mark_pages_removed(books: Connection, runs: Collection[str]) -> None:
         .where(tables.runs.c.id.in_(runs), tables.runs.c.page_removed_at.is_(None))
         .values(page=None, page_removed_at=utc_now())
     )
-
-
-def load_runs_since(ledger: Ledger, since: datetime) -> list[Run]:
-    """Runs that started at `since` or later, oldest first."""
-    query = select(tables.runs).where(tables.runs.c.started_at >= since)
-    return ledger.rows(query.order_by(tables.runs.c.started_at), Run)
 
 
 def fail_abandoned_runs(ledger: Ledger, before: datetime, *, host: str) -> int:
