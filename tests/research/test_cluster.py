@@ -1,0 +1,159 @@
+"""A sweep on a Dask cluster of two processes: the same rows, whatever dies on the way."""
+
+import importlib.util
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import Field
+
+from tests.conftest import require
+from tradelib.errors import InvalidInput
+from tradelib.research.samples import random_candles
+from tradelib.research.sweep import sweep
+from tradelib.strategy.base import Columns, Strategy
+from tradelib.strategy.params import Params
+from tradelib.strategy.registry import strategy
+
+CANDLES = random_candles(600, seed=7)
+WEIGHTED = strategy("weighted")
+SPACE = {"fast_window": range(5, 60, 5), "slow_window": [30, 50]}
+DECISIONS = {"buy_threshold": [0.1, 0.3], "confirmation_minutes": [0.0, 120.0]}
+
+
+@pytest.fixture(scope="module")
+def distributed():
+    require(importlib.util.find_spec("prefect_dask"), "the extra dask is not installed")
+    return importlib.import_module("distributed")
+
+
+@pytest.fixture(scope="module")
+def cluster(distributed):
+    import dask.config
+
+    size = {"n_workers": 2, "threads_per_worker": 1}
+    # Two deaths instead of four: each new worker takes seconds to start.
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        distributed.LocalCluster(**size, dashboard_address=":0") as found,
+    ):
+        yield found
+
+
+class SlopeParams(Params):
+    window: int = Field(10, ge=1)
+
+
+def slope(candles, params):
+    """A strategy of a module that workers cannot import."""
+    return pd.DataFrame({"score": (candles["close"].pct_change(params.window) * 20).clip(-1, 1)})
+
+
+def plain(compute=slope, warm_up=lambda params: params.window):
+    return Strategy("slope", SlopeParams, compute, warm_up, warm_up)
+
+
+def weighted(**more):
+    return sweep(CANDLES, "1h", WEIGHTED, SPACE, DECISIONS, progress=False, **more)
+
+
+def quick(found, windows, **more):
+    return sweep(CANDLES, "1h", found, {"window": windows}, progress=False, **more)
+
+
+def wait_until(holds):
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def assert_same(one, other):
+    """To the last bit, and in everything else that a sweep tells."""
+    pd.testing.assert_frame_equal(one.frame, other.frame, check_exact=True)
+    numbers = [name for name in one.frame if one.frame[name].dtype == "float64"]
+    bits = [result.frame[numbers].to_numpy().tobytes() for result in (one, other)]
+    assert bits[0] == bits[1]
+    told = [(result.total, result.skipped, result.first_skip) for result in (one, other)]
+    assert told[0] == told[1]
+
+
+def test_a_cluster_of_two_processes_gives_the_table_of_one(cluster, distributed):
+    alone = weighted()
+    assert (len(alone.frame), alone.skipped) == (56, 32)
+    with distributed.Client(cluster, set_as_default=False) as client:
+        assert len(client.nthreads()) == 2
+        for given in (cluster, cluster.scheduler_address, client):
+            assert_same(alone, weighted(cluster=given))
+
+
+def test_both_processes_fold_and_keep_nothing_afterwards(cluster, distributed, tmp_path):
+    def meeting(candles, params):
+        (tmp_path / str(os.getpid())).touch()
+        wait_until(lambda: len(os.listdir(tmp_path)) == 2)
+        raise RuntimeError(f"met in {os.getpid()}")
+
+    found = quick(plain(meeting), range(1, 101), cluster=cluster)
+    pids = set(found.frame["error"].str.extract(r"met in (\d+)")[0])
+    assert pids == set(os.listdir(tmp_path))
+    assert len(pids - {str(os.getpid())}) == 2
+    with distributed.Client(cluster, set_as_default=False) as client:
+        wait_until(lambda: not any(client.has_what().values()))
+
+
+def test_columns_of_a_strategy_of_ones_own_travel_too(cluster):
+    columns = Columns(
+        {"change": lambda candles, window: candles["close"].pct_change(window) * 20},
+        lambda change: np.minimum(np.maximum(change, -1.0), 1.0),
+    )
+    own = Strategy("own", SlopeParams, columns.compute, lambda p: p.window, len, columns)
+    assert_same(quick(own, range(1, 40)), quick(own, range(1, 40), cluster=cluster))
+
+
+def test_a_sweep_that_a_cluster_began_goes_on_in_threads_and_the_other_way_round(cluster, tmp_path):
+    whole = weighted()
+    on_dask = {"cluster": cluster}
+    for name, first, then in (("began", on_dask, {}), ("went on", {}, on_dask)):
+        folder = tmp_path / name
+        weighted(folder=folder, **first)
+        (kept,) = folder.iterdir()
+        chunks = sorted(kept.iterdir())
+        assert len(chunks) == 6
+        left = {path: path.stat().st_mtime_ns for path in chunks[::2]}
+        for path in chunks[1::2]:
+            path.unlink()
+        assert_same(whole, weighted(folder=folder, **then))
+        assert {path: path.stat().st_mtime_ns for path in left} == left
+        assert sorted(kept.iterdir()) == chunks
+
+
+def killing(folder, times):
+    """A strategy whose first `times` scores of window 50 kill their process."""
+
+    def compute(candles, params):
+        if params.window == 50:
+            deaths = len(list(folder.iterdir()))
+            if deaths < times:
+                (folder / f"{deaths}-{os.getpid()}").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return slope(candles, params)
+
+    return compute
+
+
+def test_chunks_of_a_worker_that_was_killed_are_folded_by_another(cluster, tmp_path):
+    windows = range(1, 101)
+    found = quick(plain(killing(tmp_path, 1)), windows, cluster=cluster)
+    assert len(list(tmp_path.iterdir())) == 1
+    assert_same(found, quick(plain(), windows))
+
+
+def test_what_kills_one_worker_after_the_other_ends_the_sweep_with_its_place(cluster, tmp_path):
+    kept, deaths = tmp_path / "kept", tmp_path / "deaths"
+    deaths.mkdir()
+    with pytest.raises(InvalidInput, match="lost 2 workers, at last over the combinations "):
+        quick(plain(killing(deaths, 99)), range(1, 101), cluster=cluster, folder=kept)
+    assert len(list(deaths.iterdir())) == 2
