@@ -3,19 +3,23 @@
 import importlib.util
 import os
 import signal
+import socket
+import sys
+import threading
 import time
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import Field
 
 from tests.conftest import require
-from tradelib.errors import InvalidInput
+from tests.slopes import FAILING, SlopeParams, plain, slope
+from tradelib.errors import InvalidInput, RetryableError
+from tradelib.research import cluster as module
 from tradelib.research.samples import random_candles
 from tradelib.research.sweep import sweep
 from tradelib.strategy.base import Columns, Strategy
-from tradelib.strategy.params import Params
 from tradelib.strategy.registry import strategy
 
 CANDLES = random_candles(600, seed=7)
@@ -41,19 +45,6 @@ def cluster(distributed):
         distributed.LocalCluster(**size, dashboard_address=":0") as found,
     ):
         yield found
-
-
-class SlopeParams(Params):
-    window: int = Field(10, ge=1)
-
-
-def slope(candles, params):
-    """A strategy of a module that workers cannot import."""
-    return pd.DataFrame({"score": (candles["close"].pct_change(params.window) * 20).clip(-1, 1)})
-
-
-def plain(compute=slope, warm_up=lambda params: params.window):
-    return Strategy("slope", SlopeParams, compute, warm_up, warm_up)
 
 
 def weighted(**more):
@@ -107,7 +98,7 @@ def test_both_processes_fold_and_keep_nothing_afterwards(cluster, distributed, t
 def test_columns_of_a_strategy_of_ones_own_travel_too(cluster):
     columns = Columns(
         {"change": lambda candles, window: candles["close"].pct_change(window) * 20},
-        lambda change: np.minimum(np.maximum(change, -1.0), 1.0),
+        lambda change, full: np.minimum(np.maximum(change / full, -1.0), 1.0),
     )
     own = Strategy("own", SlopeParams, columns.compute, lambda p: p.window, len, columns)
     assert_same(quick(own, range(1, 40)), quick(own, range(1, 40), cluster=cluster))
@@ -128,6 +119,128 @@ def test_a_sweep_that_a_cluster_began_goes_on_in_threads_and_the_other_way_round
         assert_same(whole, weighted(folder=folder, **then))
         assert {path: path.stat().st_mtime_ns for path in left} == left
         assert sorted(kept.iterdir()) == chunks
+
+
+def test_a_module_beside_the_notebook_travels_too(cluster, tmp_path, monkeypatch):
+    (tmp_path / "my_lines.py").write_text(
+        "FULL = 20\n\ndef distance(close, window):\n    return close.pct_change(window) * FULL\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    lines = importlib.import_module("my_lines")
+    monkeypatch.setitem(sys.modules, "my_lines", lines)  # and so away again afterwards
+
+    def compute(candles, params):
+        return pd.DataFrame({"score": lines.distance(candles["close"], params.window).clip(-1, 1)})
+
+    found = quick(plain(compute), range(1, 20), cluster=cluster)
+    assert_same(found, quick(plain(), range(1, 20)))
+    assert found.failures.empty
+
+
+def test_a_strategy_that_cannot_travel_is_refused_at_once(cluster):
+    lock = threading.Lock()
+
+    def compute(candles, params):
+        with lock:
+            return slope(candles, params)
+
+    with pytest.raises(InvalidInput, match="'slope' cannot be sent to a cluster: cannot pickle"):
+        quick(plain(compute), [3], cluster=cluster)
+
+
+def test_a_worker_that_lacks_what_the_strategy_imports_says_so(cluster, monkeypatch):
+    lib = ModuleType("only_here")
+    lib.value = 3
+    monkeypatch.setitem(sys.modules, "only_here", lib)
+
+    def compute(candles, params):
+        return slope(candles, params) * (lib.value / 3)
+
+    with pytest.raises(InvalidInput, match=r"'slope' .*ModuleNotFoundError: No module .*only_here"):
+        quick(plain(compute), [3], cluster=cluster)
+
+
+def test_a_worker_with_other_code_is_refused(cluster, monkeypatch):
+    monkeypatch.setattr(module, "made_by", lambda: "Python 2.7")
+    with pytest.raises(InvalidInput, match="runs other code or libraries"):
+        quick(plain(), [3], cluster=cluster)
+
+
+@pytest.mark.parametrize(("compute", "told"), FAILING)
+def test_what_fails_at_a_worker_has_its_reason_as_in_threads(cluster, compute, told):
+    windows = [0, 3, 10, 900]
+    found = quick(plain(compute), windows, cluster=cluster)
+    assert_same(found, quick(plain(compute), windows))
+    assert found.skipped == 1
+    assert found.failures["error"].str.contains(told, regex=False).any()
+    assert found.failures["error"].str.contains("needs 901 candles", regex=False).any()
+
+
+@pytest.mark.parametrize(
+    ("windows", "told"),
+    [([], "window has no value"), ([0], "None of the 1"), ([700], "needs 701 candles")],
+)
+def test_a_sweep_in_vain_is_refused_as_in_threads(cluster, windows, told):
+    with pytest.raises(InvalidInput, match=told):
+        quick(plain(), windows, cluster=cluster)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"cluster": 8786}, "address, a Dask client or cluster, or .* and not a int"),
+        ({"cluster": "nowhere"}, "No Dask scheduler answers at 'nowhere' .missing port"),
+        ({"cluster": "tcp://127.0.0.1:8786", "workers": 3}, "has its own workers"),
+    ],
+)
+def test_what_is_no_cluster_is_refused(distributed, asked, told):
+    with pytest.raises(InvalidInput, match=told):
+        quick(plain(), [3], **asked)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(distributed, monkeypatch):
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(
+            InvalidInput, match=f"No Dask scheduler answers at '{address}' .none within 0.2 s"
+        ):
+            quick(plain(), [3], cluster=address)
+
+
+def test_a_cluster_without_workers_is_named(distributed, monkeypatch):
+    monkeypatch.setattr(module, "WORKER_SECONDS", 0.2)
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        pytest.raises(RetryableError, match="has had no worker for 0 s"),
+    ):
+        quick(plain(), [3], cluster=empty)
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InvalidInput, match=r"needs distributed; install Notedesk's extra 'dask'"):
+        quick(plain(), [3], cluster="tcp://127.0.0.1:8786")
+
+
+def test_a_sweep_that_is_stopped_leaves_the_cluster_nothing_to_do(cluster, distributed, tmp_path):
+    def waiting(candles, params):
+        (tmp_path / str(params.window)).touch()
+        wait_until(lambda: (tmp_path / "go").exists())
+        return slope(candles, params)
+
+    def interrupt():
+        wait_until(lambda: len(list(tmp_path.iterdir())) == 2)  # one in each process
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        quick(plain(waiting), range(1, 200), cluster=cluster)
+    (tmp_path / "go").touch()
+    with distributed.Client(cluster, set_as_default=False) as client:
+        wait_until(lambda: not any(client.processing().values()))
+        wait_until(lambda: not any(client.has_what().values()))
+    assert len(list(tmp_path.iterdir())) < 2 * 16 + 3
 
 
 def killing(folder, times):

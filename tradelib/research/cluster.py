@@ -1,22 +1,21 @@
 """Chunks of a sweep folded by a Dask cluster, each once, wherever its workers are.
 
-The work travels to each worker once, as bytes: candles, space and strategy. A strategy's own module
-goes along with it; what that imports must be there already. A worker that has other code or
-libraries is refused, for its rows would not be those of this process.
+The work travels to each worker once, as bytes: candles, space and strategy. What the user wrote
+goes along, in a notebook or in modules; what is installed must be there already. A worker that has
+other code or libraries is refused, for its rows would not be those of this process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import copyreg
 import importlib
-import inspect
 import platform
 import sys
-import sysconfig
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -24,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from tradelib.errors import InvalidInput, RetryableError
 from tradelib.research.bench import COLUMN_BYTES, ColumnCache
-from tradelib.research.code_version import engine_version, strategy_parts
-from tradelib.strategy.base import Strategy
+from tradelib.research.code_version import engine_version
 
 if TYPE_CHECKING:
     import distributed
@@ -106,7 +104,7 @@ def pack(work: Work) -> tuple[bytes, str, str]:
     """What a `Parcel` is made of: the work as bytes, its strategy's name, what it was made by."""
     cloudpickle = _library("cloudpickle")
     strategy = work.bench.strategy
-    own = [module for module in _modules(strategy) if not _is_installed(module)]
+    own = _own_modules()
     for module in own:
         cloudpickle.register_pickle_by_value(module)
     try:
@@ -143,21 +141,20 @@ def made_by() -> str:
     return f"Python {sys.version_info.major}.{sys.version_info.minor}, {engine_version()}"
 
 
-def _modules(strategy: Strategy) -> set[ModuleType]:
-    """The modules that hold a strategy's functions, as far as they are modules."""
-    parts = [*strategy_parts(strategy), strategy.history]
-    found = {getattr(inspect.unwrap(part), "__module__", None) for part in parts}
-    return {sys.modules[name] for name in found if name in sys.modules}
+def _own_modules() -> list[ModuleType]:
+    """The user's modules, which workers lack: neither installed nor this package's."""
+    homes = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]))
+    loaded = [(name, one) for name, one in sys.modules.items() if isinstance(one, ModuleType)]
+    return [one for name, one in loaded if _is_own(name, one, homes)]
 
 
-def _is_installed(module: ModuleType) -> bool:
-    """Whether a worker has the module too: it is a library's, or this package's."""
-    name = module.__name__.partition(".")[0]
-    file = getattr(module, "__file__", None)
-    if name in (__name__.partition(".")[0], *sys.stdlib_module_names) or file is None:
-        return name != "__main__" and (file is not None or name in sys.builtin_module_names)
-    homes = (sysconfig.get_path(kind) for kind in ("purelib", "platlib"))
-    return any(Path(file).is_relative_to(home) for home in homes)
+def _is_own(name: str, module: ModuleType, homes: tuple[str, ...]) -> bool:
+    # Not by getattr: a module that loads itself when it is looked at shall sleep on.
+    told = object.__getattribute__(module, "__dict__")
+    if told.get("__name__") != name or name == "__main__":  # which is taken along anyway
+        return False
+    file = told.get("__file__")
+    return file is not None and not any(Path(file).is_relative_to(home) for home in homes)
 
 
 # Columns stay where they were computed, and a lock cannot travel.
@@ -200,12 +197,25 @@ def _is_runner(cluster: Any) -> bool:
 
 def _open(distributed: ModuleType, cluster: Any) -> distributed.Client:
     try:
+        if isinstance(cluster, str):
+            # In a thread, since a notebook's own has a loop that runs already.
+            with ThreadPoolExecutor(1) as thread:
+                thread.submit(asyncio.run, _reach(distributed, cluster)).result()
         return distributed.Client(cluster, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
+        why = str(error) or f"none within {CONNECT_SECONDS:g} s"
         raise InvalidInput(
-            f"No Dask scheduler answers at {cluster} ({error}); start one with `dask scheduler`, "
-            f"or correct the address."
+            f"No Dask scheduler answers at {cluster!r} ({why}); start one with `dask scheduler`, "
+            f"or correct the address, which is like tcp://host:8786."
         ) from error
+
+
+async def _reach(distributed: ModuleType, address: str) -> None:
+    """Whether something speaks Dask there: a client would wait for its first word for ever."""
+    kind = distributed.Security().get_connection_args("scheduler")
+    async with asyncio.timeout(CONNECT_SECONDS):
+        comm = await distributed.comm.connect(address, timeout=CONNECT_SECONDS, **kind)
+    await comm.close()
 
 
 def _await_worker(client: distributed.Client, told: str) -> None:
