@@ -217,6 +217,46 @@ def test_a_cluster_without_workers_is_named(distributed, monkeypatch):
         quick(plain(), [3], cluster=empty)
 
 
+def test_prefects_runner_is_a_cluster_before_it_is_started_and_afterwards(cluster):
+    from prefect_dask import DaskTaskRunner
+
+    alone = quick(plain(), range(1, 20))
+    runner = DaskTaskRunner(address=cluster.scheduler_address)
+    assert_same(alone, quick(plain(), range(1, 20), cluster=runner))
+    with DaskTaskRunner(cluster=cluster) as runner:
+        assert_same(alone, quick(plain(), range(1, 20), cluster=runner))
+        assert runner.client.status == "running"
+
+
+def test_a_cluster_that_goes_away_is_named_and_what_is_folded_stays(distributed, tmp_path):
+    import dask.config
+
+    kept, begun, gone = (tmp_path / name for name in ("kept", "begun", "gone"))
+
+    def compute(candles, params):
+        if params.window == 100:
+            begun.touch()
+            wait_until(gone.exists)
+        return slope(candles, params)
+
+    def leave():
+        wait_until(lambda: begun.exists() and len(list(kept.glob("*/*.parquet"))) == 6)
+        small.scheduler.loop.add_callback(small.scheduler.close)
+        wait_until(lambda: small.scheduler.status.name == "closed")
+        gone.touch()
+
+    size = {"n_workers": 1, "threads_per_worker": 1, "processes": False}
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "3s"}),  # how long it is hoped for
+        distributed.LocalCluster(**size, dashboard_address=":0") as small,
+    ):
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        with pytest.raises(RetryableError, match="was lost; with a folder, the same call goes on"):
+            quick(plain(compute), range(1, 200), cluster=small, folder=kept)
+        leaving.join()
+
+
 def test_without_the_extra_it_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InvalidInput, match=r"needs distributed; install Notedesk's extra 'dask'"):

@@ -144,11 +144,12 @@ def made_by() -> str:
 def _own_modules() -> list[ModuleType]:
     """The user's modules, which workers lack: neither installed nor this package's."""
     homes = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]))
-    loaded = [(name, one) for name, one in sys.modules.items() if isinstance(one, ModuleType)]
-    return [one for name, one in loaded if _is_own(name, one, homes)]
+    return [one for name, one in list(sys.modules.items()) if _is_own(name, one, homes)]
 
 
 def _is_own(name: str, module: ModuleType, homes: tuple[str, ...]) -> bool:
+    if not issubclass(type(module), ModuleType):  # isinstance believes what cffi pretends
+        return False
     # Not by getattr: a module that loads itself when it is looked at shall sleep on.
     told = object.__getattribute__(module, "__dict__")
     if told.get("__name__") != name or name == "__main__":  # which is taken along anyway
