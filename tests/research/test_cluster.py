@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -137,6 +138,22 @@ def test_a_module_beside_the_notebook_travels_too(cluster, tmp_path, monkeypatch
     assert found.failures.empty
 
 
+@pytest.mark.parametrize(
+    ("file", "installed"),
+    [
+        ("/home/me/ideas/my_lines.py", False),
+        ("<strategy my_idea@3f2a9c0d12e4b567>", False),
+        (__file__, False),
+        (os.__file__, True),
+        (np.__file__, True),
+        (module.__file__, True),
+        ("/elsewhere/.venv/lib/python3.12/site-packages/numpy/__init__.py", True),
+    ],
+)
+def test_what_is_installed_stays_and_what_the_user_wrote_goes(file, installed):
+    assert module.is_installed(Path(file)) is installed
+
+
 def test_a_strategy_that_cannot_travel_is_refused_at_once(cluster):
     lock = threading.Lock()
 
@@ -144,7 +161,7 @@ def test_a_strategy_that_cannot_travel_is_refused_at_once(cluster):
         with lock:
             return slope(candles, params)
 
-    with pytest.raises(InvalidInput, match="'slope' cannot be sent to a cluster: cannot pickle"):
+    with pytest.raises(InvalidInput, match="'slope' cannot be sent to a cluster .cannot pickle"):
         quick(plain(compute), [3], cluster=cluster)
 
 

@@ -12,6 +12,7 @@ import copyreg
 import importlib
 import platform
 import sys
+import sysconfig
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ def pack(work: Work) -> tuple[bytes, str, str]:
         packed = cloudpickle.dumps(work)
     except Exception as error:
         raise InvalidInput(
-            f"Strategy {strategy.name!r} cannot be sent to a cluster: {error}. Let it hold plain "
+            f"Strategy {strategy.name!r} cannot be sent to a cluster ({error}); let it hold plain "
             f"values and functions, or sweep without a cluster."
         ) from error
     finally:
@@ -143,20 +144,29 @@ def made_by() -> str:
 
 def _own_modules() -> list[ModuleType]:
     """The user's modules, which workers lack: neither installed nor this package's."""
-    homes = (sys.prefix, sys.base_prefix, str(Path(__file__).parents[1]))
-    return [one for name, one in list(sys.modules.items()) if _is_own(name, one, homes)]
+    return [one for name, one in list(sys.modules.items()) if _is_own(name, one)]
 
 
-def _is_own(name: str, module: ModuleType, homes: tuple[str, ...]) -> bool:
+def _is_own(name: str, module: ModuleType) -> bool:
     if not issubclass(type(module), ModuleType):  # isinstance believes what cffi pretends
         return False
     # Not by getattr: a module that loads itself when it is looked at shall sleep on.
     told = object.__getattribute__(module, "__dict__")
     if told.get("__name__") != name or name == "__main__":  # which is taken along anyway
         return False
-    file = told.get("__file__")
-    return file is not None and not any(Path(file).is_relative_to(home) for home in homes)
+    return told.get("__file__") is not None and not is_installed(Path(told["__file__"]))
 
+
+def is_installed(file: Path) -> bool:
+    """Whether a module's file came with Python, with a package or with Notedesk."""
+    # By the folder's name, since one environment may lie over another.
+    if not {"site-packages", "dist-packages"}.isdisjoint(file.parts):
+        return True
+    return any(file.is_relative_to(home) for home in (_STDLIB, _NOTEDESK))
+
+
+_STDLIB = sysconfig.get_path("stdlib")
+_NOTEDESK = Path(__file__).parents[1]
 
 # Columns stay where they were computed, and a lock cannot travel.
 copyreg.pickle(ColumnCache, lambda _cache: (ColumnCache, (COLUMN_BYTES,)))
