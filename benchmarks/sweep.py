@@ -14,7 +14,7 @@ by bar, and must come to the same trades; and by signals with sizing and stop, w
 confirmation nor cooldown. Then a Dask cluster of two processes beside one process; and how time and
 memory grow with combinations and with candles, each point in a process of its own.
 
-All of it takes some five minutes on two quiet cores. --quick takes a sixth of the candles and of
+All of it takes some three minutes on two quiet cores. --quick takes a sixth of the candles and of
 everything else in less than one: it tries the script and says little of speed. Without
 vectorbt-rust or backtesting (whose licence, AGPL, keeps it from being a dependency) their lines say
 so.

@@ -161,7 +161,7 @@ def test_a_strategy_that_cannot_travel_is_refused_at_once(cluster):
         with lock:
             return slope(candles, params)
 
-    with pytest.raises(InvalidInput, match="'slope' cannot be sent to a cluster .cannot pickle"):
+    with pytest.raises(InvalidInput, match=r"'slope' cannot be sent to a cluster .cannot pickle"):
         quick(plain(compute), [3], cluster=cluster)
 
 
