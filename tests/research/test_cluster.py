@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -57,7 +58,7 @@ def quick(found, windows, **more):
 
 
 def wait_until(holds):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 100
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -94,6 +95,18 @@ def test_both_processes_fold_and_keep_nothing_afterwards(cluster, distributed, t
     assert len(pids - {str(os.getpid())}) == 2
     with distributed.Client(cluster, set_as_default=False) as client:
         wait_until(lambda: not any(client.has_what().values()))
+
+
+def test_many_candles_travel_without_a_warning(cluster):
+    import dask.config
+
+    candles = random_candles(3_000, seed=7)
+    with (
+        dask.config.set({"distributed.admin.large-graph-warning-threshold": "64 kiB"}),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("error")
+        sweep(candles, "1h", plain(), {"window": [3]}, cluster=cluster, progress=False)
 
 
 def test_columns_of_a_strategy_of_ones_own_travel_too(cluster):

@@ -45,12 +45,14 @@ def cluster_pool(
 
     cluster: a scheduler's address, a Dask client or cluster, or Prefect's `DaskTaskRunner`.
     """
-    distributed = _library("distributed")
+    distributed, dask = _library("distributed"), _library("dask")
     with _connected(distributed, cluster) as client:
         told = f"The Dask cluster at {client.scheduler.address}"
-        # Not scattered: what the scheduler has the recipe of, it makes again if its workers die.
         token = uuid.uuid4().hex
-        parcel = client.submit(Parcel, *pack(work), key=f"sweep-work-{token}")
+        # Not scattered: what the scheduler has the recipe of, it makes again if its workers die.
+        # Sent once, it need not be small, which Dask would warn of.
+        with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
+            parcel = client.submit(Parcel, *pack(work), key=f"sweep-work-{token}")
         pool = client.get_executor(pure=False)
 
         def submit(number: int) -> Future[Chunk]:
