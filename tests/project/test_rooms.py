@@ -25,6 +25,7 @@ ROOMS = (
     "strategy",
     "research",
     "trading",
+    "feed",
     "torture",
     "kernels",
     "notebooks",

@@ -26,7 +26,7 @@ from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
-from tradelib.trading.bots import bot_as_it_was, load_bot, load_bots
+from tradelib.trading.bots import bot_as_it_was, candle_history, load_bot, load_bots
 from tradelib.trading.deciding import (
     DecisionInputs,
     Signal,
@@ -55,8 +55,6 @@ REPLAY_ENV = "DESK_REPLAY"
 TOKEN_ENV = "DESK_RUN_TOKEN"
 # How long an execution waits for whoever trades its bot right now.
 _PATIENCE = timedelta(seconds=15)
-# What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
-CHART_HISTORY = 500
 
 
 class Recordable(Protocol):
@@ -203,13 +201,8 @@ class Desk:
 
     def _history(self, venue: str, timeframe: str) -> int:
         """Candles to keep at least, for the bots' scores and for a chart."""
-        needs = [CHART_HISTORY]
-        for bot in load_bots(self.ledger):
-            if (bot.venue, bot.timeframe) == (venue, timeframe):
-                # A bot that cannot be understood fails on its own page, not on everybody's.
-                with suppress(DeskError):
-                    needs.append(bot.rules.history(bot.strategy_params) + bot.reach)
-        return max(needs)
+        bots = [bot for bot in load_bots(self.ledger) if bot.venue == venue]
+        return candle_history(bots, timeframe)
 
     def _result(self, notebook: str) -> dict[str, Any]:
         """The recorded result of this page's run, else of the newest run of the notebook."""

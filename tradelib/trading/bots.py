@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +15,7 @@ from pydantic import Field, model_validator
 from sqlalchemy import Connection, select
 
 from tradelib.clock import timeframe_ms, utc_now
-from tradelib.errors import InvalidInput, unknown_name
+from tradelib.errors import DeskError, InvalidInput, unknown_name
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
@@ -27,6 +28,8 @@ from tradelib.trading.orders import UNSETTLED
 from tradelib.trading.positions import Position, find_positions, is_dust
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
+# What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
+CHART_HISTORY = 500
 # Distances at which venues follow a price: Binance takes 10 to 2000 hundredths of a percent.
 TRAILING_RANGE = (0.001, 0.2)
 
@@ -269,3 +272,14 @@ def bot_as_it_was(name: str, config: dict[str, Any], at: datetime) -> Bot:
 
 def symbols_of(bots: Sequence[Bot], venue: str) -> list[str]:
     return sorted({bot.symbol for bot in bots if bot.venue == venue})
+
+
+def candle_history(bots: Sequence[Bot], timeframe: str) -> int:
+    """Candles of a timeframe to keep at least, for these bots' scores and for a chart."""
+    needs = [CHART_HISTORY]
+    for bot in bots:
+        if bot.timeframe == timeframe:
+            # A bot that cannot be understood fails on its own page, not on everybody's.
+            with suppress(DeskError):
+                needs.append(bot.rules.history(bot.strategy_params) + bot.reach)
+    return max(needs)

@@ -138,17 +138,12 @@ class Venue:
         """
         self.fetch_instrument(symbol)
         self.require_timeframe(timeframe)
-        rows = self._read(
-            f"give {timeframe} candles of {symbol}",
-            lambda: self._exchange.fetch_ohlcv(symbol, timeframe, to_ms(since), limit),
+        return parse_candles(
+            self._read(
+                f"give {timeframe} candles of {symbol}",
+                lambda: self._exchange.fetch_ohlcv(symbol, timeframe, to_ms(since), limit),
+            )
         )
-        frame = pd.DataFrame(
-            [[float(value) for value in row[1:6]] for row in rows],
-            columns=_CANDLE_COLUMNS,
-            index=pd.to_datetime([int(row[0]) for row in rows], unit="ms", utc=True).as_unit("ms"),
-            dtype="float64",
-        )
-        return frame.rename_axis("open_time")
 
     def require_timeframe(self, timeframe: str) -> None:
         """Refuse a timeframe in which the venue has no candles."""
@@ -172,7 +167,7 @@ class Venue:
                 else self._exchange.fetch_tickers(list(symbols))
             ),
         )
-        quotes = (_quote(symbol, tickers.get(symbol)) for symbol in symbols)
+        quotes = (parse_quote(symbol, tickers.get(symbol)) for symbol in symbols)
         return {quote.symbol: quote for quote in quotes if quote}
 
     def fetch_balances(self) -> dict[str, VenueBalance]:
@@ -255,7 +250,7 @@ class Venue:
             ),
         )
         for page in self._oldest_first(pages, last_trade_id):
-            trades = [trade for trade in _in_order(page) if trade.trade_id != last_trade_id]
+            trades = [trade for trade in parse_trades(page) if trade.trade_id != last_trade_id]
             kept = [t for t in trades if last_trade_id or not (since and t.at < since)]
             if kept:
                 yield kept
@@ -293,7 +288,7 @@ class Venue:
         newest = self._read(
             f"tell the last trade of {symbol}", lambda: self._dialect.fetch_last_trades(symbol)
         )
-        return _in_order(newest)[-1].trade_id if newest else None
+        return parse_trades(newest)[-1].trade_id if newest else None
 
     def fetch_order_trades(self, symbol: str, venue_order_id: str) -> list[VenueTrade]:
         """The executions of one order, oldest first."""
@@ -302,7 +297,7 @@ class Venue:
             f"list trades of order {venue_order_id}",
             lambda: self._dialect.fetch_order_trades(symbol, venue_order_id),
         )
-        return _in_order(page)
+        return parse_trades(page)
 
     # Effects
 
@@ -380,7 +375,7 @@ class Venue:
             )
 
     def _order(self, row: Row) -> VenueOrder:
-        return _venue_order(self._dialect.tidy(row), self._dialect)
+        return parse_order(self._dialect.tidy(row), self._dialect)
 
     @property
     def used_weight(self) -> int | None:
@@ -417,20 +412,22 @@ class Venue:
 
 def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> Venue:
     """The venue of that name in desk.toml, with its keys unless they are not to be had."""
-    if name not in settings.venues:
-        raise unknown_name("venue", name, settings.venues, "desk.toml")
+    resolved, keys = resolve_venue(settings, name)
     chosen = settings.venues[name]
-    resolved = chosen.model_copy(
-        update={
-            "rest_url": _resolve(settings, chosen.rest_url),
-            "ws_url": _resolve(settings, chosen.ws_url),
-        }
-    )
-    keys = load_keys(chosen.keys, settings.home, name)
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
         identity=venue_identity(name, chosen),
     )  # fmt: skip
+
+
+def resolve_venue(settings: DeskSettings, name: str) -> tuple[VenueSettings, Keys | None]:
+    """What desk.toml says of a venue, with the addresses of services in place of their names, and
+    its keys if they are to be had."""
+    if name not in settings.venues:
+        raise unknown_name("venue", name, settings.venues, "desk.toml")
+    chosen = settings.venues[name]
+    urls = {which: _resolve(settings, getattr(chosen, which)) for which in ("rest_url", "ws_url")}
+    return chosen.model_copy(update=urls), load_keys(chosen.keys, settings.home, name)
 
 
 def venue_identity(name: str, settings: VenueSettings) -> str:
@@ -468,7 +465,22 @@ def _exchange_class(name: str, settings: VenueSettings) -> type[ccxt.Exchange]:
 
 def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
     """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
-    kind = _exchange_class(name, settings)
+    exchange = _configured(_exchange_class(name, settings), settings, keys)
+    exchange.fetch = _whole(exchange.fetch)
+    return exchange
+
+
+def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
+    """The same of ccxt's asynchronous objects, which know streams; closed by who opens it."""
+    import ccxt.pro  # two seconds that only who streams shall pay
+
+    _exchange_class(name, settings)
+    return _configured(getattr(ccxt.pro, settings.exchange), settings, keys)
+
+
+def _configured(
+    kind: Callable[[dict[str, Any]], Any], settings: VenueSettings, keys: Keys | None
+) -> Any:
     config: dict[str, Any] = {
         # Numbers stay text inside ccxt, so that no digit passes through a float.
         "number": str,
@@ -490,7 +502,6 @@ def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt
             "secret": keys.secret.get_secret_value(),
         }
     exchange = kind(config)
-    exchange.fetch = _whole(exchange.fetch)
     if settings.rest_url:
         _redirect(exchange, settings.rest_url, settings.ws_url)
     return exchange
@@ -553,12 +564,25 @@ def _instrument(market: dict[str, Any]) -> Instrument:
     )
 
 
-def _quote(symbol: str, ticker: dict[str, Any] | None) -> Quote | None:
+def parse_candles(rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """ccxt's rows of candles as a candle frame."""
+    frame = pd.DataFrame(
+        [[float(value) for value in row[1:6]] for row in rows],
+        columns=_CANDLE_COLUMNS,
+        index=pd.to_datetime([int(row[0]) for row in rows], unit="ms", utc=True).as_unit("ms"),
+        dtype="float64",
+    )
+    return frame.rename_axis("open_time")
+
+
+def parse_quote(symbol: str, ticker: Row | None) -> Quote | None:
+    """ccxt's ticker as best bid and ask; None without both."""
     bid, ask = (_maybe((ticker or {}).get(side)) for side in ("bid", "ask"))
     return Quote(symbol, bid, ask) if bid and ask else None
 
 
-def _venue_order(row: Row, dialect: Dialect) -> VenueOrder:
+def parse_order(row: Row, dialect: Dialect) -> VenueOrder:
+    """ccxt's row of an order, tidied by the dialect."""
     if not row.get("id"):
         raise ccxt.BadResponse("an order came without an id")
     filled, created = _maybe(row.get("filled")), dialect.created_ms(row)
@@ -623,8 +647,8 @@ def gather(pages: Iterator[list[Row]], known: str | None) -> list[Row]:
     return [row for row in rows if (row["timestamp"] or 0) >= since]
 
 
-def _in_order(trades: list[dict[str, Any]]) -> list[VenueTrade]:
-    """Oldest first; of one millisecond, ids that are numbers count up."""
+def parse_trades(trades: Sequence[Row]) -> list[VenueTrade]:
+    """ccxt's rows of executions, oldest first; of a millisecond, ids that are numbers count up."""
     found = [_venue_trade(trade) for trade in trades]
     return sorted(found, key=lambda t: (t.at, len(t.trade_id), t.trade_id))
 

@@ -168,6 +168,19 @@ class Dialect:
     def fetch_account_id(self) -> str | None:
         return None
 
+    # Streams, of ccxt's asynchronous objects
+
+    def tell_closed_candles(self, tell: Callable[[str, str, list[Any]], None]) -> None:
+        """Call `tell` with symbol, timeframe and row of every candle that the stream calls
+        closed; a venue that does not say so is never heard."""
+
+    async def subscribe_account(self) -> None:
+        """Come back once the account's events are on their way, where the venue confirms it."""
+
+    def tidy_event(self, row: Row) -> Row:
+        """A streamed order's row as one that was read."""
+        return self.tidy(row)
+
 
 def text(value: Any) -> str | None:
     """A number as venues read it: never with an exponent."""

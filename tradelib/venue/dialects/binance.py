@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -116,6 +118,38 @@ class Binance(Dialect):
 
     def fetch_account_id(self) -> str | None:
         return text(self.exchange.fetch_balance()["info"].get("uid"))
+
+    def tell_closed_candles(self, tell: Callable[[str, str, list[Any]], None]) -> None:
+        exchange, handle = self.exchange, self.exchange.handle_ohlcv
+
+        def handle_and_tell(client: Any, message: Row) -> None:
+            handle(client, message)
+            kline = message["k"]
+            if kline["x"]:
+                symbol = exchange.safe_symbol(kline["s"], None, None, "spot")
+                row = [int(kline["t"]), *(kline[name] for name in "ohlcv")]
+                tell(symbol, exchange.find_timeframe(kline["i"]), row)
+
+        # ccxt keeps a candle's values and drops whether they are its last.
+        exchange.handle_ohlcv = handle_and_tell
+
+    async def subscribe_account(self) -> None:
+        exchange, handle = self.exchange, self.exchange.handle_event_stream_terminated
+
+        def handle_and_end(client: Any, message: Row) -> None:
+            with suppress(Exception):  # of a subscription that it has forgotten already
+                handle(client, message)
+            # ccxt rejects nothing that anybody waits for, and would be silent for ever.
+            client.reject(ccxt.NetworkError("the account's stream was terminated"))
+
+        exchange.handle_event_stream_terminated = handle_and_end
+        await exchange.authenticate({"type": "spot"})
+
+    def tidy_event(self, row: Row) -> Row:
+        said = row["info"]
+        names = {"type": "o", "orderListId": "g", "trailingDelta": "d", "transactTime": "T"}
+        told = {name: said[short] for name, short in names.items() if said.get(short) is not None}
+        return self.tidy(row | {"info": said | told})
 
 
 def _after(rows: list[Row]) -> int:

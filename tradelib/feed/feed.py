@@ -1,0 +1,304 @@
+"""One venue's feed: its streams watched, checked by REST, and written where the desk looks.
+
+A stream is never believed to be well because nothing is heard of it. Every few seconds the feed
+looks: a candle that is overdue by the venue's own clock, a quote that REST tells otherwise, an
+execution in the ledger that no event told, each means that a channel is cut; then REST fills what
+is missing and the channel is begun anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from tradelib.candles.store import CandleStore
+from tradelib.clock import utc_now
+from tradelib.errors import DeskError
+from tradelib.feed.candles import CandleKeeper
+from tradelib.settings import DeskSettings
+from tradelib.trading.bots import Bot, candle_history, load_bots, symbols_of
+from tradelib.trading.events import book_events
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import load_fills
+from tradelib.trading.positions import load_positions
+from tradelib.trading.reconciliation import reconcile
+from tradelib.venue import Quote, VenueOrder, VenueTrade, open_venue
+from tradelib.venue.streams import Channel, Series, VenueStreams, open_streams
+
+log = logging.getLogger(__name__)
+
+# Wall seconds between two looks, and of silence before a channel is held against REST.
+LOOK_SECONDS = 5.0
+# How long after its close a candle may come, by the venue's clock.
+GRACE = timedelta(seconds=2)
+# Newest executions in the ledger that are held against those that were told.
+_LOOKED_AT = 50
+
+T = TypeVar("T")
+
+
+@dataclass
+class ChannelHealth:
+    """How a channel is. cut_at, joined_at, heard_at: by the wall clock; gaps: the last cuts, as
+    seconds from each to when all was there again."""
+
+    joined_at: datetime | None = None
+    heard_at: datetime | None = None
+    cut_at: datetime | None = None
+    why: str = ""
+    cuts: int = 0
+    messages: int = 0
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+
+    @property
+    def is_joined(self) -> bool:
+        return self.joined_at is not None
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether nothing was heard for so long."""
+        heard = self.heard_at
+        return heard is None or (utc_now() - heard).total_seconds() >= seconds
+
+    def hear(self) -> None:
+        self.messages += 1
+        self.heard_at = utc_now()
+
+    def restore(self) -> None:
+        """What it missed has been made up for."""
+        if self.cut_at is not None and self.is_joined:
+            self.gaps.append((utc_now() - self.cut_at).total_seconds())
+            self.cut_at = None
+
+    def cut(self, why: str) -> None:
+        self.cuts += 1
+        self.why = why
+        self.cut_at = self.cut_at or utc_now()
+        self.joined_at = None
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What a venue's desk wants to hear of."""
+
+    symbols: tuple[str, ...]
+    series: tuple[Series, ...]
+
+
+class Feed:
+    """The feed of one venue; `run` goes on until it is cancelled.
+
+    put_quotes: where the newest quotes go, in a thread of the feed. on_close: hears of each series
+    whose newest stored candle closed, in a thread of the feed; it must not wait.
+    """
+
+    def __init__(
+        self,
+        settings: DeskSettings,
+        ledger: Ledger,
+        venue: str,
+        *,
+        put_quotes: Callable[[Sequence[Quote]], None],
+        on_close: Callable[[Series, datetime], None] = lambda _series, _closed: None,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self.name, self.settings, self.ledger = venue, settings, ledger
+        self.health = {channel: ChannelHealth() for channel in Channel}
+        self.subjects = Subjects((), ())
+        self._put_quotes, self._look_seconds = put_quotes, look_seconds
+        # ccxt's objects are for one thread each.
+        self._candle_work = _Worker(f"{venue} candles")
+        self._book_work = _Worker(f"{venue} books")
+        self._quote_work = _Worker(f"{venue} quotes")
+        self._market, self._account, self._quoting = (open_venue(settings, venue) for _ in range(3))
+        self.keeper = CandleKeeper(
+            venue, self._market, CandleStore(settings.candles), self._history, on_close
+        )
+        self._latest: dict[str, Quote] = {}
+        self._fresh: dict[str, Quote] = {}
+        self._flushing = False
+        self._pending: list[VenueTrade] = []
+        self._heard: set[tuple[str, str]] = set()
+        self._unheard: set[tuple[str, str]] = set()
+        self._begun = False
+        self._bots: list[Bot] = []
+        self._soon = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen, look, and mend what is missing."""
+        streams = open_streams(self.settings, self.name, self)
+        try:
+            while True:
+                await self._look(streams)
+                self._soon.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._soon.wait(), self._look_seconds)
+        finally:
+            await streams.close()
+            for worker in (self._candle_work, self._book_work, self._quote_work):
+                worker.end()
+
+    # What the streams tell, in the loop's thread
+
+    def on_quotes(self, quotes: Sequence[Quote]) -> None:
+        self.health[Channel.QUOTES].hear()
+        self._latest |= {quote.symbol: quote for quote in quotes}
+        self._fresh |= {quote.symbol: quote for quote in quotes}
+        if not self._flushing:
+            self._flushing = True
+            self._quote_work.do(self._flush_quotes)
+
+    def on_closed(self, series: Series, candle: pd.DataFrame) -> None:
+        self.health[Channel.CANDLES].hear()
+        self._candle_work.do(self.keeper.take_closed, series, candle)
+
+    def on_forming(self, series: Series, opened: datetime) -> None:
+        self.health[Channel.CANDLES].hear()
+        self._candle_work.do(self.keeper.take_forming, series, opened)
+
+    def on_account(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:
+        self.health[Channel.ACCOUNT].hear()
+        self._book_work.do(self._book, orders, trades)
+
+    def on_joined(self, channel: Channel) -> None:
+        self.health[channel].joined_at = utc_now()
+        if channel is Channel.ACCOUNT:
+            self._book_work.do(self._reconcile)
+        self._soon.set()
+
+    def on_cut(self, channel: Channel, why: str) -> None:
+        self.health[channel].cut(why)
+        log.warning("%s of %s are cut: %s", channel, self.name, why)
+
+    # What is done with it, in the feed's own threads
+
+    def _flush_quotes(self) -> None:
+        self._flushing = False
+        fresh, self._fresh = self._fresh, {}
+        if fresh:
+            self._put_quotes([*fresh.values()])
+            self.health[Channel.QUOTES].restore()
+
+    def _book(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:
+        """Book events. An execution may come before the event that names its order: what nobody
+        knows yet is tried again at the next look, and then judged by reconciliation."""
+        tried, self._pending = self._pending, []
+        self._heard |= {(trade.symbol, trade.trade_id) for trade in trades}
+        done = book_events(self.ledger, self.name, orders, [*tried, *trades])
+        again = [trade for trade in done.strange if trade in trades]
+        if len(again) < len(done.strange) or done.strange_orders:
+            self._reconcile()
+        self._pending = again
+
+    def _reconcile(self) -> None:
+        reconcile(self.ledger, self._account, self.subjects.symbols)
+        self._pending = []
+        self.health[Channel.ACCOUNT].restore()
+
+    # Looking
+
+    async def _look(self, streams: VenueStreams) -> None:
+        """Listen to what is wanted now, and hold each channel against what REST and the ledger
+        tell; a venue that cannot be asked is looked at again."""
+        try:
+            await self._follow(streams, await self._book_work.wait(self._find_subjects))
+            if await self._candle_work.wait(self._mend_candles):
+                streams.restart(Channel.CANDLES, "a candle that is overdue came by REST alone")
+            if await self._quote_work.wait(self._mend_quotes):
+                streams.restart(Channel.QUOTES, "quotes have changed that were not told")
+            if await self._book_work.wait(self._find_unheard):
+                streams.restart(Channel.ACCOUNT, "an execution was not told")
+        except DeskError as error:
+            log.warning("looking at %s: %s", self.name, error)
+
+    async def _follow(self, streams: VenueStreams, wanted: Subjects) -> None:
+        before, self.subjects = self.subjects, wanted
+        if wanted.symbols != before.symbols and streams.supports(Channel.QUOTES):
+            streams.listen_to_quotes(wanted.symbols)
+        if wanted.series != before.series and streams.supports(Channel.CANDLES):
+            streams.listen_to_candles(wanted.series)
+        if streams.supports(Channel.ACCOUNT) and not streams.listens_to(Channel.ACCOUNT):
+            streams.listen_to_account()
+
+    def _find_subjects(self) -> Subjects:
+        """What the venue's running bots look at, and what the desk holds."""
+        bots = [bot for bot in load_bots(self.ledger, running_only=True) if bot.venue == self.name]
+        held = {p.symbol for p in load_positions(self.ledger) if p.venue == self.name and p.amount}
+        self._bots = bots
+        return Subjects(
+            tuple(sorted(held | set(symbols_of(bots, self.name)))),
+            tuple(sorted({Series(bot.symbol, bot.timeframe) for bot in bots})),
+        )
+
+    def _history(self, series: Series) -> int:
+        return candle_history(self._bots, series.timeframe)
+
+    def _mend_candles(self) -> bool:
+        """Ask for candles that are overdue; whether that brought any, which no stream did."""
+        now = self._market.fetch_time()
+        overdue = self.keeper.overdue(self.subjects.series, now, GRACE)
+        brought = [self.keeper.ask(series, now) for series in overdue]
+        if not overdue:
+            self.health[Channel.CANDLES].restore()
+        return any(brought) and self.health[Channel.CANDLES].is_joined
+
+    def _mend_quotes(self) -> bool:
+        """Ask for quotes where none was told for a while; whether they are others than the last
+        that were told."""
+        health, symbols = self.health[Channel.QUOTES], self.subjects.symbols
+        if not symbols or not health.is_silent(self._look_seconds):
+            return False
+        asked = self._quoting.fetch_quotes(symbols)
+        self._put_quotes([*asked.values()])
+        told = {symbol: self._latest.get(symbol) for symbol in asked}
+        self._latest |= asked
+        return health.is_joined and any(
+            before is None or (before.bid, before.ask) != (asked[symbol].bid, asked[symbol].ask)
+            for symbol, before in told.items()
+        )
+
+    def _find_unheard(self) -> bool:
+        """Whether the ledger has an execution that no event told, since the last look already."""
+        newest = load_fills(self.ledger, venue=self.name, limit=_LOOKED_AT)
+        unheard = {(fill.symbol, fill.trade_id) for fill in newest} - self._heard
+        missed = unheard & self._unheard
+        self._heard |= missed
+        self._unheard = unheard - missed
+        known = self._begun and bool(missed) and self.health[Channel.ACCOUNT].is_joined
+        self._begun = True
+        return known
+
+
+class _Worker:
+    """One thread that does one thing after the other; what fails is told to the log."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+
+    def do(self, work: Callable[..., None], *arguments: Any) -> None:
+        self._pool.submit(self._do, work, *arguments)
+
+    async def wait(self, work: Callable[[], T]) -> T:
+        """What the work gives, once all before it is done; raises what it raises."""
+        return await asyncio.wrap_future(self._pool.submit(work))
+
+    def end(self) -> None:
+        """Come back when what is being done has ended; what has not begun never does."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @staticmethod
+    def _do(work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except DeskError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("a feed's work failed")
