@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from hmac import compare_digest
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,7 +49,7 @@ from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
-from tradelib.venue import open_venue
+from tradelib.venue import Venue, open_venue
 
 RUN_ENV = "DESK_RUN"
 REPLAY_ENV = "DESK_REPLAY"
@@ -106,11 +107,19 @@ class Desk:
     none; live: whether this very kernel was started for that run and may act.
 
     rng: a NumPy generator that starts from the run's seed, as Python's and NumPy's own do.
+    trade_at: gives a venue's client that may trade, by name; None: a new one each time.
     """
 
     def __init__(
-        self, settings: DeskSettings, ledger: Ledger, run: Run | None, *, live: bool
+        self,
+        settings: DeskSettings,
+        ledger: Ledger,
+        run: Run | None,
+        *,
+        live: bool,
+        trade_at: Callable[[str], Venue] | None = None,
     ) -> None:
+        self._trade_at = trade_at or partial(open_venue, settings, trading=True)
         self.settings = settings
         self.ledger = ledger
         self.run = run
@@ -166,7 +175,7 @@ class Desk:
         if not self.live:
             return ExecutionPage(self._execution_before(decision))
         chosen = load_bot(self.ledger, bot)
-        client = open_venue(self.settings, chosen.venue, trading=True)
+        client = self._trade_at(chosen.venue)
         wanted = load_decision(self.ledger, decision)
         done = execute_decision(
             self.ledger, client, self.settings.limits, chosen, wanted, self.run_id,

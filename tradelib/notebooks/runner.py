@@ -76,8 +76,8 @@ def run_notebook(
     scrubber = desk_scrubber(settings, {token: "the token of this run"})
     _refuse_secrets(scrubber, notebook, parameters)
     kernel = find_kernel(kernel)
-    run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
-    page = _make_page_path(settings, run)
+    run = new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
+    page = make_page_path(settings, run)
     start_run(ledger, run)
     try:
         environment = _kernel_environment(settings, run, token)
@@ -125,7 +125,7 @@ class Executed:
     kernel_kind: str | None = None
 
 
-def _new_run(
+def new_run(
     path: Path,
     notebook: str,
     parameters: Mapping[str, Any],
@@ -136,6 +136,7 @@ def _new_run(
     as_of: datetime | None,
     kernel: str,
 ) -> Run:
+    """The record of a run that starts now, not in the ledger yet."""
     now, version = utc_now(), code_version()
     unique = hashlib.sha256(token.encode()).hexdigest()[:6]
     name = "-".join(part for part in (path.stem, bot or venue) if part)
@@ -166,7 +167,8 @@ def _derive_seed(notebook: str, parameters: Mapping[str, Any]) -> int:
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4])
 
 
-def _make_page_path(settings: DeskSettings, run: Run) -> Path:
+def make_page_path(settings: DeskSettings, run: Run) -> Path:
+    """Where the run's page is kept, its folder made."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     folder = settings.reports / f"{run.started_at:%Y-%m-%d}" / run.id
     try:
