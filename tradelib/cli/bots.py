@@ -30,6 +30,15 @@ Stops = Annotated[
     typer.Option("--stops", help="What rests at the venue: loss, profit or trailing=0.05, or off."),
 ]
 
+Wake = Annotated[
+    str | None,
+    typer.Option("--wake", help="When it decides: schedule, close, or price=0.005 for a move."),
+]
+Fast = Annotated[
+    bool | None,
+    typer.Option("--fast/--no-fast", help="Decide in the feed's process; its page follows."),
+]
+
 
 @bots_app.command("list")
 def list_bots(home: Home = None, as_json: AsJson = False) -> None:
@@ -57,6 +66,8 @@ def add(
     param: Params = None,
     decision: Decisions = None,
     stops: Stops = None,
+    wake: Wake = None,
+    fast: Fast = None,
     home: Home = None,
 ) -> None:
     """Add a bot, stopped."""
@@ -73,6 +84,7 @@ def add(
         parse_pairs(param or [], "Parameter"),
         parse_pairs(decision or [], "Decision parameter"),
         _parse_stops({}, stops),
+        _parse_wake({}, wake, fast),
     )
     check_bot(settings, bot)
     add_bot(open_ledger(settings, migrate=True), bot)
@@ -86,9 +98,11 @@ def edit(
     param: Params = None,
     decision: Decisions = None,
     stops: Stops = None,
+    wake: Wake = None,
+    fast: Fast = None,
     home: Home = None,
 ) -> None:
-    """Change a bot's timeframe, parameters or stops."""
+    """Change a bot's timeframe, parameters, stops, or when it decides."""
     from tradelib.trading.bots import change_bot, load_bot, new_bot
     from tradelib.trading.ledger import open_ledger
 
@@ -105,6 +119,7 @@ def edit(
             bot.parameters | parse_pairs(param or [], "Parameter"),
             bot.decision | parse_pairs(decision or [], "Decision parameter"),
             _parse_stops(bot.stops, stops),
+            _parse_wake(bot.wake, wake, fast),
         )
         return replace(checked, status=bot.status, created_at=bot.created_at)
 
@@ -118,6 +133,16 @@ def _parse_stops(now: dict[str, Any], pairs: list[str] | None) -> dict[str, Any]
     """The stops with changes; `off` takes one away."""
     changed = now | parse_pairs(pairs or [], "Stop")
     return {name: value for name, value in changed.items() if value != "off"}
+
+
+def _parse_wake(now: dict[str, Any], wake: str | None, fast: bool | None) -> dict[str, Any]:
+    """When a bot decides, with changes; one that waits for the schedule again is not fast."""
+    changed = dict(now)
+    if wake is not None:
+        on, _, move = wake.partition("=")
+        kept = {"fast": now["fast"]} if "fast" in now and on != "schedule" else {}
+        changed = {"on": on, **({"move": move} if move else {}), **kept}
+    return changed | ({} if fast is None else {"fast": fast})
 
 
 @bots_app.command("start")

@@ -28,7 +28,7 @@ from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
 
-IN_PROCESS = "in process"
+IN_PROCESS = "process"
 """The kind of kernel that such a run had: none."""
 
 

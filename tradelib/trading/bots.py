@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from sqlalchemy import Connection, select
@@ -54,6 +54,28 @@ class StopParams(Params):
         return self
 
 
+class WakeParams(Params):
+    """When a bot decides, beside the schedule's cycles: on each closed candle of its own, or once
+    the price has moved by a fraction since it last did. What a venue does not stream, and what the
+    feed missed, the schedule does."""
+
+    on: Literal["schedule", "close", "price"] = "schedule"
+    move: float | None = Field(None, ge=0.0001, le=1, description="move of the price that wakes it")
+    fast: bool = Field(False, description="decide in the feed's process, and write the page after")
+
+    @model_validator(mode="after")
+    def _complete(self) -> WakeParams:
+        if (self.on == "price") != (self.move is not None):
+            raise InvalidInput(
+                "A bot that wakes on price needs its move, and no other bot has one."
+            )
+        if self.fast and self.on == "schedule":
+            raise InvalidInput(
+                "A fast bot wakes on close or on price; the schedule runs notebooks."
+            )
+        return self
+
+
 def require_trailing(distance: float | Decimal) -> None:
     """Refuse a distance, as a fraction of the price, at which no venue follows."""
     low, high = TRAILING_RANGE
@@ -71,7 +93,8 @@ class BotStatus(StrEnum):
 @dataclass(frozen=True)
 class Bot:
     """parameters: the strategy's own; decision: thresholds, confirmation, sizing, stop; stops:
-    what rests at the venue to protect a position, see `tradelib.trading.stops`."""
+    what rests at the venue to protect a position, see `tradelib.trading.stops`; wake: when it
+    decides, as `WakeParams` has it."""
 
     name: str
     venue: str
@@ -84,6 +107,7 @@ class Bot:
     created_at: datetime
     updated_at: datetime
     stops: dict[str, Any] = field(default_factory=dict)
+    wake: dict[str, Any] = field(default_factory=dict)
 
     @property
     def base(self) -> str:
@@ -122,6 +146,10 @@ class Bot:
     def stop_params(self) -> StopParams:
         return StopParams(**self.stops)
 
+    @property
+    def wake_params(self) -> WakeParams:
+        return WakeParams(**self.wake)
+
 
 def new_bot(
     name: str,
@@ -132,6 +160,7 @@ def new_bot(
     parameters: dict[str, Any] | None = None,
     decision: dict[str, Any] | None = None,
     stops: dict[str, Any] | None = None,
+    wake: dict[str, Any] | None = None,
     *,
     status: BotStatus = BotStatus.STOPPED,
 ) -> Bot:
@@ -154,6 +183,7 @@ def new_bot(
         parameters=chosen.params(**(parameters or {})).model_dump(mode="json"),
         decision=DecisionParams(**(decision or {})).model_dump(mode="json"),
         stops=StopParams(**(stops or {})).model_dump(mode="json", exclude_none=True),
+        wake=WakeParams(**(wake or {})).model_dump(mode="json", exclude_defaults=True),
         status=status,
         created_at=now,
         updated_at=now,

@@ -79,6 +79,7 @@ bots = Table(
     Column("parameters", JSON, nullable=False),
     Column("decision", JSON, nullable=False),
     Column("stops", JSON, nullable=False, server_default="{}"),
+    Column("wake", JSON, nullable=False, server_default="{}"),
     Column("status", String(16), nullable=False),
     Column("created_at", UtcText, nullable=False),
     Column("updated_at", UtcText, nullable=False),
