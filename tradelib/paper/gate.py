@@ -7,7 +7,7 @@ import hmac
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,6 +135,14 @@ class Gate:
         if not hmac.compare_digest(expected.encode(), params.need("signature").encode()):
             raise Refusal(-1022, "Signature for this request is not valid.")
         return account.name
+
+    def sign_in(self, params: Mapping[str, Any], address: str) -> str:
+        """The name of the account that signed a request of the WebSocket API: its parameters in
+        the order of their names. Raises Refusal."""
+        text = "&".join(f"{name}={params[name]}" for name in sorted(params) if name != "signature")
+        query = f"{text}&signature={params.get('signature', '')}"
+        request = Request("WS", "", query, "", params.get("apiKey"), address)
+        return self._authenticate(request, Params(query), STRAIGHT)
 
     def _check_time(self, params: Params, twist: Twist) -> None:
         """A client may sign by the wall's clock, or by the market's when it adjusted to that."""

@@ -1,0 +1,199 @@
+"""Who listens to which stream, and when they are told.
+
+Where nobody listens, nothing is looked up and nothing is written. What happens to an account is
+told at once. The market is told as its time goes on: with each beat of a market that runs, and
+with each step, and each change of a book, of one that stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from typing import Any, Protocol
+
+from tradelib.errors import DeskError
+from tradelib.paper import events
+from tradelib.paper.clock import Wall
+from tradelib.paper.engine import Changes
+from tradelib.paper.events import Event
+from tradelib.paper.exchange import Exchange
+from tradelib.paper.faults import Seen
+from tradelib.paper.feeds import Feed, Moment, open_feed
+from tradelib.paper.orders import OrderList
+
+_SLICE = 250  # base candles told at a time, between which slow readers of a step are waited for
+_PATIENCE = 5.0  # seconds a step waits for them
+
+
+class Listener(Protocol):
+    """A connection, seen from here."""
+
+    is_gone: bool
+
+    def deliver(self, stream: str, seen: Seen, text: str) -> None:
+        """Sends a message, or does to it what a fault says."""
+        ...
+
+    async def make_room(self) -> None:
+        """Waits until not too much waits to be sent."""
+        ...
+
+
+class _Stream:
+    """A feed, and who listens to it. told: the wall's ms when it was told last."""
+
+    def __init__(self, feed: Feed, wall: int) -> None:
+        self.feed, self.told = feed, wall
+        self.seen = Seen(feed.route, feed.symbol)
+        self.listeners: dict[Listener, None] = {}  # in order, so that faults come again
+
+
+class Hub:
+    def __init__(self, exchange: Exchange, wall: Wall) -> None:
+        self.exchange, self._wall = exchange, wall
+        self._streams: dict[str, _Stream] = {}
+        self._accounts: dict[str, dict[tuple[Listener, int], None]] = {}
+        self._numbers = count(1)
+        self._told = 0
+        self._telling = asyncio.Lock()
+        self._stirred = asyncio.Event()
+        exchange.listeners.append(self._hear)
+
+    # Who listens.
+
+    def listen(self, listener: Listener, name: str) -> Callable[[], None] | None:
+        """Adds somebody to a stream; what is returned greets them. None: no such stream."""
+        moment = Moment(self.exchange, self.exchange.now, True)
+        if not self._streams:
+            self._told = moment.now
+        if name not in self._streams:
+            feed = open_feed(name, moment)
+            if feed is None:
+                return None
+            self._streams[name] = _Stream(feed, self._wall())
+        stream = self._streams[name]
+        if listener in stream.listeners:
+            return lambda: None
+        stream.listeners[listener] = None
+        return lambda: self._greet(listener, name, stream, moment)
+
+    def _greet(self, listener: Listener, name: str, stream: _Stream, moment: Moment) -> None:
+        for message in stream.feed.greet(moment):
+            listener.deliver(name, stream.seen, _text(message))
+
+    def leave(self, listener: Listener, name: str) -> None:
+        stream = self._streams.get(name)
+        if stream is not None:
+            stream.listeners.pop(listener, None)
+            if not stream.listeners:
+                del self._streams[name]
+
+    def listen_to_account(self, listener: Listener, number: int, account: str) -> None:
+        """number: the listener's own, of this subscription."""
+        self._accounts.setdefault(account, {})[listener, number] = None
+
+    def leave_account(self, listener: Listener, number: int, account: str) -> None:
+        self._accounts.get(account, {}).pop((listener, number), None)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many listen, by stream."""
+        found = {name: len(each.listeners) for name, each in self._streams.items()}
+        users = {f"account {name}": len(each) for name, each in self._accounts.items() if each}
+        return {**found, **users}
+
+    # What happens to accounts.
+
+    def _hear(self, changes: Changes) -> None:
+        for account, listening in self._accounts.items():
+            if listening:
+                for event in self._events(account, changes):
+                    self._tell_account(account, event)
+        if self._streams:
+            self._stirred.set()
+
+    def _tell_account(self, account: str, event: Event) -> None:
+        seen = Seen(f"STREAM {event['e']}", event.get("s", ""), account, event.get("c", ""))
+        text = _text(event)
+        for listener, number in list(self._accounts[account]):
+            listener.deliver(
+                f"account {number}", seen, f'{{"subscriptionId":{number},"event":{text}}}'
+            )
+
+    def _events(self, account: str, changes: Changes) -> Iterator[Event]:
+        for each in changes.executions:
+            number = next(self._numbers)
+            if each.order.account == account:
+                yield events.execution_report(each, number)
+        yield from self._list_events(account, changes)
+        now, held = self.exchange.now, self.exchange.engine.balances[account]
+        changed = {asset: held[asset] for name, asset in changes.balances if name == account}
+        moved = [each for each in changes.transfers if each.account == account]
+        yield from (events.balance_update(each, now) for each in moved)
+        if changed:
+            yield events.account_position(changed, now)
+
+    def _list_events(self, account: str, changes: Changes) -> Iterator[Event]:
+        """Lists of orders that began, or whose orders have all ended."""
+        orders = {each.id: each for each in changes.orders}
+        lists = self.exchange.engine.lists
+        known: dict[int, OrderList] = {each.id: each for each in changes.lists}
+        known |= {n: lists[n] for n in (each.list_id for each in orders.values()) if n in lists}
+        for pair in known.values():
+            legs = tuple(orders[number] for number in pair.order_ids if number in orders)
+            is_told = pair in changes.lists or not any(each.is_open for each in legs)
+            if pair.account == account and len(legs) == len(pair.order_ids) and is_told:
+                yield events.list_status(pair, legs, self.exchange.now)
+
+    # What happens on the market.
+
+    async def run(self) -> None:
+        """Tells of each change in a market that stands, until cancelled."""
+        while True:
+            await self._stirred.wait()
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Tells everybody what happened up to now."""
+        async with self._telling:
+            self._stirred.clear()
+            now, is_stepped = self.exchange.now, self.exchange.clock.is_stepped
+            for until in self._slices(now) if self._streams else ():
+                with suppress(DeskError):  # a full disk: whoever asks next is told
+                    self._tell(Moment(self.exchange, until, until == now))
+                if is_stepped:
+                    await self._wait_for_readers()
+            self._told = now
+
+    def _slices(self, now: int) -> Iterator[int]:
+        length = _SLICE * self.exchange.tape.step
+        yield from range(self._told + length, now, length)
+        yield now
+
+    def _tell(self, moment: Moment) -> None:
+        wall, is_stepped = self._wall(), self.exchange.clock.is_stepped
+        for name, stream in list(self._streams.items()):
+            is_due = is_stepped or wall - stream.told >= stream.feed.every
+            if is_due:
+                stream.told = wall
+            for message in stream.feed.tell(moment, is_due):
+                text = _text(message)
+                for listener in list(stream.listeners):
+                    listener.deliver(name, stream.seen, text)
+                if all(each.is_gone for each in stream.listeners):
+                    break
+
+    async def _wait_for_readers(self) -> None:
+        """A market that stands has time: it goes on when those who read have room again."""
+        found = {each for stream in self._streams.values() for each in stream.listeners}
+        for each in found:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await each.make_room()
+
+
+def _text(message: Any) -> str:
+    return json.dumps(message, separators=(",", ":"))
