@@ -1,28 +1,25 @@
 """Follows what venues stream: `python -m flows.feed`, started by `desk up`.
 
 One flow run for each venue that the desk looks after, for as long as the desk is up. DESK_HOME
-names the desk, DESK_FEED_FILE a file to make once venues are followed.
+names the desk.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 
 from prefect import flow
 from prefect.states import Completed, State
 
+from flows.react import Reactor
 from tradelib.feed.feed import Feed
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import venues_in_use
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.ledger import open_ledger
-from tradelib.venue import Quote
 
 log = logging.getLogger("flows.feed")
 
@@ -32,14 +29,17 @@ PAUSE_SECONDS = 10.0
 
 @flow(name="follow_venue", flow_run_name="follow {venue}", validate_parameters=False)
 async def follow_venue(home: str, venue: str) -> State[None]:
-    """Keep a venue's candles, quotes and account as new as its streams tell, until the desk ends."""
+    """Keep candles, quotes and account as new as the venue streams them, until the desk ends; and
+    wake the bots that react to them."""
     settings = load_settings(home)
     ledger = open_ledger(settings)
+    reactor = Reactor(settings, ledger, venue)
     try:
-        await Feed(settings, ledger, venue, put_quotes=_keep).run()
+        await Feed(settings, ledger, venue, [reactor]).run()
     except asyncio.CancelledError:
         return Completed(message="the desk ended")
     finally:
+        await asyncio.to_thread(reactor.end)
         ledger.close()
 
 
@@ -59,7 +59,6 @@ async def _follow_all(settings: DeskSettings) -> None:
             if venue not in following or following[venue].done():
                 flow_run = follow_venue(str(settings.home), venue, return_state=True)
                 following[venue] = asyncio.create_task(flow_run)
-        _announce()
         with suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), PAUSE_SECONDS)
     for task in following.values():

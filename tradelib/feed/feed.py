@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pandas as pd
 
@@ -93,34 +93,42 @@ class Subjects:
     series: tuple[Series, ...]
 
 
-class Feed:
-    """The feed of one venue; `run` goes on until it is cancelled.
+class Watcher(Protocol):
+    """Who acts on what a feed has taken; called in the feed's threads, so that it must not wait."""
 
-    put_quotes: where the newest quotes go, in a thread of the feed. on_close: hears of each series
-    whose newest stored candle closed, in a thread of the feed; it must not wait.
-    """
+    def know(self, bots: Sequence[Bot]) -> None:
+        """The venue's bots that run now."""
+
+    def on_close(self, series: Series, closed: datetime) -> None:
+        """The newest stored candle of a series closed then."""
+
+    def on_quotes(self, quotes: Sequence[Quote]) -> None:
+        """Newer quotes than those before."""
+
+
+class Feed:
+    """The feed of one venue; `run` goes on until it is cancelled. watchers: are told in turn."""
 
     def __init__(
         self,
         settings: DeskSettings,
         ledger: Ledger,
         venue: str,
+        watchers: Sequence[Watcher],
         *,
-        put_quotes: Callable[[Sequence[Quote]], None],
-        on_close: Callable[[Series, datetime], None] = lambda _series, _closed: None,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self.name, self.settings, self.ledger = venue, settings, ledger
         self.health = {channel: ChannelHealth() for channel in Channel}
         self.subjects = Subjects((), ())
-        self._put_quotes, self._look_seconds = put_quotes, look_seconds
+        self._watchers, self._look_seconds = tuple(watchers), look_seconds
         # ccxt's objects are for one thread each.
         self._candle_work = _Worker(f"{venue} candles")
         self._book_work = _Worker(f"{venue} books")
         self._quote_work = _Worker(f"{venue} quotes")
         self._market, self._account, self._quoting = (open_venue(settings, venue) for _ in range(3))
         self.keeper = CandleKeeper(
-            venue, self._market, CandleStore(settings.candles), self._history, on_close
+            venue, self._market, CandleStore(settings.candles), self._history, self._tell_close
         )
         self._latest: dict[str, Quote] = {}
         self._fresh: dict[str, Quote] = {}
@@ -180,11 +188,19 @@ class Feed:
 
     # What is done with it, in the feed's own threads
 
+    def _tell_close(self, series: Series, closed: datetime) -> None:
+        for watcher in self._watchers:
+            watcher.on_close(series, closed)
+
+    def _tell_quotes(self, quotes: Sequence[Quote]) -> None:
+        for watcher in self._watchers:
+            watcher.on_quotes(quotes)
+
     def _flush_quotes(self) -> None:
         self._flushing = False
         fresh, self._fresh = self._fresh, {}
         if fresh:
-            self._put_quotes([*fresh.values()])
+            self._tell_quotes([*fresh.values()])
             self.health[Channel.QUOTES].restore()
 
     def _book(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:
@@ -233,6 +249,8 @@ class Feed:
         bots = [bot for bot in load_bots(self.ledger, running_only=True) if bot.venue == self.name]
         held = {p.symbol for p in load_positions(self.ledger) if p.venue == self.name and p.amount}
         self._bots = bots
+        for watcher in self._watchers:
+            watcher.know(bots)
         return Subjects(
             tuple(sorted(held | set(symbols_of(bots, self.name)))),
             tuple(sorted({Series(bot.symbol, bot.timeframe) for bot in bots})),
@@ -257,7 +275,7 @@ class Feed:
         if not symbols or not health.is_silent(self._look_seconds):
             return False
         asked = self._quoting.fetch_quotes(symbols)
-        self._put_quotes([*asked.values()])
+        self._tell_quotes([*asked.values()])
         told = {symbol: self._latest.get(symbol) for symbol in asked}
         self._latest |= asked
         return health.is_joined and any(
