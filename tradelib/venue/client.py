@@ -420,6 +420,12 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
     )  # fmt: skip
 
 
+def open_stream(settings: DeskSettings, name: str) -> Any:
+    """ccxt.pro's object for the venue of that name in desk.toml, which watches over WebSockets;
+    its methods are coroutines, and `await exchange.close()` ends them."""
+    return make_stream_exchange(name, *resolve_venue(settings, name))
+
+
 def resolve_venue(settings: DeskSettings, name: str) -> tuple[VenueSettings, Keys | None]:
     """What desk.toml says of a venue, with the addresses of services in place of their names, and
     its keys if they are to be had."""
@@ -457,30 +463,31 @@ def _resolve(settings: DeskSettings, url: str | None) -> str | None:
     return url
 
 
-def _exchange_class(name: str, settings: VenueSettings) -> type[ccxt.Exchange]:
-    if settings.exchange not in ccxt.exchanges:
-        raise unknown_name("exchange", settings.exchange, ccxt.exchanges, f"venue {name}")
-    return getattr(ccxt, settings.exchange)
+def _exchange_class(name: str, settings: VenueSettings, source: Any = ccxt) -> Any:
+    if settings.exchange not in source.exchanges:
+        raise unknown_name("exchange", settings.exchange, source.exchanges, f"venue {name}")
+    return getattr(source, settings.exchange)
 
 
 def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
     """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
-    exchange = _configured(_exchange_class(name, settings), settings, keys)
+    exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
     exchange.fetch = _whole(exchange.fetch)
+    if settings.rest_url:
+        _redirect(exchange, settings.rest_url, settings.ws_url)
     return exchange
 
 
 def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
-    """The same of ccxt's asynchronous objects, which know streams; closed by who opens it."""
-    import ccxt.pro  # two seconds that only who streams shall pay
+    """ccxt.pro's object for a venue, pointed where the settings say."""
+    pro = import_module("ccxt.pro")  # takes seconds, and few need it
+    exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
+    if settings.rest_url:
+        _redirect(exchange, settings.rest_url, settings.ws_url)
+    return exchange
 
-    _exchange_class(name, settings)
-    return _configured(getattr(ccxt.pro, settings.exchange), settings, keys)
 
-
-def _configured(
-    kind: Callable[[dict[str, Any]], Any], settings: VenueSettings, keys: Keys | None
-) -> Any:
+def _exchange_config(settings: VenueSettings, keys: Keys | None) -> dict[str, Any]:
     config: dict[str, Any] = {
         # Numbers stay text inside ccxt, so that no digit passes through a float.
         "number": str,
@@ -501,10 +508,7 @@ def _configured(
             "apiKey": keys.key.get_secret_value(),
             "secret": keys.secret.get_secret_value(),
         }
-    exchange = kind(config)
-    if settings.rest_url:
-        _redirect(exchange, settings.rest_url, settings.ws_url)
-    return exchange
+    return config
 
 
 def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
@@ -523,11 +527,17 @@ def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
 def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> None:
     """Point every section of the exchange's API at one base, so that nothing else is reached."""
     base = rest_url.rstrip("/")
-    exchange.urls["api"] = _moved(exchange.urls["api"], base, (ws_url or base).rstrip("/"))
+    scheme, _, place = (ws_url or base).rstrip("/").partition("://")
+    socket = f"{_SOCKET_SCHEMES.get(scheme, scheme)}://{place}"
+    exchange.urls["api"] = _moved(exchange.urls["api"], base, socket)
+    dialect_of(exchange).mend_addresses()
     tables = exchange.exceptions
     if "spot" in tables:
         # ccxt picks Binance's table of spot errors by the URL's prefix, which is another now.
         tables["exact"] = {**tables["exact"], **tables["spot"]["exact"]}
+
+
+_SOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 
 
 def _moved(urls: Any, base: str, socket: str) -> Any:
