@@ -137,6 +137,7 @@ class Feed:
         self._heard: set[tuple[str, str]] = set()
         self._unheard: set[tuple[str, str]] = set()
         self._begun = False
+        self._joined_by: datetime | None = None
         self._bots: list[Bot] = []
         self._soon = asyncio.Event()
 
@@ -260,13 +261,18 @@ class Feed:
         return candle_history(self._bots, series.timeframe)
 
     def _mend_candles(self) -> bool:
-        """Ask for candles that are overdue; whether that brought any, which no stream did."""
-        now = self._market.fetch_time()
+        """Ask for candles that are overdue; whether one came that closed after the channel was
+        joined, so that a stream should have told it."""
+        now, health = self._market.fetch_time(), self.health[Channel.CANDLES]
         overdue = self.keeper.overdue(self.subjects.series, now, GRACE)
-        brought = [self.keeper.ask(series, now) for series in overdue]
+        brought = [self.keeper.last_close(one) for one in overdue if self.keeper.ask(one, now)]
+        if not health.is_joined:
+            self._joined_by = None
+            return False
+        self._joined_by = since = self._joined_by or now
         if not overdue:
-            self.health[Channel.CANDLES].restore()
-        return any(brought) and self.health[Channel.CANDLES].is_joined
+            health.restore()
+        return any(closed is not None and closed > since for closed in brought)
 
     def _mend_quotes(self) -> bool:
         """Ask for quotes where none was told for a while; whether they are others than the last
@@ -274,13 +280,12 @@ class Feed:
         health, symbols = self.health[Channel.QUOTES], self.subjects.symbols
         if not symbols or not health.is_silent(self._look_seconds):
             return False
-        asked = self._quoting.fetch_quotes(symbols)
+        asked, before = self._quoting.fetch_quotes(symbols), self._latest
+        self._latest = before | asked
         self._tell_quotes([*asked.values()])
-        told = {symbol: self._latest.get(symbol) for symbol in asked}
-        self._latest |= asked
         return health.is_joined and any(
-            before is None or (before.bid, before.ask) != (asked[symbol].bid, asked[symbol].ask)
-            for symbol, before in told.items()
+            symbol in before and (before[symbol].bid, before[symbol].ask) != (quote.bid, quote.ask)
+            for symbol, quote in asked.items()
         )
 
     def _find_unheard(self) -> bool:
