@@ -112,14 +112,13 @@ def test_what_only_forms_is_never_kept(heard):
 
 
 def test_a_series_is_overdue_by_the_venues_clock(heard):
-    now, grace = heard.venue.fetch_time(), timedelta(seconds=2)
-    only = [heard.series]
-    assert heard.keeper.overdue(only, now + heard.length, grace) == []
-    assert heard.keeper.overdue(only, now + heard.length + grace, grace) == only
+    now, only = heard.venue.fetch_time(), [heard.series]
+    assert heard.keeper.overdue(only, now + heard.length - timedelta(seconds=1)) == []
+    assert heard.keeper.overdue(only, now + heard.length) == only
     heard.desk.step()
-    assert heard.keeper.overdue(only, heard.venue.fetch_time() + grace, grace) == only
+    assert heard.keeper.overdue(only, heard.venue.fetch_time()) == only
     assert heard.keeper.ask(heard.series, heard.venue.fetch_time())
-    assert heard.keeper.overdue(only, heard.venue.fetch_time() + grace, grace) == []
+    assert heard.keeper.overdue(only, heard.venue.fetch_time()) == []
 
 
 def test_a_venue_that_cannot_be_asked_is_told_and_asked_again(heard):

@@ -74,14 +74,14 @@ class CandleKeeper:
         self._note(series, report.last_close)
         return True
 
-    def overdue(self, series: Iterable[Series], now: datetime, grace: timedelta) -> list[Series]:
-        """Those whose next candle closed longer than `grace` ago, by the venue's clock."""
-        found = []
-        for one in series:
-            last = self.last_close(one)
-            if last is None or last + _length(one) + grace <= now:
-                found.append(one)
-        return found
+    def overdue(self, series: Iterable[Series], now: datetime) -> list[Series]:
+        """Those of which a candle has closed that is not stored, by the venue's clock."""
+        return [one for one in series if not self.is_current(one, now)]
+
+    def is_current(self, series: Series, now: datetime) -> bool:
+        """Whether the candles that closed by then are stored."""
+        last = self.last_close(series)
+        return last is not None and now < last + _length(series)
 
     def last_close(self, series: Series) -> datetime | None:
         """When the newest stored candle closed. Another process may store some too, which only

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -38,8 +38,6 @@ log = logging.getLogger(__name__)
 
 # Wall seconds between two looks, and of silence before a channel is held against REST.
 LOOK_SECONDS = 5.0
-# How long after its close a candle may come, by the venue's clock.
-GRACE = timedelta(seconds=2)
 # Newest executions in the ledger that are held against those that were told.
 _LOOKED_AT = 50
 
@@ -138,6 +136,7 @@ class Feed:
         self._unheard: set[tuple[str, str]] = set()
         self._begun = False
         self._joined_by: datetime | None = None
+        self._late: set[Series] = set()
         self._bots: list[Bot] = []
         self._soon = asyncio.Event()
 
@@ -262,15 +261,17 @@ class Feed:
 
     def _mend_candles(self) -> bool:
         """Ask for candles that are overdue; whether one came that closed after the channel was
-        joined, so that a stream should have told it."""
+        joined, so that a stream should have told it. A stream has from one look to the next."""
         now, health = self._market.fetch_time(), self.health[Channel.CANDLES]
-        overdue = self.keeper.overdue(self.subjects.series, now, GRACE)
+        late = self.keeper.overdue(self.subjects.series, now)
+        overdue = [one for one in late if one in self._late or not health.is_joined]
+        self._late = set(late)
         brought = [self.keeper.last_close(one) for one in overdue if self.keeper.ask(one, now)]
         if not health.is_joined:
             self._joined_by = None
             return False
         self._joined_by = since = self._joined_by or now
-        if not overdue:
+        if not self.keeper.overdue(late, now):
             health.restore()
         return any(closed is not None and closed > since for closed in brought)
 

@@ -179,14 +179,19 @@ class VenueStreams:
         return translated(self.name, action, scrubber=self._scrubber)
 
     async def _quotes(self, exchange: Any, symbols: list[str]) -> None:
-        joined = False
+        dialect, newest, joined = dialect_of(exchange), {}, False
         while True:
             tickers = await exchange.watch_bids_asks(symbols)
             if not joined:
                 self._listener.on_joined(Channel.QUOTES)
                 joined = True
-            quotes = (parse_quote(symbol, ticker) for symbol, ticker in tickers.items())
-            self._listener.on_quotes([quote for quote in quotes if quote])
+            fresh = []
+            for symbol, ticker in tickers.items():
+                number, quote = dialect.quote_number(ticker), parse_quote(symbol, ticker)
+                if quote and (number is None or number >= newest.get(symbol, number)):
+                    newest[symbol] = number
+                    fresh.append(quote)
+            self._listener.on_quotes(fresh)
 
     async def _candles(self, exchange: Any, series: list[Series]) -> None:
         def tell_closed(symbol: str, timeframe: str, row: list[Any]) -> None:

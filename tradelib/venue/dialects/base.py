@@ -180,6 +180,10 @@ class Dialect:
     async def subscribe_account(self) -> None:
         """Come back once the account's events are on their way, where the venue confirms it."""
 
+    def quote_number(self, ticker: Row) -> int | None:
+        """A number that grows with each of a symbol's quotes; None where the venue tells none."""
+        return None
+
     def tidy_event(self, row: Row) -> Row:
         """A streamed order's row as one that was read."""
         return self.tidy(row)

@@ -151,6 +151,9 @@ class Binance(Dialect):
         exchange.handle_event_stream_terminated = handle_and_end
         await exchange.authenticate({"type": "spot"})
 
+    def quote_number(self, ticker: Row) -> int | None:
+        return self.exchange.safe_integer(ticker["info"], "u")
+
     def tidy_event(self, row: Row) -> Row:
         said = row["info"]
         names = {"type": "o", "orderListId": "g", "trailingDelta": "d", "transactTime": "T"}
