@@ -1,7 +1,7 @@
 """Follows what venues stream: `python -m flows.feed`, started by `desk up`.
 
 One flow run for each venue that the desk looks after, for as long as the desk is up. DESK_HOME
-names the desk.
+names the desk, DESK_READY_FILE a file to make once venues are followed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from flows.react import Reactor
+from flows.ready import announce_ready
 from tradelib.feed.feed import Feed
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import venues_in_use
@@ -59,6 +60,7 @@ async def _follow_all(settings: DeskSettings) -> None:
             if venue not in following or following[venue].done():
                 flow_run = follow_venue(str(settings.home), venue, return_state=True)
                 following[venue] = asyncio.create_task(flow_run)
+        announce_ready()
         with suppress(TimeoutError):
             await asyncio.wait_for(ended.wait(), PAUSE_SECONDS)
     for task in following.values():
@@ -72,3 +74,7 @@ def _venues(settings: DeskSettings) -> list[str]:
         return venues_in_use(settings, ledger)
     finally:
         ledger.close()
+
+
+if __name__ == "__main__":
+    main()
