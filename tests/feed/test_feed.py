@@ -18,11 +18,13 @@ from tests.waiting import until
 from tradelib.candles.store import CandleStore
 from tradelib.clock import timeframe_ms
 from tradelib.feed.feed import Feed
+from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import Bot
 from tradelib.trading.orders import load_fills
 from tradelib.venue import Quote
 from tradelib.venue.streams import Channel, Series
+from tradelib.views.operations import draw_operations
 
 
 class Heard:
@@ -114,6 +116,22 @@ def test_candles_come_by_the_stream_alone(desk: PaperDesk, heard: Heard, feed: F
         until(lambda: has_all(desk, heard))
     assert (feed.keeper.streamed, feed.keeper.asked) == (5 * len(heard.closes), asked)
     require_true_candles(desk, heard)
+
+
+def test_a_feed_tells_how_its_streams_are(desk: PaperDesk, heard: Heard, feed: Feed) -> None:
+    desk.step()
+    until(lambda: has_all(desk, heard))
+
+    def told() -> dict[str, StreamStatus]:
+        return {one.channel: one for one in load_streams(desk.settings)}
+
+    until(lambda: told()["candles"].told == len(heard.closes))
+    assert {one.venue for one in told().values()} == {desk.market.venue}
+    assert {name: (one.joined, one.cuts) for name, one in told().items()} == {
+        channel.value: (True, 0) for channel in Channel
+    }
+    html = draw_operations(desk.settings, desk.ledger, CandleStore(desk.settings.candles), [])
+    assert html["streams"].text.count(">on<") == 3
 
 
 def test_quotes_are_the_newest(desk: PaperDesk, heard: Heard, feed: Feed) -> None:

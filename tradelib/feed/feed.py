@@ -24,6 +24,7 @@ from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
 from tradelib.errors import DeskError
 from tradelib.feed.candles import CandleKeeper
+from tradelib.feed.status import StreamStatus, save_streams
 from tradelib.settings import DeskSettings
 from tradelib.trading.bots import Bot, candle_history, load_bots, symbols_of
 from tradelib.trading.events import book_events
@@ -234,6 +235,18 @@ class Feed:
                 streams.restart(Channel.ACCOUNT, "an execution was not told")
         except DeskError as error:
             log.warning("looking at %s: %s", self.name, error)
+        await self._quote_work.wait(self._save_status)
+
+    def _save_status(self) -> None:
+        save_streams(self.settings, self.name, [self._status(channel) for channel in Channel])
+
+    def _status(self, channel: Channel) -> StreamStatus:
+        health, keeper = self.health[channel], self.keeper
+        counts = (keeper.streamed, keeper.asked) if channel is Channel.CANDLES else (None, None)
+        return StreamStatus(
+            self.name, channel.value, health.is_joined, utc_now(), health.heard_at,
+            health.messages, health.cuts, health.why, tuple(health.gaps), *counts,
+        )  # fmt: skip
 
     async def _follow(self, streams: VenueStreams, wanted: Subjects) -> None:
         before, self.subjects = self.subjects, wanted
