@@ -336,9 +336,7 @@ def _streams_section(settings: DeskSettings) -> Html:
 
 def _stream_row(one: StreamStatus) -> list[Cell]:
     silent = utc_now() - one.looked_at > _FEED_IS_DOWN
-    state = (
-        ("feed is down", "loss") if silent else ("on", "gain") if one.joined else ("cut", "warn")
-    )
+    joined = word("on", "gain") if one.joined else word("cut", "warn")
     gaps = sorted(one.gaps)
     took = f"{median(gaps):.2f} s, at most {gaps[-1]:.2f} s" if gaps else "–"
     return [
