@@ -197,15 +197,16 @@ class DepthFeed(Feed):
     def __init__(self, symbol: str, moment: Moment, every: int) -> None:
         super().__init__(symbol)
         self.every = every
-        self._told = moment.depth(symbol)
+        self._told = moment.depth(symbol).number
+        self._changes = moment.exchange.follow_depth(symbol)
 
     def tell(self, moment: Moment, is_due: bool) -> Iterator[Event]:
         if not is_due or not moment.is_present:
             return
-        before, after = self._told, moment.depth(self.symbol)
-        if after.number != before.number:
-            self._told = after
-            yield events.depth_update(self.symbol, before, after, moment.now)
+        depth = moment.depth(self.symbol)
+        if depth.number != self._told:
+            numbers, self._told = (self._told + 1, depth.number), depth.number
+            yield events.depth_update(self.symbol, numbers, self._changes.take(depth), moment.now)
 
 
 class PartialDepthFeed(Feed):
