@@ -57,8 +57,7 @@ def _here(prices: dict[Decimal, None], levels: Levels) -> Levels:
 
 
 class Depths:
-    """Numbers what is seen of the books. The number begins with the market's time in ms, so that
-    it does not fall when an exchange starts again."""
+    """Numbers what is seen of the books, beginning with the market's time in ms."""
 
     def __init__(self) -> None:
         self._last: dict[str, Depth] = {}

@@ -139,7 +139,8 @@ class Gate:
     def sign_in(self, params: Mapping[str, Any], address: str) -> str:
         """The name of the account that signed a request of the WebSocket API: its parameters in
         the order of their names. Raises Refusal."""
-        text = "&".join(f"{name}={params[name]}" for name in sorted(params) if name != "signature")
+        given = {name: value for name, value in params.items() if value is not None}
+        text = "&".join(f"{name}={given[name]}" for name in sorted(given) if name != "signature")
         query = f"{text}&signature={params.get('signature', '')}"
         request = Request("WS", "", query, "", params.get("apiKey"), address)
         return self._authenticate(request, Params(query), STRAIGHT)

@@ -136,8 +136,12 @@ class Connection(ABC):
         self._waiting.append(what)
         self._is_ready.set()
 
+    @property
+    def is_crowded(self) -> bool:
+        return not self.is_gone and len(self._waiting) > self.limits.stream_backlog // 2
+
     async def make_room(self) -> None:
-        while not self.is_gone and len(self._waiting) > self.limits.stream_backlog // 2:
+        while self.is_crowded:
             self._has_room.clear()
             await self._has_room.wait()
 
@@ -148,7 +152,7 @@ class Connection(ABC):
                 self._is_ready.clear()
                 while self._waiting:
                     await self._write_one(self._waiting.popleft())
-                    if len(self._waiting) <= self.limits.stream_backlog // 2:
+                    if not self.is_crowded:
                         self._has_room.set()
 
     async def _write_one(self, what: str | Callable[[], Any]) -> None:
@@ -189,8 +193,8 @@ class MarketConnection(Connection):
 
     def begin(self, names: list[str]) -> None:
         """The streams that the address names; what is no stream is passed over."""
-        for name in names[: self.limits.streams]:
-            self._listen([name])
+        for greet in self._listen(names[: self.limits.streams]):
+            greet()
 
     def unsubscribe(self) -> None:
         for name in self._names:
