@@ -71,7 +71,7 @@ class Hub:
 
     def listen(self, listener: Listener, name: str) -> Callable[[], None] | None:
         """Adds somebody to a stream; what is returned greets them. None: no such stream."""
-        moment = Moment(self.exchange, self.exchange.now, True)
+        moment = Moment(self.exchange, self.exchange.now)
         if not self._streams:
             self._told = moment.now
         if name not in self._streams:
@@ -86,8 +86,9 @@ class Hub:
         return lambda: self._greet(listener, name, stream, moment)
 
     def _greet(self, listener: Listener, name: str, stream: _Stream, moment: Moment) -> None:
-        for message in stream.feed.greet(moment):
-            listener.deliver(name, stream.seen, _text(message))
+        with suppress(DeskError):
+            for message in stream.feed.greet(moment):
+                listener.deliver(name, stream.seen, _text(message))
 
     def leave(self, listener: Listener, name: str) -> None:
         stream = self._streams.get(name)
@@ -166,11 +167,11 @@ class Hub:
         async with self._telling:
             self._stirred.clear()
             now = self.exchange.now
-            for until in self._slices(now) if self._streams else ():
-                await self._tell_past(Moment(self.exchange, until, False))
-            self._told = now
-            with suppress(DeskError):  # a full disk: whoever asks next is told
+            with suppress(DeskError):  # whoever asks next is told
+                for until in self._slices(now) if self._streams else ():
+                    await self._tell_past(Moment(self.exchange, until))
                 self._tell_present()
+            self._told = now
 
     def _slices(self, now: int) -> Iterator[int]:
         length = _SLICE * self.exchange.tape.step
@@ -180,7 +181,7 @@ class Hub:
     async def _tell_past(self, moment: Moment) -> None:
         is_stepped = self.exchange.clock.is_stepped
         for name, stream in list(self._streams.items()):
-            for message in stream.feed.tell(moment, False):
+            for message in stream.feed.past(moment):
                 self._deliver(name, stream, message)
                 if is_stepped:
                     await self._wait_for(stream)
@@ -189,14 +190,13 @@ class Hub:
 
     def _tell_present(self) -> None:
         """Nothing else happens meanwhile, so that all are told of the same books."""
-        moment = Moment(self.exchange, self.exchange.now, True)
+        moment = Moment(self.exchange, self.exchange.now)
         wall, is_stepped = self._wall(), self.exchange.clock.is_stepped
         for name, stream in list(self._streams.items()):
-            is_due = is_stepped or wall - stream.told >= stream.feed.every
-            if is_due:
+            if is_stepped or wall - stream.told >= stream.feed.every:
                 stream.told = wall
-            for message in stream.feed.tell(moment, is_due):
-                self._deliver(name, stream, message)
+                for message in stream.feed.present(moment):
+                    self._deliver(name, stream, message)
 
     def _deliver(self, name: str, stream: _Stream, message: Any) -> None:
         text = _text(message)

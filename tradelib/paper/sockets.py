@@ -19,11 +19,13 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tradelib.errors import DeskError
 from tradelib.paper import events
 from tradelib.paper.config import RateLimits
 from tradelib.paper.faults import Fault, Seen
 from tradelib.paper.faulty import FaultyGate
 from tradelib.paper.faulty_streams import FaultyOutlet
+from tradelib.paper.gate import INTERNAL_ERROR
 from tradelib.paper.hub import Hub
 from tradelib.paper.limits import Arrivals
 from tradelib.paper.refusals import Refusal
@@ -217,6 +219,8 @@ class MarketConnection(Connection):
         except _Malformed as error:
             told = {"code": error.code, "msg": error.message}
             self.reply({"error": told, "id": number})
+        except DeskError:
+            self.reply({"error": INTERNAL_ERROR, "id": number})
 
     def _obey(self, asked: dict[str, Any], begin: list[Callable[[], None]]) -> Any:
         method = asked["method"]
