@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tradelib.paper import replies
-from tradelib.paper.depths import Depth
+from tradelib.paper.depths import Depth, Levels
 from tradelib.paper.engine import Execution, Transfer
 from tradelib.paper.instruments import ZERO, text8
 from tradelib.paper.market import PRINTS, Day, Print
@@ -73,10 +73,13 @@ def book_ticker(symbol: str, depth: Depth) -> Event:
     }  # fmt: skip
 
 
-def depth_update(symbol: str, before: Depth, after: Depth, now: int) -> Event:
-    bids, asks = after.changes_since(before)
+def depth_update(
+    symbol: str, numbers: tuple[int, int], changed: tuple[Levels, Levels], now: int
+) -> Event:
+    """numbers: the first and the last of the states that it covers. changed: bids and asks."""
+    (first, last), (bids, asks) = numbers, changed
     return {
-        "e": "depthUpdate", "E": now, "s": symbol, "U": before.number + 1, "u": after.number,
+        "e": "depthUpdate", "E": now, "s": symbol, "U": first, "u": last,
         "b": replies.levels(bids), "a": replies.levels(asks),
     }  # fmt: skip
 

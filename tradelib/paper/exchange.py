@@ -15,7 +15,7 @@ from tradelib.clock import format_time, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.paper.book import Book
 from tradelib.paper.clock import MarketClock
-from tradelib.paper.depths import Depth, Depths
+from tradelib.paper.depths import Depth, Depths, Follower
 from tradelib.paper.engine import Changes, Engine, Execution, Leg
 from tradelib.paper.fees import FeeAsset, Fees
 from tradelib.paper.instruments import ZERO
@@ -179,6 +179,10 @@ class Exchange:
     def depth(self, symbol: str) -> Depth:
         """The book as it stands, with the number of its state; `advance` first."""
         return self._depths.look(symbol, self.engine.books[symbol], self.now)
+
+    def follow_depth(self, symbol: str) -> Follower:
+        """What changes in a book from the last look at its depth on."""
+        return self._depths.follow(symbol)
 
     # Commands.
 

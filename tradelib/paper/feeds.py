@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,13 +18,11 @@ _SECOND = 1000
 
 
 class Moment:
-    """The market at a time up to which the streams tell. Each thing is looked up once.
+    """The market at a time up to which the streams tell. Each thing is looked up once; the books
+    are always those of the present."""
 
-    is_present: the market's clock stands here, so that the books can be looked at.
-    """
-
-    def __init__(self, exchange: Exchange, now: int, is_present: bool) -> None:
-        self.exchange, self.now, self.is_present = exchange, now, is_present
+    def __init__(self, exchange: Exchange, now: int) -> None:
+        self.exchange, self.now = exchange, now
         self._depths: dict[str, Depth] = {}
         self._days: dict[str, Day | None] = {}
 
@@ -41,11 +38,11 @@ class Moment:
         return self._days[symbol]
 
 
-class Feed(ABC):
+class Feed:
     """What one stream has to tell.
 
     route: what kind of message, as the rules of faults name it. symbol: '' when it is about all.
-    every: ms of the wall between two messages about the same thing, where the market runs.
+    every: ms of the wall between two messages about the present, where the market runs.
     """
 
     route: str
@@ -58,9 +55,13 @@ class Feed(ABC):
         """What somebody who begins to listen is told at once, as it would be within a second."""
         return iter(())
 
-    @abstractmethod
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event | list[Event]]:
-        """What happened since the last time. is_due: `every` has passed."""
+    def past(self, moment: Moment) -> Iterator[Event]:
+        """All that happened since the last time and will not change any more."""
+        return iter(())
+
+    def present(self, moment: Moment) -> Iterator[Event | list[Event]]:
+        """What is so now, if it was not so the last time."""
+        return iter(())
 
 
 class TradeFeed(Feed):
@@ -71,7 +72,7 @@ class TradeFeed(Feed):
         found = moment.exchange.tape.last_prints(symbol, 1, moment.now)
         self._last = found[-1].id if found else -1
 
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event]:
+    def past(self, moment: Moment) -> Iterator[Event]:
         for each in self._news(moment):
             self._last = each.id
             yield self._write(self.symbol, each)
@@ -97,7 +98,7 @@ class KlineFeed(Feed):
     def greet(self, moment: Moment) -> Iterator[Event]:
         return self._write(moment, self._rows(moment)[-1:], False)
 
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event]:
+    def past(self, moment: Moment) -> Iterator[Event]:
         while True:
             rows = self._rows(moment)
             closed = [row for row in rows if self._is_closed(moment, row, rows)]
@@ -105,9 +106,12 @@ class KlineFeed(Feed):
             if closed:
                 self._start = interval_end(closed[-1][0], self.interval)
             if len(rows) < _MOST_KLINES:
-                break
-        forming = rows[len(closed) :]
-        if is_due and moment.is_present and forming and forming != self._told:
+                return
+
+    def present(self, moment: Moment) -> Iterator[Event]:
+        rows = self._rows(moment)
+        forming = [row for row in rows[:1] if not self._is_closed(moment, row, rows)]
+        if forming and forming != self._told:
             self._told = forming
             yield from self._write(moment, forming, False)
 
@@ -142,9 +146,7 @@ class TickerFeed(Feed):
     def greet(self, moment: Moment) -> Iterator[Event | list[Event]]:
         return self._write(self._rows(moment))
 
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event | list[Event]]:
-        if not is_due or not moment.is_present:
-            return
+    def present(self, moment: Moment) -> Iterator[Event | list[Event]]:
         rows = self._rows(moment)
         if rows != self._told:
             self._told = rows
@@ -176,9 +178,7 @@ class BookTickerFeed(Feed):
     def greet(self, moment: Moment) -> Iterator[Event]:
         yield events.book_ticker(self.symbol, moment.depth(self.symbol))
 
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event]:
-        if not moment.is_present:
-            return
+    def present(self, moment: Moment) -> Iterator[Event]:
         depth = moment.depth(self.symbol)
         if _best(depth) != self._told:
             self._told = _best(depth)
@@ -197,15 +197,14 @@ class DepthFeed(Feed):
     def __init__(self, symbol: str, moment: Moment, every: int) -> None:
         super().__init__(symbol)
         self.every = every
-        self._told = moment.depth(symbol)
+        self._told = moment.depth(symbol).number
+        self._changes = moment.exchange.follow_depth(symbol)
 
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event]:
-        if not is_due or not moment.is_present:
-            return
-        before, after = self._told, moment.depth(self.symbol)
-        if after.number != before.number:
-            self._told = after
-            yield events.depth_update(self.symbol, before, after, moment.now)
+    def present(self, moment: Moment) -> Iterator[Event]:
+        depth = moment.depth(self.symbol)
+        if depth.number != self._told:
+            numbers, self._told = (self._told + 1, depth.number), depth.number
+            yield events.depth_update(self.symbol, numbers, self._changes.take(depth), moment.now)
 
 
 class PartialDepthFeed(Feed):
@@ -220,9 +219,7 @@ class PartialDepthFeed(Feed):
     def greet(self, moment: Moment) -> Iterator[Event]:
         yield self._write(moment.depth(self.symbol))
 
-    def tell(self, moment: Moment, is_due: bool) -> Iterator[Event]:
-        if not is_due or not moment.is_present:
-            return
+    def present(self, moment: Moment) -> Iterator[Event]:
         depth = moment.depth(self.symbol)
         if depth.number != self._told:
             self._told = depth.number

@@ -74,6 +74,10 @@ class Twist:
 
 
 STRAIGHT = Twist()
+INTERNAL_ERROR = {
+    "code": -1001,
+    "msg": "Internal error; unable to process your request. Please try again.",
+}
 
 
 class Gate:
@@ -102,8 +106,7 @@ class Gate:
         except Refusal as refusal:
             return Reply(refusal.status, refusal.body(), headers | refusal.headers)
         except DeskError:
-            message = "Internal error; unable to process your request. Please try again."
-            return Reply(500, {"code": -1001, "msg": message}, headers)
+            return Reply(500, INTERNAL_ERROR, headers)
 
     def _answer(self, request: Request, headers: dict[str, str], twist: Twist) -> Any:
         endpoint = ENDPOINTS.get((request.method, request.path))
@@ -139,9 +142,10 @@ class Gate:
     def sign_in(self, params: Mapping[str, Any], address: str) -> str:
         """The name of the account that signed a request of the WebSocket API: its parameters in
         the order of their names. Raises Refusal."""
-        text = "&".join(f"{name}={params[name]}" for name in sorted(params) if name != "signature")
+        given = {name: value for name, value in params.items() if value is not None}
+        text = "&".join(f"{name}={given[name]}" for name in sorted(given) if name != "signature")
         query = f"{text}&signature={params.get('signature', '')}"
-        request = Request("WS", "", query, "", params.get("apiKey"), address)
+        request = Request("WS", "", query, "", str(given.get("apiKey", "")), address)
         return self._authenticate(request, Params(query), STRAIGHT)
 
     def _check_time(self, params: Params, twist: Twist) -> None:

@@ -24,8 +24,8 @@ from tradelib.paper.faults import Seen
 from tradelib.paper.feeds import Feed, Moment, open_feed
 from tradelib.paper.orders import OrderList
 
-_SLICE = 250  # base candles told at a time, between which slow readers of a step are waited for
-_PATIENCE = 5.0  # seconds a step waits for them
+_SLICE = 250  # base candles that are told at a time
+_PATIENCE = 5.0  # seconds a step waits for a slow reader, whom the next messages then overrun
 
 
 class Listener(Protocol):
@@ -33,12 +33,17 @@ class Listener(Protocol):
 
     is_gone: bool
 
+    @property
+    def is_crowded(self) -> bool:
+        """Much waits to be sent."""
+        ...
+
     def deliver(self, stream: str, seen: Seen, text: str) -> None:
         """Sends a message, or does to it what a fault says."""
         ...
 
     async def make_room(self) -> None:
-        """Waits until not too much waits to be sent."""
+        """Waits until it is crowded no more."""
         ...
 
 
@@ -66,7 +71,7 @@ class Hub:
 
     def listen(self, listener: Listener, name: str) -> Callable[[], None] | None:
         """Adds somebody to a stream; what is returned greets them. None: no such stream."""
-        moment = Moment(self.exchange, self.exchange.now, True)
+        moment = Moment(self.exchange, self.exchange.now)
         if not self._streams:
             self._told = moment.now
         if name not in self._streams:
@@ -81,8 +86,9 @@ class Hub:
         return lambda: self._greet(listener, name, stream, moment)
 
     def _greet(self, listener: Listener, name: str, stream: _Stream, moment: Moment) -> None:
-        for message in stream.feed.greet(moment):
-            listener.deliver(name, stream.seen, _text(message))
+        with suppress(DeskError):
+            for message in stream.feed.greet(moment):
+                listener.deliver(name, stream.seen, _text(message))
 
     def leave(self, listener: Listener, name: str) -> None:
         stream = self._streams.get(name)
@@ -157,15 +163,14 @@ class Hub:
             await self.catch_up()
 
     async def catch_up(self) -> None:
-        """Tells everybody what happened up to now."""
+        """Tells everybody what happened up to now: first what is past, then what is so."""
         async with self._telling:
             self._stirred.clear()
-            now, is_stepped = self.exchange.now, self.exchange.clock.is_stepped
-            for until in self._slices(now) if self._streams else ():
-                with suppress(DeskError):  # a full disk: whoever asks next is told
-                    self._tell(Moment(self.exchange, until, until == now))
-                if is_stepped:
-                    await self._wait_for_readers()
+            now = self.exchange.now
+            with suppress(DeskError):  # whoever asks next is told
+                for until in self._slices(now) if self._streams else ():
+                    await self._tell_past(Moment(self.exchange, until))
+                self._tell_present()
             self._told = now
 
     def _slices(self, now: int) -> Iterator[int]:
@@ -173,23 +178,34 @@ class Hub:
         yield from range(self._told + length, now, length)
         yield now
 
-    def _tell(self, moment: Moment) -> None:
-        wall, is_stepped = self._wall(), self.exchange.clock.is_stepped
+    async def _tell_past(self, moment: Moment) -> None:
+        is_stepped = self.exchange.clock.is_stepped
         for name, stream in list(self._streams.items()):
-            is_due = is_stepped or wall - stream.told >= stream.feed.every
-            if is_due:
-                stream.told = wall
-            for message in stream.feed.tell(moment, is_due):
-                text = _text(message)
-                for listener in list(stream.listeners):
-                    listener.deliver(name, stream.seen, text)
+            for message in stream.feed.past(moment):
+                self._deliver(name, stream, message)
+                if is_stepped:
+                    await self._wait_for(stream)
                 if all(each.is_gone for each in stream.listeners):
                     break
 
-    async def _wait_for_readers(self) -> None:
+    def _tell_present(self) -> None:
+        """Nothing else happens meanwhile, so that all are told of the same books."""
+        moment = Moment(self.exchange, self.exchange.now)
+        wall, is_stepped = self._wall(), self.exchange.clock.is_stepped
+        for name, stream in list(self._streams.items()):
+            if is_stepped or wall - stream.told >= stream.feed.every:
+                stream.told = wall
+                for message in stream.feed.present(moment):
+                    self._deliver(name, stream, message)
+
+    def _deliver(self, name: str, stream: _Stream, message: Any) -> None:
+        text = _text(message)
+        for listener in list(stream.listeners):
+            listener.deliver(name, stream.seen, text)
+
+    async def _wait_for(self, stream: _Stream) -> None:
         """A market that stands has time: it goes on when those who read have room again."""
-        found = {each for stream in self._streams.values() for each in stream.listeners}
-        for each in found:
+        for each in [each for each in stream.listeners if each.is_crowded]:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_PATIENCE):
                     await each.make_room()

@@ -19,11 +19,13 @@ from starlette.responses import Response
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from tradelib.errors import DeskError
 from tradelib.paper import events
 from tradelib.paper.config import RateLimits
 from tradelib.paper.faults import Fault, Seen
 from tradelib.paper.faulty import FaultyGate
 from tradelib.paper.faulty_streams import FaultyOutlet
+from tradelib.paper.gate import INTERNAL_ERROR
 from tradelib.paper.hub import Hub
 from tradelib.paper.limits import Arrivals
 from tradelib.paper.refusals import Refusal
@@ -136,8 +138,12 @@ class Connection(ABC):
         self._waiting.append(what)
         self._is_ready.set()
 
+    @property
+    def is_crowded(self) -> bool:
+        return not self.is_gone and len(self._waiting) > self.limits.stream_backlog // 2
+
     async def make_room(self) -> None:
-        while not self.is_gone and len(self._waiting) > self.limits.stream_backlog // 2:
+        while self.is_crowded:
             self._has_room.clear()
             await self._has_room.wait()
 
@@ -148,7 +154,7 @@ class Connection(ABC):
                 self._is_ready.clear()
                 while self._waiting:
                     await self._write_one(self._waiting.popleft())
-                    if len(self._waiting) <= self.limits.stream_backlog // 2:
+                    if not self.is_crowded:
                         self._has_room.set()
 
     async def _write_one(self, what: str | Callable[[], Any]) -> None:
@@ -189,8 +195,8 @@ class MarketConnection(Connection):
 
     def begin(self, names: list[str]) -> None:
         """The streams that the address names; what is no stream is passed over."""
-        for name in names[: self.limits.streams]:
-            self._listen([name])
+        for greet in self._listen(names[: self.limits.streams]):
+            greet()
 
     def unsubscribe(self) -> None:
         for name in self._names:
@@ -213,6 +219,8 @@ class MarketConnection(Connection):
         except _Malformed as error:
             told = {"code": error.code, "msg": error.message}
             self.reply({"error": told, "id": number})
+        except DeskError:
+            self.reply({"error": INTERNAL_ERROR, "id": number})
 
     def _obey(self, asked: dict[str, Any], begin: list[Callable[[], None]]) -> Any:
         method = asked["method"]
