@@ -48,7 +48,7 @@ from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
-from tradelib.venue import open_venue
+from tradelib.venue import open_venue, spend_as
 
 RUN_ENV = "DESK_RUN"
 REPLAY_ENV = "DESK_REPLAY"
@@ -282,6 +282,8 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
         set_clock(lambda: record.started_at)
     if live and not _may_act(record):
         raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
+    if live:
+        spend_as(record.notebook.removeprefix("live/"), run, record.bot)
     return Desk(settings, ledger, record, live=live)
 
 

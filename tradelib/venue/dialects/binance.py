@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 import ccxt
@@ -11,12 +13,28 @@ import ccxt
 from tradelib.clock import to_ms
 from tradelib.venue.dialects.base import Dialect, Page, Row, text
 from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType
+from tradelib.venue.rates import Pool
 
 # A longer one is cut to this, and a page shorter than asked for is taken for the last.
 _LONGEST_PAGE = 1000
 _KINDS = {kind: kind.value.upper() for kind in OrderType} | {
     OrderType.POST_ONLY: "LIMIT_MAKER",
     OrderType.TRAILING_STOP: "STOP_LOSS",
+}
+
+
+_WEIGHT, _ORDERS, _DAY = "weight", "orders", "orders a day"
+# How many orders a request makes by the venue's count.
+_NEW_ORDERS = {"order": 1, "order/cancelReplace": 1, "orderList/oco": 2}
+_COUNTS = {
+    _WEIGHT: "X-MBX-USED-WEIGHT-1M",
+    _ORDERS: "X-MBX-ORDER-COUNT-10S",
+    _DAY: "X-MBX-ORDER-COUNT-1D",
+}
+_RULES = {
+    ("REQUEST_WEIGHT", "MINUTE", 1): _WEIGHT,
+    ("ORDERS", "SECOND", 10): _ORDERS,
+    ("ORDERS", "DAY", 1): _DAY,
 }
 
 
@@ -28,6 +46,30 @@ class Binance(Dialect):
     request_lifetime = timedelta(seconds=10)
     # A 503 leaves an order's fate open, unless it says that nothing was done.
     clearer = ((re.compile(r'"msg"\s*:\s*"Service Unavailable\."'), ccxt.OperationRejected),)
+    pools = (
+        Pool(_WEIGHT, 6000, 60),
+        Pool(_ORDERS, 100, 10, by_account=True),
+        Pool(_DAY, 200_000, 86_400, by_account=True),
+    )
+
+    def charges(self, method: str, path: str, is_private: bool, cost: float) -> dict[str, int]:
+        # ccxt's unit of cost is five of the venue's.
+        charged = {_WEIGHT: ceil(round(cost * 5, 6))}
+        if method == "POST" and path in _NEW_ORDERS:
+            charged |= dict.fromkeys((_ORDERS, _DAY), _NEW_ORDERS[path])
+        return charged
+
+    def told_used(self, headers: Mapping[str, str]) -> dict[str, int]:
+        told = {name: headers.get(header) for name, header in _COUNTS.items()}
+        return {name: int(text) for name, text in told.items() if text and text.isdigit()}
+
+    def told_limits(self, path: str, answer: Any) -> dict[str, int]:
+        rules = answer.get("rateLimits") or () if path == "exchangeInfo" else ()
+        told = ((_RULES.get(_rule(rule)), rule.get("limit")) for rule in rules)
+        return {name: int(most) for name, most in told if name and most}
+
+    def refused_pool(self, charges: Mapping[str, int], words: str) -> str:
+        return _ORDERS if "-1015" in words and _ORDERS in charges else _WEIGHT
 
     def supports(self, order_type: OrderType, symbol: str | None) -> bool:
         if symbol is None:
@@ -116,6 +158,10 @@ class Binance(Dialect):
 
     def fetch_account_id(self) -> str | None:
         return text(self.exchange.fetch_balance()["info"].get("uid"))
+
+
+def _rule(rule: Row) -> tuple[Any, ...]:
+    return tuple(rule.get(name) for name in ("rateLimitType", "interval", "intervalNum"))
 
 
 def _after(rows: list[Row]) -> int:
