@@ -24,7 +24,7 @@ from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import Bot
 from tradelib.trading.halts import halt_trading as set_halt
 from tradelib.trading.ledger import open_ledger
-from tradelib.venue import spend_as
+from tradelib.traffic import spend_as
 
 # By name: Prefect loads this file as a module of another one.
 log = logging.getLogger("flows.trading")

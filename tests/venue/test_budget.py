@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import multiprocessing
 import os
@@ -16,15 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.desks import PaperDesk, paper_desk
+from tests.desks import PaperDesk, desk_command, paper_desk
 from tests.venue.served import Asked, serve
 from tradelib.errors import RateLimited
 from tradelib.paper.config import RateLimits
 from tradelib.settings import VenueSettings
-from tradelib.venue import OrderRequest, OrderType, Urgency, Venue, open_venue, spend_as, urgent
-from tradelib.venue.budget import Budget, budget_file, load_budgets
+from tradelib.traffic import Urgency, spend_as, urgent
+from tradelib.traffic.budget import Budget
+from tradelib.traffic.rates import Pool
+from tradelib.traffic.records import budget_file, load_budgets
+from tradelib.venue import OrderRequest, OrderType, Venue, open_venue
 from tradelib.venue.dialects import DIALECTS
-from tradelib.venue.rates import Pool
 
 FORK = multiprocessing.get_context("fork")
 PROCESSES = 4
@@ -374,3 +377,14 @@ def test_an_exchange_without_a_dialect_is_asked_at_ccxts_pace(home: Path):
             ask_on(venue)
         assert len(served.asked) == 7
         assert budget_file(home, venue.identity).exists()
+
+
+def test_the_command_tells_what_is_used_and_by_whom(desk: PaperDesk):
+    assert "No venue was asked yet" in desk_command("budget", home=desk.settings.home / "x").stdout
+    spend_as("30_execute_orders", "run-2", "momentum")
+    desk.venue().fetch_quotes(["BTC/USDT"])
+    shown = desk_command("budget", "--runs", home=desk.settings.home).stdout
+    for word in ("weight", "6000", "30_execute_orders", "run-2", "momentum", "GET exchangeInfo"):
+        assert word in shown
+    told = json.loads(desk_command("budget", "--json", home=desk.settings.home).stdout)
+    assert {pool["pool"].split(" of ")[0]: pool["used"] for pool in told["pools"]}["weight"] == 24

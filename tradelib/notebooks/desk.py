@@ -48,7 +48,8 @@ from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
-from tradelib.venue import open_venue, spend_as
+from tradelib.traffic import spend_as
+from tradelib.venue import open_venue
 
 RUN_ENV = "DESK_RUN"
 REPLAY_ENV = "DESK_REPLAY"

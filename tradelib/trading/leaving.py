@@ -21,7 +21,8 @@ from tradelib.trading.orders import Order, OrderStatus, Role, Side, load_order, 
 from tradelib.trading.placing import cancel_live_order
 from tradelib.trading.positions import UNASSIGNED, Position, load_positions
 from tradelib.trading.stops import maintain_stops_under
-from tradelib.venue import Urgency, Venue, urgent
+from tradelib.traffic import Urgency, urgent
+from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
 

@@ -65,7 +65,8 @@ from tradelib.trading.portfolio import promised_orders
 from tradelib.trading.positions import position_differences
 from tradelib.trading.runs import COMPUTED
 from tradelib.trading.stops import find_stop_discrepancies
-from tradelib.venue import Urgency, Venue, VenueBalance, VenueOrder, VenueTrade, urgent
+from tradelib.traffic import Urgency, urgent
+from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from tradelib.trading.orders import load_orders
 from tradelib.trading.placing import cancel_live_order
 from tradelib.trading.reconciliation import Reconciliation, merge, reconcile
 from tradelib.trading.stops import maintain_stops
-from tradelib.venue import Urgency, Venue, urgent
+from tradelib.traffic import Urgency, urgent
+from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys, save_keys
-from tradelib.venue.rates import Urgency, spend_as, urgent
 
 __all__ = [
     "BracketRequest",
@@ -24,7 +23,6 @@ __all__ = [
     "OrderType",
     "Quote",
     "TimeInForce",
-    "Urgency",
     "Venue",
     "VenueBalance",
     "VenueOrder",
@@ -33,6 +31,4 @@ __all__ = [
     "load_keys",
     "open_venue",
     "save_keys",
-    "spend_as",
-    "urgent",
 ]

@@ -29,7 +29,9 @@ from tradelib.errors import InvalidInput, OrderRejected, ReadOnly, VenueUnavaila
 from tradelib.scrubber import Scrubber
 from tradelib.services.addresses import service_url
 from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
-from tradelib.venue.budget import Budget, account_name, budget_file
+from tradelib.traffic.budget import Budget, account_name
+from tradelib.traffic.rates import Urgency, urgent
+from tradelib.traffic.records import budget_file
 from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
 from tradelib.venue.facts import (
     BracketRequest,
@@ -44,7 +46,6 @@ from tradelib.venue.facts import (
 )
 from tradelib.venue.keys import Keys, load_keys
 from tradelib.venue.metering import budgeted
-from tradelib.venue.rates import Urgency, urgent
 from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.

@@ -7,7 +7,7 @@ from typing import Any
 
 import ccxt
 
-from tradelib.venue.budget import Budget
+from tradelib.traffic.budget import Budget
 from tradelib.venue.dialects import Dialect
 
 _TOO_MANY = (ccxt.DDoSProtection, ccxt.RateLimitExceeded)

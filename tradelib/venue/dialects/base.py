@@ -13,8 +13,8 @@ import ccxt
 
 from tradelib.clock import to_ms
 from tradelib.errors import InvalidInput
+from tradelib.traffic.rates import Pool
 from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType, VenueStatus
-from tradelib.venue.rates import Pool
 from tradelib.venue.translate import Clearer
 
 Row = dict[str, Any]

@@ -11,9 +11,9 @@ from typing import Any
 import ccxt
 
 from tradelib.clock import to_ms
+from tradelib.traffic.rates import Pool
 from tradelib.venue.dialects.base import Dialect, Page, Row, text
 from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType
-from tradelib.venue.rates import Pool
 
 # A longer one is cut to this, and a page shorter than asked for is taken for the last.
 _LONGEST_PAGE = 1000

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import ccxt
 
 from tradelib.errors import InvalidInput
+from tradelib.traffic.rates import Pool
 from tradelib.venue.dialects.base import PLAIN, Dialect, Page, Row, iso, text
 from tradelib.venue.facts import OrderRequest, OrderType, TimeInForce, VenueStatus
-from tradelib.venue.rates import Pool
 
 _STATUSES = {
     "PENDING": VenueStatus.OPEN,

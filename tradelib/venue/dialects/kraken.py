@@ -13,9 +13,9 @@ import ccxt
 
 from tradelib.clock import to_ms
 from tradelib.errors import InvalidInput
+from tradelib.traffic.rates import Pool
 from tradelib.venue.dialects.base import Dialect, Page, Row, iso
 from tradelib.venue.facts import OrderRequest, OrderType
-from tradelib.venue.rates import Pool
 
 # Kraken takes free text of up to 18 characters, or a UUID of 32 hexadecimal digits: the desk's
 # ids ('nd-' and 21 digits) become one that says 'nd-' in its first six.

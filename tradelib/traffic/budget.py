@@ -14,22 +14,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from filelock import FileLock, Timeout
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from tradelib.errors import RateLimited
-from tradelib.venue.rates import (
+from tradelib.traffic.rates import (
     OTHERS,
     SHARES,
     Pool,
@@ -39,12 +38,12 @@ from tradelib.venue.rates import (
     current_spender,
     current_urgency,
 )
+from tradelib.traffic.records import MINUTE_MS, count_units, now_ms, table_of
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FOLDER = Path("run") / "budget"
 # How long a process waits for another one's fraction of a millisecond.
 _LOCK_SECONDS = 1.0
 # How long it then counts for itself before it looks at the file again.
@@ -52,7 +51,6 @@ _ALONE_SECONDS = 10.0
 _TIDY_MS = 10_000
 _KEPT_MINUTES = 24 * 60
 _LONGEST_CLOSED_MS = 3 * 86_400_000
-_MINUTE_MS = 60_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pools (
@@ -121,7 +119,7 @@ class _File:
 
     def bucket(self, connection: sqlite3.Connection, pool: str, rate: Rate) -> SQLiteBucket:
         """The bucket of a pool, which allows as much as `rate` says."""
-        table = "units_" + re.sub(r"\W+", "_", pool)
+        table = table_of(pool)
         key = id(connection), table
         if key not in self._buckets:
             connection.execute(
@@ -320,7 +318,7 @@ class Budget:
         """Let no process ask any more for so long, the pool's own time when None; the seconds."""
         pool = self._pools[name]
         wanted = int((seconds if seconds is not None else min(pool.seconds, 60)) * 1000)
-        until = _now_ms() + min(max(wanted, 0), _LONGEST_CLOSED_MS)
+        until = now_ms() + min(max(wanted, 0), _LONGEST_CLOSED_MS)
 
         def write(books: sqlite3.Connection) -> None:
             self._state(books, name)
@@ -330,14 +328,14 @@ class Budget:
             )
 
         self._file.write(write)
-        return (until - _now_ms()) / 1000
+        return (until - now_ms()) / 1000
 
     def _try(
         self, books: sqlite3.Connection, charges: Mapping[str, int],
         who: tuple[Spender, str], urgency: Urgency,
     ) -> Shortage | None:  # fmt: skip
         """Take everything, or nothing at all."""
-        now = _now_ms()
+        now = now_ms()
         books.execute("SAVEPOINT request")
         for name, units in charges.items():
             short = self._take_one(books, name, units, urgency, now)
@@ -371,16 +369,16 @@ class Budget:
     def _tidy(self, books: sqlite3.Connection, bucket: SQLiteBucket, name: str, now: int) -> None:
         """Forget what is over, and what a clock that was wrong has put into the future."""
         bucket.leak(now)
-        books.execute(f"DELETE FROM '{bucket.table}' WHERE item_timestamp > ?", (now + _MINUTE_MS,))
-        books.execute("DELETE FROM spent WHERE minute < ?", (now // _MINUTE_MS - _KEPT_MINUTES,))
+        books.execute(f"DELETE FROM '{bucket.table}' WHERE item_timestamp > ?", (now + MINUTE_MS,))
+        books.execute("DELETE FROM spent WHERE minute < ?", (now // MINUTE_MS - _KEPT_MINUTES,))
         books.execute("UPDATE pools SET tidied = ? WHERE name = ?", (now, self._key(name)))
 
     def _add_others(self, books: sqlite3.Connection, name: str, used: int) -> None:
-        pool, now = self._pools[name], _now_ms()
+        pool, now = self._pools[name], now_ms()
         told = self._state(books, name)[0]
         most = told or pool.limit
         bucket = self._file.bucket(books, self._key(name), Rate(most, pool.seconds * 1000))
-        counted = _count(books, bucket.table, now - pool.seconds * 1000)
+        counted = count_units(books, bucket.table, now - pool.seconds * 1000)
         added = min(used, most) - counted
         if added > 0:
             books.executemany(
@@ -409,104 +407,9 @@ def _record(
     requests: int = 0, units: int = 0, refused: int = 0,
 ) -> None:  # fmt: skip
     who = (spender.kind, spender.run, spender.bot, endpoint)
-    books.execute(_RECORD, (_now_ms() // _MINUTE_MS, *who, requests, units, refused))
-
-
-def _count(books: sqlite3.Connection, table: str, since: int) -> int:
-    query = f"SELECT count(*) FROM '{table}' WHERE item_timestamp >= ?"
-    return books.execute(query, (since,)).fetchone()[0]
-
-
-def _now_ms() -> int:
-    """Not the desk's clock, which a replay sets back."""
-    return time.time_ns() // 1_000_000
+    books.execute(_RECORD, (now_ms() // MINUTE_MS, *who, requests, units, refused))
 
 
 def account_name(key: str | None) -> str:
     """A name for whoever has this key, from which the key cannot be told."""
     return hashlib.sha256(key.encode()).hexdigest()[:8] if key else "nobody"
-
-
-def budget_file(home: Path, identity: str) -> Path:
-    """Where the counts of an exchange at an address lie. identity: as venue_identity tells it."""
-    return home / FOLDER / (re.sub(r"[^A-Za-z0-9.-]+", "-", identity) + ".sqlite")
-
-
-@dataclass(frozen=True)
-class PoolUse:
-    """How much of one pool is used now. address: the exchange and where; closed_for: seconds."""
-
-    address: str
-    pool: str
-    used: int
-    limit: int
-    seconds: int
-    closed_for: float = 0.0
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What somebody asked of an address. units: of its first pool, weight where it has such."""
-
-    address: str
-    kind: str
-    run: str
-    bot: str
-    endpoint: str
-    requests: int
-    units: int
-    refused: int
-
-
-@dataclass(frozen=True)
-class BudgetReport:
-    """The budgets of a desk: their pools now, and who spent how much lately."""
-
-    pools: tuple[PoolUse, ...] = ()
-    spent: tuple[Spending, ...] = field(default=(), repr=False)
-
-
-def load_budgets(home: Path, minutes: int = 60, *, by_run: bool = False) -> BudgetReport:
-    """Every budget under a home, and what was spent in the last minutes, the most first.
-
-    by_run: a row for each run, else the runs of a kind and bot together.
-    """
-    pools: list[PoolUse] = []
-    spent: list[Spending] = []
-    for path in sorted((home / FOLDER).glob("*.sqlite")):
-        with suppress(sqlite3.Error):
-            books = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_LOCK_SECONDS)
-            try:
-                pools += _load_pools(books, path.stem)
-                spent += _load_spent(books, path.stem, minutes, by_run)
-            finally:
-                books.close()
-    return BudgetReport(tuple(pools), tuple(sorted(spent, key=lambda one: -one.units)))
-
-
-def _load_pools(books: sqlite3.Connection, address: str) -> list[PoolUse]:
-    now = _now_ms()
-    found = []
-    query = "SELECT name, most, seconds, closed_until, reason FROM pools ORDER BY name"
-    for name, most, seconds, closed_until, reason in books.execute(query).fetchall():
-        closed_for = max(closed_until - now, 0) / 1000
-        table = "units_" + re.sub(r"\W+", "_", name)
-        used = 0
-        with suppress(sqlite3.OperationalError):  # nothing was taken yet
-            used = _count(books, table, now - seconds * 1000)
-        told = reason if closed_for else ""
-        found.append(PoolUse(address, name, used, most, seconds, closed_for, told))
-    return found
-
-
-def _load_spent(
-    books: sqlite3.Connection, address: str, minutes: int, by_run: bool
-) -> list[Spending]:
-    run = "run" if by_run else "''"
-    query = f"""
-        SELECT kind, {run}, bot, endpoint, sum(requests), sum(units), sum(refused) FROM spent
-        WHERE minute > ? GROUP BY 1, 2, 3, 4
-    """
-    rows: list[Any] = books.execute(query, (_now_ms() // _MINUTE_MS - minutes,)).fetchall()
-    return [Spending(address, *row) for row in rows]
