@@ -145,6 +145,16 @@ def test_all_pools_are_taken_from_or_none(tmp_path: Path):
     assert used(tmp_path) == 4
 
 
+def test_a_first_request_that_one_pool_refuses_leaves_the_others_usable(tmp_path: Path, caplog):
+    pools = [Pool("weight", 100, 60), Pool("orders", 4, 60)]
+    budget = Budget(tmp_path / "b.sqlite", "v", pools, "me", 0)
+    budget.close_gate("orders", 60, "closed")
+    with pytest.raises(RateLimited, match="closed"):
+        budget.take({"weight": 1, "orders": 1}, "POST order")
+    assert take_all(budget) == 75
+    assert not caplog.records
+
+
 def test_the_budget_counts_what_the_exchange_counts(desk: PaperDesk):
     venue = desk.venue()
     before = asked(desk), used(desk.settings.home)
@@ -300,7 +310,7 @@ def test_a_holder_that_stands_still_stops_nobody(tmp_path: Path, caplog):
     with held(tmp_path / "b.sqlite") as holder, caplog.at_level(logging.WARNING):
         os.kill(holder, signal.SIGSTOP)
         assert take_all(budget) == 75  # by its own count alone
-    assert [r.message for r in caplog.records if "counts for itself" in r.message]
+    assert [r.message for r in caplog.records if "keeps its own" in r.message]
     assert len(caplog.records) == 1
 
 

@@ -12,22 +12,16 @@ The clock is the wall's, as it is the venue's own for this: a market that is pla
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-from weakref import WeakValueDictionary
 
-from filelock import FileLock, Timeout
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from tradelib.errors import RateLimited
+from tradelib.traffic.file import shared_file
 from tradelib.traffic.rates import (
     OTHERS,
     SHARES,
@@ -40,14 +34,6 @@ from tradelib.traffic.rates import (
 )
 from tradelib.traffic.records import MINUTE_MS, count_units, now_ms, table_of
 
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-# How long a process waits for another one's fraction of a millisecond.
-_LOCK_SECONDS = 1.0
-# How long it then counts for itself before it looks at the file again.
-_ALONE_SECONDS = 10.0
 _TIDY_MS = 10_000
 _KEPT_MINUTES = 24 * 60
 _LONGEST_CLOSED_MS = 3 * 86_400_000
@@ -79,178 +65,6 @@ class Shortage:
     reason: str
 
 
-class _Connection(sqlite3.Connection):
-    """Buckets commit by themselves; here all that belongs to a request is committed at once."""
-
-    def commit(self) -> None:
-        """Left to `_File.write`."""
-
-
-class _File:
-    """The counts of one address, shared by all of this process's clients of it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
-        self._inode: int | None = None
-        self._alone_until = 0.0
-        self._has_warned = False
-        self._alone: sqlite3.Connection | None = None
-        # By connection, of which there is one of the file and one in memory, and table.
-        self._buckets: dict[tuple[int, str], SQLiteBucket] = {}
-
-    def __del__(self) -> None:
-        self._close()
-        if self._alone is not None:
-            self._alone.close()
-
-    def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do it in one transaction that no other process comes between."""
-        with self._lock:
-            if time.monotonic() >= self._alone_until:
-                with suppress(sqlite3.Error, OSError, Timeout):
-                    return _in_transaction(self._open(), work)
-                try:
-                    return _in_transaction(self._mend(), work)
-                except (sqlite3.Error, OSError, Timeout) as error:
-                    self._count_alone(error)
-            return _in_transaction(self._open_alone(), work)
-
-    def bucket(self, connection: sqlite3.Connection, pool: str, rate: Rate) -> SQLiteBucket:
-        """The bucket of a pool, which allows as much as `rate` says."""
-        table = table_of(pool)
-        key = id(connection), table
-        if key not in self._buckets:
-            connection.execute(
-                f"CREATE TABLE IF NOT EXISTS '{table}' (name VARCHAR, item_timestamp INTEGER)"
-            )
-            connection.execute(
-                f"CREATE INDEX IF NOT EXISTS 'at_{table}' ON '{table}' (item_timestamp)"
-            )
-            self._buckets[key] = SQLiteBucket([rate], connection, table)
-        self._buckets[key].rates = [rate]
-        return self._buckets[key]
-
-    def _open(self) -> sqlite3.Connection:
-        """The file's connection; another one where the file is another by now."""
-        if self._connection is not None and self._inode != _inode(self.path):
-            self._close()
-        if self._connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = _connect(self.path)
-            self._inode = _inode(self.path)
-        return self._connection
-
-    def _close(self) -> None:
-        if self._connection is not None:
-            with suppress(sqlite3.Error):
-                self._connection.close()
-        self._connection, self._buckets = None, {}
-
-    def before_fork(self) -> None:
-        """SQLite's locks are the process's own, and a child would take them for its own too: a
-        fork finds the file closed."""
-        self._lock.acquire()
-        self._close()
-
-    def after_fork(self) -> None:
-        self._lock.release()
-
-    def _mend(self) -> sqlite3.Connection:
-        """Open the file once more; one that is no database any more makes way for a new one."""
-        self._close()
-        with FileLock(self.path.with_suffix(".lock"), timeout=_LOCK_SECONDS):
-            try:
-                connection = self._open()
-                connection.execute("PRAGMA quick_check").fetchall()
-                connection.execute("SELECT count(*) FROM pools").fetchall()
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as error:
-                self._warn("%s is damaged (%s); the budget is counted anew.", self.path, error)
-                self._close()
-                self.path.replace(self.path.with_suffix(".damaged"))
-                for suffix in ("-wal", "-shm"):
-                    self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-                connection = self._open()
-        return connection
-
-    def _count_alone(self, error: Exception) -> None:
-        self._warn(
-            "The budget in %s cannot be shared now (%s); this process counts for itself.",
-            self.path, error,
-        )  # fmt: skip
-        self._alone_until = time.monotonic() + _ALONE_SECONDS
-        self._close()
-
-    def _open_alone(self) -> sqlite3.Connection:
-        if self._alone is None:
-            self._alone = _connect(":memory:")
-        return self._alone
-
-    def _warn(self, words: str, *values: object) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            log.warning(words, *values)
-
-
-def _connect(path: Path | str) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False,
-        factory=_Connection,
-    )  # fmt: skip
-    # Survives the death of a process; after one of the machine, a minute's counts do not matter.
-    connection.execute("PRAGMA journal_mode=WAL").fetchall()
-    connection.execute("PRAGMA synchronous=OFF").fetchall()
-    connection.executescript(_SCHEMA)
-    return connection
-
-
-def _in_transaction(connection: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        done = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    return done
-
-
-def _inode(path: Path) -> int | None:
-    try:
-        return path.stat().st_ino
-    except FileNotFoundError:
-        return None
-
-
-_files: WeakValueDictionary[Path, _File] = WeakValueDictionary()
-_forking: list[_File] = []
-
-
-def _before_fork() -> None:
-    _forking[:] = _files.values()
-    for file in _forking:
-        file.before_fork()
-
-
-def _after_fork() -> None:
-    while _forking:
-        _forking.pop().after_fork()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
-
-
-def _file_of(path: Path) -> _File:
-    found = _files.get(path)
-    if found is None:
-        found = _files[path] = _File(path)
-    return found
-
-
 class Budget:
     """What a client of a venue may ask.
 
@@ -262,7 +76,7 @@ class Budget:
         self, file: Path, venue: str, pools: Iterable[Pool], account: str, patience: float
     ) -> None:
         self.venue, self.patience = venue, patience
-        self._file = _file_of(file)
+        self._file = shared_file(file, _SCHEMA, "the rate budget")
         self._pools = {pool.name: pool for pool in pools}
         self._account = account
 
@@ -336,6 +150,8 @@ class Budget:
     ) -> Shortage | None:  # fmt: skip
         """Take everything, or nothing at all."""
         now = now_ms()
+        for name in charges:
+            self._bucket(books, name, 1)  # its table outlives a request that is taken back
         books.execute("SAVEPOINT request")
         for name, units in charges.items():
             short = self._take_one(books, name, units, urgency, now)
@@ -355,7 +171,7 @@ class Budget:
         most = told or pool.limit
         # What fits at all must fit into a share some time.
         allowed = max(int(most * SHARES[urgency]), min(units, most), 1)
-        bucket = self._file.bucket(books, self._key(name), Rate(allowed, pool.seconds * 1000))
+        bucket = self._bucket(books, name, allowed)
         if not 0 <= now - tidied < _TIDY_MS:
             self._tidy(books, bucket, name, now)
         if units == 0 or bucket.put(item := RateItem("", now, units)):
@@ -365,6 +181,20 @@ class Budget:
         return Shortage(
             seconds, f"the desk has used its share of {most} {name} in {pool.seconds} s"
         )
+
+    def _bucket(self, books: sqlite3.Connection, name: str, most: int) -> SQLiteBucket:
+        """The bucket of a pool, which allows so many units."""
+        table = table_of(self._key(name))
+        rate, key = Rate(most, self._pools[name].seconds * 1000), (id(books), table)
+        if key not in self._file.attached:
+            books.execute(
+                f"CREATE TABLE IF NOT EXISTS '{table}' (name VARCHAR, item_timestamp INTEGER)"
+            )
+            books.execute(f"CREATE INDEX IF NOT EXISTS 'at_{table}' ON '{table}' (item_timestamp)")
+            self._file.attached[key] = SQLiteBucket([rate], books, table)
+        bucket = self._file.attached[key]
+        bucket.rates = [rate]
+        return bucket
 
     def _tidy(self, books: sqlite3.Connection, bucket: SQLiteBucket, name: str, now: int) -> None:
         """Forget what is over, and what a clock that was wrong has put into the future."""
@@ -377,7 +207,7 @@ class Budget:
         pool, now = self._pools[name], now_ms()
         told = self._state(books, name)[0]
         most = told or pool.limit
-        bucket = self._file.bucket(books, self._key(name), Rate(most, pool.seconds * 1000))
+        bucket = self._bucket(books, name, most)
         counted = count_units(books, bucket.table, now - pool.seconds * 1000)
         added = min(used, most) - counted
         if added > 0:
