@@ -131,6 +131,9 @@ class VenueSettings(_Frozen):
     keys: str | None = None
     quote: str = "USDT"
     timeout: float = Field(default=10.0, gt=0, description="seconds a request may take")
+    patience: float = Field(
+        default=20.0, ge=0, description="seconds a request may wait for the venue's rate budget"
+    )
 
     @property
     def is_local(self) -> bool:

@@ -16,13 +16,13 @@ import pytest
 from tests.desks import PaperDesk, paper_desk
 from tests.waiting import until
 from tradelib.candles.store import CandleStore
-from tradelib.clock import timeframe_ms
+from tradelib.clock import parse_time, timeframe_ms
 from tradelib.feed.feed import Feed
 from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import Bot
 from tradelib.trading.orders import load_fills
-from tradelib.venue import Quote
+from tradelib.venue import Quote, Venue
 from tradelib.venue.streams import Channel, Series
 from tradelib.views.operations import draw_operations
 
@@ -87,18 +87,19 @@ def feed(desk: PaperDesk, heard: Heard) -> Iterator[Feed]:
         yield feed
 
 
-def now(desk: PaperDesk) -> datetime:
-    return desk.venue().fetch_time()
+@pytest.fixture
+def venue(desk: PaperDesk) -> Venue:
+    return desk.venue()
 
 
 def has_all(desk: PaperDesk, heard: Heard) -> bool:
-    time = now(desk)
+    time = parse_time(desk.paper.control("status")["time"])
     return all(closes[-1] == time for closes in heard.closes.values())
 
 
-def require_true_candles(desk: PaperDesk, heard: Heard) -> None:
+def require_true_candles(desk: PaperDesk, heard: Heard, venue: Venue) -> None:
     """Every stored candle is the venue's own, and none is missing."""
-    store, venue = CandleStore(desk.settings.candles), desk.venue()
+    store = CandleStore(desk.settings.candles)
     for series, closes in heard.closes.items():
         length = timedelta(milliseconds=timeframe_ms(series.timeframe))
         stored = store.load(desk.market.venue, series.symbol, series.timeframe)
@@ -109,16 +110,20 @@ def require_true_candles(desk: PaperDesk, heard: Heard) -> None:
         assert stored.iloc[-201:].equals(theirs)
 
 
-def test_candles_come_by_the_stream_alone(desk: PaperDesk, heard: Heard, feed: Feed) -> None:
+def test_candles_come_by_the_stream_alone(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed
+) -> None:
     asked = feed.keeper.asked
     for _ in range(5):
         desk.step()
         until(lambda: has_all(desk, heard))
     assert (feed.keeper.streamed, feed.keeper.asked) == (5 * len(heard.closes), asked)
-    require_true_candles(desk, heard)
+    require_true_candles(desk, heard, venue)
 
 
-def test_a_feed_tells_how_its_streams_are(desk: PaperDesk, heard: Heard, feed: Feed) -> None:
+def test_a_feed_tells_how_its_streams_are(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed
+) -> None:
     desk.step()
     until(lambda: has_all(desk, heard))
 
@@ -134,10 +139,10 @@ def test_a_feed_tells_how_its_streams_are(desk: PaperDesk, heard: Heard, feed: F
     assert html["streams"].text.count(">on<") == 3
 
 
-def test_quotes_are_the_newest(desk: PaperDesk, heard: Heard, feed: Feed) -> None:
+def test_quotes_are_the_newest(desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed) -> None:
     for _ in range(3):
         desk.step()
-        until(lambda: heard.quotes == desk.venue().fetch_quotes(feed.subjects.symbols))
+        until(lambda: heard.quotes == venue.fetch_quotes(feed.subjects.symbols))
 
 
 def trade_elsewhere(desk: PaperDesk) -> None:
@@ -160,7 +165,7 @@ CHANNEL_OF = {
 @pytest.mark.parametrize("route", CHANNEL_OF)
 @pytest.mark.parametrize("kind", ["stream_disconnect", "stream_silence", "stream_drop"])
 def test_a_channel_that_is_cut_or_silent_is_noticed_made_up_for_and_begun_anew(
-    desk: PaperDesk, heard: Heard, feed: Feed, route: str, kind: str
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed, route: str, kind: str
 ) -> None:
     health = feed.health[CHANNEL_OF[route]]
     times = 60 if kind == "stream_drop" else 1
@@ -174,18 +179,18 @@ def test_a_channel_that_is_cut_or_silent_is_noticed_made_up_for_and_begun_anew(
     until(lambda: health.is_joined)
     desk.step()
     until(lambda: has_all(desk, heard))
-    until(lambda: heard.quotes == desk.venue().fetch_quotes(feed.subjects.symbols))
-    require_true_candles(desk, heard)
-    require_true_books(desk)
+    until(lambda: heard.quotes == venue.fetch_quotes(feed.subjects.symbols))
+    require_true_candles(desk, heard, venue)
+    require_true_books(desk, venue)
 
 
 def play(desk: PaperDesk, *script: dict, **options: object) -> None:
     desk.paper.control("faults", script=list(script), options=options)
 
 
-def require_true_books(desk: PaperDesk) -> None:
+def require_true_books(desk: PaperDesk, venue: Venue) -> None:
     def same() -> bool:
-        theirs = desk.venue().fetch_balances()
+        theirs = venue.fetch_balances()
         booked = {b.asset: b.booked for b in load_balances(desk.ledger, desk.market.venue)}
         held = {asset: balance.free + balance.used for asset, balance in theirs.items()}
         return {a: b for a, b in booked.items() if b} == held
@@ -196,7 +201,9 @@ def require_true_books(desk: PaperDesk) -> None:
     assert mine == sorted((row["symbol"], str(row["id"])) for row in record["trades"])
 
 
-def test_a_terminated_account_stream_is_begun_anew(desk: PaperDesk, feed: Feed) -> None:
+def test_a_terminated_account_stream_is_begun_anew(
+    desk: PaperDesk, venue: Venue, feed: Feed
+) -> None:
     play(desk, {"kind": "stream_terminate", "on": "STREAM executionReport", "count": 1})
     trade_elsewhere(desk)
     until(lambda: feed.health[Channel.ACCOUNT].cuts > 0)
@@ -204,12 +211,12 @@ def test_a_terminated_account_stream_is_begun_anew(desk: PaperDesk, feed: Feed) 
     until(lambda: len(load_fills(desk.ledger)) == 1)
     trade_elsewhere(desk)
     until(lambda: len(load_fills(desk.ledger)) == 2)
-    require_true_books(desk)
+    require_true_books(desk, venue)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_under_random_faults_store_and_books_are_the_exchanges(
-    desk: PaperDesk, heard: Heard, feed: Feed, seed: int
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed, seed: int
 ) -> None:
     rates = {
         "stream_drop": 0.05, "stream_double": 0.1, "stream_stale": 0.1, "stream_disorder": 0.1,
@@ -220,12 +227,12 @@ def test_under_random_faults_store_and_books_are_the_exchanges(
         desk.step()
         trade_elsewhere(desk)
         until(lambda: has_all(desk, heard))
-        require_true_candles(desk, heard)
+        require_true_candles(desk, heard, venue)
     assert desk.paper.control("faults")["played"]
     desk.paper.control("faults", rates={})
     desk.step()
     until(lambda: has_all(desk, heard))
-    until(lambda: heard.quotes == desk.venue().fetch_quotes(feed.subjects.symbols))
-    require_true_candles(desk, heard)
-    require_true_books(desk)
+    until(lambda: heard.quotes == venue.fetch_quotes(feed.subjects.symbols))
+    require_true_candles(desk, heard, venue)
+    require_true_books(desk, venue)
     assert sum(fill.amount for fill in load_fills(desk.ledger)) == Decimal("0.06")

@@ -19,6 +19,7 @@ from tests.project.source import PROJECT, Import, imports
 
 ROOMS = (
     "services",
+    "traffic",
     "venue",
     "candles",
     "paper",

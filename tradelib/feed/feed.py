@@ -138,6 +138,8 @@ class Feed:
         self._begun = False
         self._joined_by: datetime | None = None
         self._late: set[Series] = set()
+        # How many messages had come when REST knew more.
+        self._doubted = -1
         self._bots: list[Bot] = []
         self._soon = asyncio.Event()
 
@@ -289,18 +291,24 @@ class Feed:
         return any(closed is not None and closed > since for closed in brought)
 
     def _mend_quotes(self) -> bool:
-        """Ask for quotes where none was told for a while; whether they are others than the last
-        that were told."""
+        """Ask for quotes where none was told for a while; whether they were others than the last
+        that were told already at the look before, and still nothing is told."""
         health, symbols = self.health[Channel.QUOTES], self.subjects.symbols
         if not symbols or not health.is_silent(self._look_seconds):
             return False
-        asked, before = self._quoting.fetch_quotes(symbols), self._latest
+        doubted, self._doubted = self._doubted, -1
+        if health.is_joined and doubted == health.messages:
+            return True
+        heard, before = health.messages, self._latest
+        asked = self._quoting.fetch_quotes(symbols)
         self._latest = before | asked
         self._tell_quotes([*asked.values()])
-        return health.is_joined and any(
+        if any(
             symbol in before and (before[symbol].bid, before[symbol].ask) != (quote.bid, quote.ask)
             for symbol, quote in asked.items()
-        )
+        ):
+            self._doubted = heard
+        return False
 
     def _find_unheard(self) -> bool:
         """Whether the ledger has an execution that no event told, since the last look already."""

@@ -49,6 +49,7 @@ from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
+from tradelib.traffic import spend_as
 from tradelib.venue import Venue, open_venue
 
 RUN_ENV = "DESK_RUN"
@@ -284,6 +285,8 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
         set_clock(lambda: record.started_at)
     if live and not _may_act(record):
         raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
+    if live:
+        spend_as(record.notebook.removeprefix("live/"), run, record.bot)
     return Desk(settings, ledger, record, live=live)
 
 

@@ -65,6 +65,7 @@ from tradelib.trading.portfolio import promised_orders
 from tradelib.trading.positions import position_differences
 from tradelib.trading.runs import COMPUTED
 from tradelib.trading.stops import find_stop_discrepancies
+from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ class _Pass:
     fills_booked: int = 0
 
 
+@urgent(Urgency.RECONCILE)
 def reconcile(
     ledger: Ledger, venue: Venue, symbols: Iterable[str], *, run: str | None = None
 ) -> Reconciliation:

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,6 +29,9 @@ from tradelib.errors import InvalidInput, OrderRejected, ReadOnly, VenueUnavaila
 from tradelib.scrubber import Scrubber
 from tradelib.services.addresses import service_url
 from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
+from tradelib.traffic.budget import Budget, account_name
+from tradelib.traffic.rates import Urgency, urgent
+from tradelib.traffic.records import budget_file
 from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
 from tradelib.venue.facts import (
     BracketRequest,
@@ -41,6 +45,7 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys
+from tradelib.venue.metering import budgeted
 from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.
@@ -55,6 +60,8 @@ TRADE_PAGE = 500
 _UNBOUND_REQUESTS = timedelta(seconds=60)
 # There, the client itself sends nothing that was committed longer ago.
 _SEND_WITHIN = timedelta(seconds=10)
+# Seconds that a committed order waits for the rate budget: its request is soon too old.
+_ORDER_PATIENCE = 2.0
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
@@ -70,7 +77,8 @@ class Venue:
         itself; None where it cannot be bound. visibility_lag: an order that was sent and cannot
         be seen after so long was never accepted. dedupes_client_ids: whether a second request
         with a client id used before never makes a second order.
-    trade_page: rows asked for at a time in histories.
+    trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
+        venue's rate budget; None counts nothing.
     """
 
     def __init__(
@@ -82,6 +90,7 @@ class Venue:
         trading: bool = False,
         is_local: bool = False,
         identity: str | None = None,
+        home: Path | None = None,
     ) -> None:
         self.name = name
         self.quote = settings.quote
@@ -89,10 +98,10 @@ class Venue:
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
         self.trade_page = TRADE_PAGE
         self._instruments: dict[str, Instrument] = {}
-        self._exchange = make_exchange(name, settings, keys)
+        self.identity = identity or venue_identity(name, settings)
+        self._exchange = make_exchange(name, settings, keys, home=home, identity=self.identity)
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._dialect = dialect_of(self._exchange)
-        self.identity = identity or venue_identity(name, settings)
         self.request_lifetime = self._dialect.request_lifetime
         self.dedupes_client_ids = self._dialect.dedupes_client_ids
         self.supports_brackets = self._dialect.has_brackets
@@ -202,12 +211,13 @@ class Venue:
         """
         self.fetch_instrument(symbol)
         start = since - _SINCE_MARGIN if since else None
-        return self._read(
-            f"find order {venue_order_id or client_id}",
-            lambda: self._order(
-                self._dialect.fetch_order(symbol, client_id, venue_order_id, start)
-            ),
-        )
+        with urgent(Urgency.RECONCILE):  # what became of an order is never a luxury
+            return self._read(
+                f"find order {venue_order_id or client_id}",
+                lambda: self._order(
+                    self._dialect.fetch_order(symbol, client_id, venue_order_id, start)
+                ),
+            )
 
     def fetch_open_orders(self, symbols: Sequence[str]) -> list[VenueOrder]:
         found: list[VenueOrder] = []
@@ -310,7 +320,7 @@ class Venue:
         self._require_trading()
         self._require_order(request)
         self._require_fresh(request.signed_at)
-        with self._sending(str(request)):
+        with urgent(Urgency.ORDINARY, _ORDER_PATIENCE), self._sending(str(request)):
             return _completed(self._order(self._dialect.create_order(request)), request)
 
     def submit_bracket(self, request: BracketRequest) -> tuple[VenueOrder, VenueOrder]:
@@ -320,7 +330,8 @@ class Venue:
         for leg in (request.target, request.stop):
             self._require_order(leg)
         self._require_fresh(request.signed_at)
-        with self._sending(f"bracket {request.target}, {request.stop}"):
+        action = f"bracket {request.target}, {request.stop}"
+        with urgent(Urgency.ORDINARY, _ORDER_PATIENCE), self._sending(action):
             rows = map(self._order, self._dialect.create_bracket(request))
             legs = {order.client_id: order for order in rows}
             return legs[request.target.client_id], legs[request.stop.client_id]
@@ -335,7 +346,8 @@ class Venue:
         """
         self._require_trading()
         self.fetch_instrument(symbol)
-        with self._sending(f"cancel order {venue_order_id or client_id}"):
+        action = f"cancel order {venue_order_id or client_id}"
+        with urgent(Urgency.CANCEL), self._sending(action):
             self._dialect.cancel_order(symbol, venue_order_id, client_id)
 
     def _sending(self, action: str) -> AbstractContextManager[None]:
@@ -386,6 +398,11 @@ class Venue:
         weight = told.get("X-MBX-USED-WEIGHT-1M")
         return int(weight) if weight else None
 
+    def lend_instruments(self, exchange: Any) -> None:
+        """Let another of ccxt's objects for the venue know its instruments without asking."""
+        self.fetch_instruments()
+        exchange.set_markets_from_exchange(self._exchange)
+
     def close(self) -> None:
         self._exchange.session.close()
 
@@ -416,7 +433,7 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
     chosen = settings.venues[name]
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen),
+        identity=venue_identity(name, chosen), home=settings.home,
     )  # fmt: skip
 
 
@@ -469,12 +486,29 @@ def _exchange_class(name: str, settings: VenueSettings, source: Any = ccxt) -> A
     return getattr(source, settings.exchange)
 
 
-def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
-    """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
+def make_exchange(
+    name: str,
+    settings: VenueSettings,
+    keys: Keys | None,
+    *,
+    home: Path | None = None,
+    identity: str | None = None,
+) -> ccxt.Exchange:
+    """ccxt's object for a venue, pointed where the settings say; `name` is for messages.
+
+    home: of the desk under whose rate budget it asks, as the exchange of that identity.
+    """
     exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
     exchange.fetch = _whole(exchange.fetch)
     if settings.rest_url:
         _redirect(exchange, settings.rest_url, settings.ws_url)
+    if home is not None:
+        dialect = dialect_of(exchange)
+        budget = Budget(
+            budget_file(home, identity or venue_identity(name, settings)), name, dialect.pools,
+            account_name(exchange.apiKey), settings.patience,
+        )  # fmt: skip
+        exchange.fetch2 = budgeted(exchange, dialect, budget)
     return exchange
 
 

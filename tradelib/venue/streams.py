@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -23,6 +24,7 @@ from tradelib.errors import DeskError, InvalidInput
 from tradelib.scrubber import Scrubber
 from tradelib.settings import DeskSettings, VenueSettings
 from tradelib.venue.client import (
+    Venue,
     make_stream_exchange,
     parse_candles,
     parse_order,
@@ -87,15 +89,20 @@ class VenueStreams:
     """The streams of one venue account; a channel is kept up, whatever cuts it, until `close`."""
 
     def __init__(
-        self, name: str, settings: VenueSettings, keys: Keys | None, listener: Listener
+        self,
+        name: str,
+        settings: VenueSettings,
+        keys: Keys | None,
+        listener: Listener,
+        home: Path | None = None,
     ) -> None:
         self.name = name
         self._settings, self._keys, self._listener = settings, keys, listener
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._listens: dict[Channel, Callable[[Any], Awaitable[None]]] = {}
         self._tasks: dict[Channel, asyncio.Task[None]] = {}
+        self._lender = Venue(name, settings, None, home=home)
         self._has = make_stream_exchange(name, settings, keys).has
-        self._markets: Any = None
 
     def supports(self, channel: Channel) -> bool:
         """Whether the venue has such a stream, and the desk the keys for it."""
@@ -164,12 +171,8 @@ class VenueStreams:
         """A ccxt object with connections of its own, closed at the end."""
         exchange = make_stream_exchange(self.name, self._settings, self._keys)
         try:
-            if self._markets is None:
-                with self._translated("list its instruments"):
-                    await exchange.load_markets()
-                self._markets = exchange
-            else:
-                exchange.set_markets_from_exchange(self._markets)
+            # It asks nothing by REST, which would pass by the desk's rate budget.
+            await asyncio.to_thread(self._lender.lend_instruments, exchange)
             yield exchange
         finally:
             with suppress(Exception):
@@ -240,4 +243,4 @@ async def _until_one_fails(*endless: Any) -> None:
 
 def open_streams(settings: DeskSettings, name: str, listener: Listener) -> VenueStreams:
     """The streams of the venue of that name in desk.toml, with its keys if they are to be had."""
-    return VenueStreams(name, *resolve_venue(settings, name), listener)
+    return VenueStreams(name, *resolve_venue(settings, name), listener, settings.home)
