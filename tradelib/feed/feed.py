@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 5.0
 # Newest executions in the ledger that are held against those that were told.
 _LOOKED_AT = 50
+# Looks from one reconciliation by the feed to the next.
+_LOOKS_BETWEEN = 2
 
 T = TypeVar("T")
 
@@ -136,6 +140,7 @@ class Feed:
         self._heard: set[tuple[str, str]] = set()
         self._unheard: set[tuple[str, str]] = set()
         self._begun = False
+        self._must_reconcile, self._reconciled_at = False, -math.inf
         self._joined_by: datetime | None = None
         self._late: set[Series] = set()
         # How many messages had come when REST knew more.
@@ -182,7 +187,7 @@ class Feed:
     def on_joined(self, channel: Channel) -> None:
         self.health[channel].joined_at = utc_now()
         if channel is Channel.ACCOUNT:
-            self._book_work.do(self._reconcile)
+            self._must_reconcile = True
         self._soon.set()
 
     def on_cut(self, channel: Channel, why: str) -> None:
@@ -212,15 +217,20 @@ class Feed:
         tried, self._pending = self._pending, []
         self._heard |= {(trade.symbol, trade.trade_id) for trade in trades}
         done = book_events(self.ledger, self.name, orders, [*tried, *trades])
-        again = [trade for trade in done.strange if trade in trades]
-        if len(again) < len(done.strange) or done.strange_orders:
-            self._reconcile()
-        self._pending = again
+        self._pending = [trade for trade in done.strange if trade in trades]
+        if len(self._pending) < len(done.strange) or done.strange_orders:
+            self._must_reconcile = True
 
-    def _reconcile(self) -> None:
-        reconcile(self.ledger, self._account, self.subjects.symbols)
-        self._pending = []
-        self.health[Channel.ACCOUNT].restore()
+    def _reconcile_if_needed(self) -> None:
+        """Look at the whole account where an event or a new connection asks for it; not at every
+        event, for a look costs as much as many orders."""
+        if self._pending:
+            self._book((), ())
+        rested = time.monotonic() - self._reconciled_at >= _LOOKS_BETWEEN * self._look_seconds
+        if self._must_reconcile and rested:
+            self._must_reconcile, self._reconciled_at = False, time.monotonic()
+            reconcile(self.ledger, self._account, self.subjects.symbols)
+            self.health[Channel.ACCOUNT].restore()
 
     # Looking
 
@@ -233,6 +243,7 @@ class Feed:
                 streams.restart(Channel.CANDLES, "a candle that is overdue came by REST alone")
             if await self._quote_work.wait(self._mend_quotes):
                 streams.restart(Channel.QUOTES, "quotes have changed that were not told")
+            await self._book_work.wait(self._reconcile_if_needed)
             if await self._book_work.wait(self._find_unheard):
                 streams.restart(Channel.ACCOUNT, "an execution was not told")
         except DeskError as error:

@@ -15,7 +15,7 @@ from typing import TypeGuard
 from sqlalchemy import Connection
 
 from tradelib.trading.accounts import find_account
-from tradelib.trading.booking import apply_venue_order, book_trades
+from tradelib.trading.booking import apply_venue_order, book_trades, booked_trades
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import (
     Fill,
@@ -51,7 +51,8 @@ def book_events(
         changed, strange_orders = _apply_orders(books, venue, orders)
         own = [trade for trade in trades if _is_ours(_by_id(books, venue, trade))]
         fills = book_trades(books, venue, own)
-        strange = tuple(trade for trade in trades if trade not in own)
+        others = [trade for trade in trades if trade not in own]
+        strange = tuple(trade for trade in others if not _is_booked(books, venue, trade))
         return Booked(tuple(changed), tuple(fills), strange, tuple(strange_orders))
 
 
@@ -68,6 +69,10 @@ def _apply_orders(
         elif (after := apply_venue_order(books, order, answer)) != order:
             changed.append(after)
     return changed, strange
+
+
+def _is_booked(books: Connection, venue: str, trade: VenueTrade) -> bool:
+    return bool(booked_trades(books, venue, trade.symbol, [trade.trade_id]))
 
 
 def _by_id(books: Connection, venue: str, trade: VenueTrade) -> Order | None:
