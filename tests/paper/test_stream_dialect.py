@@ -386,6 +386,14 @@ def test_a_step_waits_for_its_readers(start: Start) -> None:
         assert seen == list(range(seen[0], seen[0] + candles * 4))
 
 
+def test_a_step_does_not_wait_for_ever(start: Start) -> None:
+    paper = start(limits=replace(NO_LIMITS, stream_backlog=50, stream_patience=0.1))
+    with listening(paper, "/ws/btcusdt@trade") as idle:
+        while paper.control("status")["streams"]:
+            paper.control("step", candles=5000)
+        assert closing(idle)[0] == 1006
+
+
 def test_a_reader_who_does_not_read_is_cut_off_and_harms_nobody(start: Start) -> None:
     paper = start(speed=1e6, limits=replace(NO_LIMITS, stream_backlog=1000))
     with listening(paper, "/ws/btcusdt@trade") as idle, listening(paper) as other:

@@ -45,7 +45,8 @@ class RateLimits:
     stream_messages: what a client may send in a second over one connection of market streams.
     streams: per connection. stream_connections: per address in five minutes.
     stream_seconds: how long a connection lives. stream_backlog: messages that may wait for a
-        slow reader before its connection is cut.
+        slow reader before its connection is cut. stream_patience: seconds a market's step waits
+        for one before that.
     """
 
     weight: int = 6000
@@ -58,6 +59,7 @@ class RateLimits:
     stream_connections: int = 300
     stream_seconds: float = 86_400
     stream_backlog: int = 10_000
+    stream_patience: float = 5.0
 
 
 class OHLCVSource(Protocol):

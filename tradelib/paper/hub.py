@@ -24,8 +24,7 @@ from tradelib.paper.faults import Seen
 from tradelib.paper.feeds import Feed, Moment, open_feed
 from tradelib.paper.orders import OrderList
 
-_SLICE = 250  # base candles that are told at a time
-_PATIENCE = 5.0  # seconds a step waits for a slow reader, whom the next messages then overrun
+_SLICE = 50  # base candles that are told at a time
 
 
 class Listener(Protocol):
@@ -43,7 +42,7 @@ class Listener(Protocol):
         ...
 
     async def make_room(self) -> None:
-        """Waits until it is crowded no more."""
+        """Waits until it is crowded no more, but not for ever."""
         ...
 
 
@@ -122,7 +121,8 @@ class Hub:
             self._stirred.set()
 
     def _tell_account(self, account: str, event: Event) -> None:
-        seen = Seen(f"STREAM {event['e']}", event.get("s", ""), account, event.get("c", ""))
+        client_id = event["c"] if event["e"] == "executionReport" else ""
+        seen = Seen(f"STREAM {event['e']}", event.get("s", ""), account, client_id)
         text = _text(event)
         for listener, number in list(self._accounts[account]):
             listener.deliver(
@@ -170,6 +170,7 @@ class Hub:
             with suppress(DeskError):  # whoever asks next is told
                 for until in self._slices(now) if self._streams else ():
                     await self._tell_past(Moment(self.exchange, until))
+                    await asyncio.sleep(0)  # so that others have their turn
                 self._tell_present()
             self._told = now
 
@@ -206,9 +207,7 @@ class Hub:
     async def _wait_for(self, stream: _Stream) -> None:
         """A market that stands has time: it goes on when those who read have room again."""
         for each in [each for each in stream.listeners if each.is_crowded]:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_PATIENCE):
-                    await each.make_room()
+            await each.make_room()
 
 
 def _text(message: Any) -> str:

@@ -130,22 +130,30 @@ class Connection(ABC):
         if self.is_gone:
             return
         if len(self._waiting) >= self.limits.stream_backlog:
-            self.is_gone = True
-            self._waiting.clear()
-            self._has_room.set()
-            self._cut(self._socket, True)
-            return
-        self._waiting.append(what)
-        self._is_ready.set()
+            self._give_up()
+        else:
+            self._waiting.append(what)
+            self._is_ready.set()
+
+    def _give_up(self) -> None:
+        """Its reader is too slow."""
+        self.is_gone = True
+        self._waiting.clear()
+        self._has_room.set()
+        self._cut(self._socket, True)
 
     @property
     def is_crowded(self) -> bool:
         return not self.is_gone and len(self._waiting) > self.limits.stream_backlog // 2
 
     async def make_room(self) -> None:
-        while self.is_crowded:
-            self._has_room.clear()
-            await self._has_room.wait()
+        try:
+            async with asyncio.timeout(self.limits.stream_patience):
+                while self.is_crowded:
+                    self._has_room.clear()
+                    await self._has_room.wait()
+        except TimeoutError:
+            self._give_up()
 
     async def _write(self) -> None:
         with suppress(WebSocketDisconnect):  # its reader is told as well
@@ -178,7 +186,10 @@ class _Malformed(Exception):
 _METHODS = (
     "SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY",
 )  # fmt: skip
-_INVALID_STREAM = _Malformed(2, "Invalid request: invalid stream")
+
+
+def _invalid_stream() -> _Malformed:
+    return _Malformed(2, "Invalid request: invalid stream")
 
 
 class MarketConnection(Connection):
@@ -255,7 +266,7 @@ class MarketConnection(Connection):
     def _subscribe(self, names: list[str], begin: list[Callable[[], None]]) -> None:
         fault = self._meet_refusal(names)
         if fault is not None:
-            raise _INVALID_STREAM
+            raise _invalid_stream()
         if len(self._names | dict.fromkeys(names)) > self.limits.streams:
             self.close(AGAINST_POLICY, "Too many streams")
             return
@@ -266,7 +277,7 @@ class MarketConnection(Connection):
                 del self._names[name]
                 self.hub.leave(self, name)
             begin.clear()
-            raise _INVALID_STREAM
+            raise _invalid_stream()
 
     def _listen(self, names: list[str]) -> list[Callable[[], None]]:
         """Begins to listen to those there are; what greets the newcomer to each."""
