@@ -259,6 +259,8 @@ def test_a_refusal_for_orders_closes_their_gate_alone(desk: PaperDesk):
     with pytest.raises(RateLimited, match=r"it wants fewer requests \(orders\)"):
         buy(venue, "nd-2")
     venue.fetch_time()
+    with urgent(Urgency.RECONCILE):  # as a stop is, which may be taken the next moment
+        buy(venue, "nd-3")
 
 
 def test_who_spent_what_is_recorded(desk: PaperDesk):

@@ -22,6 +22,7 @@ from tradelib.trading.orders import OrderStatus, Side
 from tradelib.trading.runs import Outcome, finish_run
 from tradelib.traffic import Pool, spend_as
 from tradelib.traffic.budget import Budget
+from tradelib.traffic.cache import SharedCache, Terms
 from tradelib.traffic.records import budget_file
 from tradelib.views.operations import OperationsPage, draw_operations, load_cycles
 from tradelib.views.version import ledger_version
@@ -183,6 +184,16 @@ def test_rate_limits_show_what_is_used_who_used_it_and_what_is_closed(
     assert "closed for 60 s: it wants fewer requests" in html
     assert cells(html.split("Who asked")[1])[0][1:] == ["first", "GET time", "1", "5", "0"]
     assert EVIL not in html
+
+
+def test_what_the_shared_cache_spared_is_shown(settings: DeskSettings, ledger: Ledger) -> None:
+    assert "once a venue has been asked" in draw(settings, ledger)["cache"]
+    shared = SharedCache(settings.home)
+    for _ in range(4):
+        terms = Terms(fresh=60, longest=60)
+        shared.get("quotes", "v", ["x"], lambda names: dict.fromkeys(names, 1), terms)
+    (row,) = cells(draw(settings, ledger)["cache"])
+    assert row[:5] == ["quotes", "75.0%", "1", "3", "0"]
 
 
 def test_a_run_that_ends_is_news_though_another_began_before(ledger: Ledger) -> None:

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -45,6 +45,9 @@ LOOK_SECONDS = 5.0
 _LOOKED_AT = 50
 # Looks from one reconciliation by the feed to the next.
 _LOOKS_BETWEEN = 2
+
+# How long a message may be on its way before what it tells is taken for late.
+IN_FLIGHT = timedelta(seconds=0.25)
 
 T = TypeVar("T")
 
@@ -134,7 +137,9 @@ class Feed:
             venue, self._market, CandleStore(settings.candles), self._history, self._tell_close
         )
         self._latest: dict[str, Quote] = {}
-        self._fresh: dict[str, Quote] = {}
+        self._moved: frozenset[str] = frozenset()
+        # When by the wall's clock the venue told which time of its own.
+        self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
         self._flushing = False
         self._pending: list[VenueTrade] = []
         self._heard: set[tuple[str, str]] = set()
@@ -164,10 +169,20 @@ class Feed:
 
     # What the streams tell, in the loop's thread
 
+    def on_time(self, time: datetime) -> None:
+        newest = self._times[-1][1] if self._times else time
+        self._times.append((utc_now(), max(time, newest)))
+
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         self.health[Channel.QUOTES].hear()
-        self._latest |= {quote.symbol: quote for quote in quotes}
-        self._fresh |= {quote.symbol: quote for quote in quotes}
+        # Never changed in place: other threads read it.
+        self._latest = self._latest | {quote.symbol: quote for quote in quotes}
+        self._moved = self._moved | {quote.symbol for quote in quotes}
+        self._flush_soon()
+        # Once more, when whatever was sent together with these must have come.
+        asyncio.get_running_loop().call_later(2 * IN_FLIGHT.total_seconds(), self._flush_soon)
+
+    def _flush_soon(self) -> None:
         if not self._flushing:
             self._flushing = True
             self._quote_work.do(self._flush_quotes)
@@ -205,11 +220,21 @@ class Feed:
             watcher.on_quotes(quotes)
 
     def _flush_quotes(self) -> None:
+        """Pass the quotes on that came while the last ones were passed on.
+
+        A channel that tells of one symbol is alive, so that what it told of the others was still
+        true a moment ago: by as much as a message may be on its way.
+        """
         self._flushing = False
-        fresh, self._fresh = self._fresh, {}
-        if fresh:
-            self._tell_quotes([*fresh.values()])
-            self.health[Channel.QUOTES].restore()
+        moved, self._moved = self._moved, frozenset()
+        latest, then = self._latest, utc_now() - IN_FLIGHT
+        at = next((time for heard, time in reversed(self._times.copy()) if heard <= then), None)
+        self._quoting.share_quotes(
+            replace(quote, venue_time=at, got_at=then) for quote in latest.values()
+        )
+        if moved:
+            self._tell_quotes([latest[symbol] for symbol in sorted(moved)])
+        self.health[Channel.QUOTES].restore()
 
     def _book(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:
         """Book events. An execution may come before the event that names its order: what nobody
@@ -289,6 +314,7 @@ class Feed:
         """Ask for candles that are overdue; whether one came that closed after the channel was
         joined, so that a stream should have told it. A stream has from one look to the next."""
         now, health = self._market.fetch_time(), self.health[Channel.CANDLES]
+        self.on_time(now)
         late = self.keeper.overdue(self.subjects.series, now)
         overdue = [one for one in late if one in self._late or not health.is_joined]
         self._late = set(late)

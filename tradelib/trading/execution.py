@@ -235,11 +235,9 @@ def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...], I
 
 def _look_at_market(case: _Case) -> _Market:
     symbol = case.bot.symbol
-    return _Market(
-        case.venue.fetch_instrument(symbol),
-        fetch_prices(case.ledger, case.venue, symbol),
-        case.venue.fetch_time(),
-    )
+    # First the time, by which a quote that is shared is judged.
+    instrument, as_of = case.venue.fetch_instrument(symbol), case.venue.fetch_time()
+    return _Market(instrument, fetch_prices(case.ledger, case.venue, symbol, as_of), as_of)
 
 
 def _read_inputs(books: Connection, case: _Case, market: _Market, attempt: int) -> OrderInputs:

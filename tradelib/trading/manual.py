@@ -184,8 +184,9 @@ def _prepare(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> _Asked:
         limit_price=_stepped(instrument, wanted.limit_price),
         stop_price=_stepped(instrument, wanted.stop_price),
     )
-    prices = fetch_prices(ledger, venue, wanted.symbol)
-    return _Asked(stepped, instrument, prices, venue.fetch_time())
+    as_of = venue.fetch_time()
+    prices = fetch_prices(ledger, venue, wanted.symbol, as_of)
+    return _Asked(stepped, instrument, prices, as_of)
 
 
 def _require_supported(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> None:

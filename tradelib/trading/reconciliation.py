@@ -538,7 +538,7 @@ def _record_worth(
     quote = work.account.quote
     known = work.venue.fetch_instruments()
     held = [f"{asset}/{quote}" for asset in actual if f"{asset}/{quote}" in known]
-    prices = {symbol: q.bid for symbol, q in work.venue.fetch_quotes(held).items()}
+    prices = {symbol: q.bid for symbol, q in work.venue.fetch_quotes(held, as_of=as_of).items()}
     totals = {asset: balance.free + balance.used for asset, balance in actual.items()}
     cash = totals.get(quote, ZERO)
     worth = compute_equity(totals, quote, prices)

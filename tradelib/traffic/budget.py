@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
@@ -41,7 +42,8 @@ _LONGEST_CLOSED_MS = 3 * 86_400_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS pools (
     name TEXT PRIMARY KEY, told INTEGER, closed_until INTEGER NOT NULL DEFAULT 0,
-    reason TEXT NOT NULL DEFAULT '', most INTEGER NOT NULL DEFAULT 0,
+    reason TEXT NOT NULL DEFAULT '', held INTEGER NOT NULL DEFAULT 0,
+    most INTEGER NOT NULL DEFAULT 0,
     seconds INTEGER NOT NULL DEFAULT 0, tidied INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS spent (
@@ -129,16 +131,23 @@ class Budget:
             self._file.write(write)
 
     def close_gate(self, name: str, seconds: float | None, reason: str) -> float:
-        """Let no process ask any more for so long, the pool's own time when None; the seconds."""
+        """Let no process ask any more for so long; the seconds.
+
+        None where the venue told no time: the pool's own then, and only for what is not urgent,
+        since it may have room again the next moment.
+        """
         pool = self._pools[name]
+        passes = seconds is None and pool.by_account
+        held = Urgency.ORDINARY if passes else max(Urgency)
         wanted = int((seconds if seconds is not None else min(pool.seconds, 60)) * 1000)
         until = now_ms() + min(max(wanted, 0), _LONGEST_CLOSED_MS)
 
         def write(books: sqlite3.Connection) -> None:
             self._state(books, name)
             books.execute(
-                "UPDATE pools SET closed_until = max(closed_until, ?), reason = ? WHERE name = ?",
-                (until, reason, self._key(name)),
+                "UPDATE pools SET held = CASE WHEN closed_until > ? THEN max(held, ?) ELSE ? END,"
+                " closed_until = max(closed_until, ?), reason = ? WHERE name = ?",
+                (now_ms(), held, held, until, reason, self._key(name)),
             )
 
         self._file.write(write)
@@ -165,8 +174,8 @@ class Budget:
         self, books: sqlite3.Connection, name: str, units: int, urgency: Urgency, now: int
     ) -> Shortage | None:
         pool = self._pools[name]
-        told, closed_until, reason, tidied = self._state(books, name)
-        if closed_until > now:
+        told, closed_until, held, reason, tidied = self._state(books, name)
+        if closed_until > now and urgency <= held:
             return Shortage((closed_until - now) / 1000, reason)
         most = told or pool.limit
         # What fits at all must fit into a share some time.
@@ -216,16 +225,16 @@ class Budget:
             ).close()
             _record(books, OTHERS, name, units=added)
 
-    def _state(self, books: sqlite3.Connection, name: str) -> tuple[int | None, int, str, int]:
+    def _state(self, books: sqlite3.Connection, name: str) -> tuple[Any, ...]:
         key, pool = self._key(name), self._pools[name]
-        query = "SELECT told, closed_until, reason, tidied FROM pools WHERE name = ?"
+        query = "SELECT told, closed_until, held, reason, tidied FROM pools WHERE name = ?"
         row = books.execute(query, (key,)).fetchone()
         if row is None:
             books.execute(
                 "INSERT INTO pools (name, most, seconds) VALUES (?, ?, ?)",
                 (key, pool.limit, pool.seconds),
             )
-            row = (None, 0, "", 0)
+            row = (None, 0, 0, "", 0)
         return row
 
     def _key(self, name: str) -> str:

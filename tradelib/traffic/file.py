@@ -48,7 +48,7 @@ class SharedFile:
         self._connection: sqlite3.Connection | None = None
         self._inode: int | None = None
         self._alone_until = 0.0
-        self._has_warned = False
+        self.has_warned = False
         self._alone: sqlite3.Connection | None = None
 
     def __del__(self) -> None:
@@ -58,15 +58,23 @@ class SharedFile:
 
     def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Do it in one transaction that no other process comes between."""
+        return self._do(lambda connection: self._in_transaction(connection, work))
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do it without keeping anybody from writing."""
+        return self._do(work)
+
+    def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """With the file, else with one of this process's own."""
         with self._lock:
             if time.monotonic() >= self._alone_until:
                 with suppress(sqlite3.Error, OSError, Timeout):
-                    return self._in_transaction(self._open(), work)
+                    return work(self._open())
                 try:
-                    return self._in_transaction(self._mend(), work)
+                    return work(self._mend())
                 except (sqlite3.Error, OSError, Timeout) as error:
                     self._go_alone(error)
-            return self._in_transaction(self._open_alone(), work)
+            return work(self._open_alone())
 
     def _open(self) -> sqlite3.Connection:
         """The file's connection; another one where the file is another by now."""
@@ -140,8 +148,8 @@ class SharedFile:
         return done
 
     def _warn(self, words: str, *values: object) -> None:
-        if not self._has_warned:
-            self._has_warned = True
+        if not self.has_warned:
+            self.has_warned = True
             log.warning(words, *values)
 
 

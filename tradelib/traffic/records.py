@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tradelib.clock import format_time, from_ms
+
 FOLDER = Path("run") / "budget"
+CACHE_FILE = Path("run") / "cache" / "cache.sqlite"
 MINUTE_MS = 60_000
 _LOCK_SECONDS = 1.0
 
@@ -114,3 +117,62 @@ def _load_spent(
     """
     rows: list[Any] = books.execute(query, (now_ms() // MINUTE_MS - minutes,)).fetchall()
     return [Spending(address, *row) for row in rows]
+
+
+@dataclass(frozen=True)
+class KeyInfo:
+    """One value of the cache. age: seconds since it was asked for; got_at: then, in seconds since
+    1970; venue_ms: the venue's time then. size: bytes."""
+
+    key: str
+    age: float
+    got_at: float
+    venue_ms: int | None
+    size: int
+
+    @property
+    def kind(self) -> str:
+        return self.key.partition(":")[0]
+
+    @property
+    def venue_time(self) -> str:
+        """As text; empty where it was not asked for."""
+        return format_time(from_ms(self.venue_ms)) if self.venue_ms is not None else ""
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """What the cache did for one kind of value. calls: questions to the venue; served: those that
+    the cache spared; stale: of them, served old while another process asked; waited: served what
+    another process had just asked for. age, oldest: mean and greatest age handed out, in s."""
+
+    kind: str
+    calls: int
+    served: int
+    stale: int
+    waited: int
+    age: float
+    oldest: float
+
+    @property
+    def hit_rate(self) -> float:
+        asked = self.calls + self.served
+        return self.served / asked if asked else 0.0
+
+
+def load_cache_uses(home: Path, minutes: int = 60) -> list[CacheUse]:
+    """What the cache of a home did in the last minutes, by kind."""
+    query = """
+        SELECT kind, sum(calls), sum(served), sum(stale), sum(waited),
+            sum(age) / max(sum(served), 1), max(oldest)
+        FROM uses WHERE minute > ? GROUP BY kind ORDER BY kind
+    """
+    path = home / CACHE_FILE
+    with suppress(sqlite3.Error):
+        books = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_LOCK_SECONDS)
+        try:
+            rows = books.execute(query, (now_ms() // MINUTE_MS - minutes,)).fetchall()
+        finally:
+            books.close()
+        return [CacheUse(*row) for row in rows]
+    return []

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
 from itertools import chain
@@ -28,8 +28,9 @@ from tradelib.clock import from_ms, timeframe_ms, to_ms, utc_now
 from tradelib.errors import InvalidInput, OrderRejected, ReadOnly, VenueUnavailable, unknown_name
 from tradelib.scrubber import Scrubber
 from tradelib.services.addresses import service_url
-from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
+from tradelib.settings import SERVICE_PREFIX, CacheSettings, DeskSettings, VenueSettings
 from tradelib.traffic.budget import Budget, account_name
+from tradelib.traffic.cache import Entry, SharedCache, Terms
 from tradelib.traffic.rates import Urgency, urgent
 from tradelib.traffic.records import budget_file
 from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
@@ -45,7 +46,7 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys
-from tradelib.venue.metering import budgeted
+from tradelib.venue.metering import Answers, budgeted
 from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.
@@ -62,6 +63,8 @@ _UNBOUND_REQUESTS = timedelta(seconds=60)
 _SEND_WITHIN = timedelta(seconds=10)
 # Seconds that a committed order waits for the rate budget: its request is soon too old.
 _ORDER_PATIENCE = 2.0
+# A symbol that a shared list lacks is looked for in one that is no older.
+_NEW_LISTING_SECONDS = 60.0
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
@@ -78,7 +81,7 @@ class Venue:
         be seen after so long was never accepted. dedupes_client_ids: whether a second request
         with a client id used before never makes a second order.
     trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
-        venue's rate budget; None counts nothing.
+        venue's rate budget and what it told them; None shares nothing.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Venue:
         is_local: bool = False,
         identity: str | None = None,
         home: Path | None = None,
+        cache: CacheSettings | None = None,
     ) -> None:
         self.name = name
         self.quote = settings.quote
@@ -102,6 +106,10 @@ class Venue:
         self._exchange = make_exchange(name, settings, keys, home=home, identity=self.identity)
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._dialect = dialect_of(self._exchange)
+        self._sharing = cache or CacheSettings()
+        self._cache = SharedCache(home, self._sharing.url) if home else None
+        self._answers = Answers(self._exchange) if home else None
+        self._is_shared_list = False
         self.request_lifetime = self._dialect.request_lifetime
         self.dedupes_client_ids = self._dialect.dedupes_client_ids
         self.supports_brackets = self._dialect.has_brackets
@@ -127,18 +135,47 @@ class Venue:
         return from_ms(self._read("tell its time", lambda: self._exchange.fetch_time()))
 
     def fetch_instruments(self) -> dict[str, Instrument]:
-        """Every spot instrument, by symbol; asked once per client."""
+        """Every spot instrument, by symbol; asked once per client, or shared by all processes."""
         if not self._instruments:
-            markets = self._read("list its instruments", lambda: self._exchange.load_markets())
+            self._load_instruments()
+            markets = self._exchange.markets
             spot = {symbol: market for symbol, market in markets.items() if market.get("spot")}
             self._instruments = {symbol: _instrument(market) for symbol, market in spot.items()}
         return self._instruments
 
     def fetch_instrument(self, symbol: str) -> Instrument:
         instruments = self.fetch_instruments()
+        if symbol not in instruments and self._is_shared_list:
+            # Listed since the list was shared, maybe.
+            self._instruments, self._exchange.markets = {}, None
+            self._load_instruments(_NEW_LISTING_SECONDS)
+            instruments = self.fetch_instruments()
         if symbol not in instruments:
             raise unknown_name("symbol", symbol, instruments, f"venue {self.name}")
         return instruments[symbol]
+
+    def _load_instruments(self, longest: float | None = None) -> None:
+        """Let ccxt know the venue's instruments, by a list no older than so many seconds."""
+        action = "list its instruments"
+        if self._cache is None or self._answers is None or self._exchange.markets:
+            self._read(action, self._exchange.load_markets)
+            return
+        answers, asked = self._answers, False
+
+        def ask(_: list[str]) -> dict[str, Any]:
+            nonlocal asked
+            asked = True
+            return {"": self._read(action, lambda: answers.note(self._exchange.load_markets))}
+
+        longest = longest or 3600 * self._sharing.max_instrument_hours
+        terms = Terms(min(3600 * self._sharing.instrument_hours, longest), longest)
+        # What an account may trade, and at which fee, is its own.
+        group = f"{self.identity} {account_name(self._exchange.apiKey)}"
+        told = self._cache.get("instruments", group, [""], ask, terms)[""].value
+        self._is_shared_list = not asked
+        if not asked:
+            load = self._exchange.load_markets
+            self._read(action, lambda: answers.repeat(told, load))
 
     def fetch_ohlcv(self, symbol: str, timeframe: str, since: datetime, limit: int) -> pd.DataFrame:
         """Candles from `since`, at most `limit`, the forming one included as venues answer it.
@@ -161,13 +198,48 @@ class Venue:
         if timeframe not in known:
             raise unknown_name("timeframe", timeframe, known, f"venue {self.name}")
 
-    def fetch_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
+    def fetch_quotes(
+        self, symbols: Sequence[str], *, as_of: datetime | None = None
+    ) -> dict[str, Quote]:
         """Best bid and ask of several symbols, in one request; without those that have none, as
-        a delisted coin has."""
+        a delisted coin has.
+
+        as_of: the venue's own time, asked for right before. With it, a quote will do that another
+            process was told, unless it is older, by the venue's time or by this machine's, than
+            the desk's `cache.max_quote_seconds`; without, the venue is asked.
+        """
         if not symbols:
             return {}
         for symbol in symbols:
             self.fetch_instrument(symbol)
+        longest = self._sharing.max_quote_seconds
+        if self._cache is None or as_of is None or longest <= 0:
+            got_at = utc_now()
+            told = self._ask_quotes(symbols)
+            return {s: Quote(s, *map(Decimal, pair), as_of, got_at) for s, pair in told.items()}
+        terms = Terms(min(self._sharing.quote_seconds, longest), longest, to_ms(as_of))
+        found = self._cache.get("quotes", self.identity, symbols, self._ask_quotes, terms)
+        quotes = (_shared_quote(symbol, found[symbol]) for symbol in symbols)
+        return {quote.symbol: quote for quote in quotes if quote}
+
+    def share_quotes(self, quotes: Iterable[Quote]) -> None:
+        """Let all processes have what came without being asked for, as from a stream.
+
+        Quotes without the venue's time are of use to nobody and left out.
+        """
+        if self._cache is None:
+            return
+        told: dict[tuple[float, int], dict[str, list[str]]] = {}
+        for quote in quotes:
+            if quote.venue_time is not None:
+                moment = (quote.got_at or utc_now()).timestamp(), to_ms(quote.venue_time)
+                pair = [format(quote.bid, "f"), format(quote.ask, "f")]
+                told.setdefault(moment, {})[quote.symbol] = pair
+        for (got_at, venue_ms), pairs in told.items():
+            self._cache.put("quotes", self.identity, pairs, got_at=got_at, venue_ms=venue_ms)
+
+    def _ask_quotes(self, symbols: Sequence[str]) -> dict[str, list[str]]:
+        """Bid and ask by symbol, as text."""
         tickers = self._read(
             f"quote {', '.join(symbols)}",
             lambda: (
@@ -176,8 +248,9 @@ class Venue:
                 else self._exchange.fetch_tickers(list(symbols))
             ),
         )
-        quotes = (parse_quote(symbol, tickers.get(symbol)) for symbol in symbols)
-        return {quote.symbol: quote for quote in quotes if quote}
+        found = {symbol: tickers.get(symbol) or {} for symbol in symbols}
+        pairs = {s: [_maybe(row.get(side)) for side in ("bid", "ask")] for s, row in found.items()}
+        return {s: [format(price, "f") for price in pair] for s, pair in pairs.items() if all(pair)}
 
     def fetch_balances(self) -> dict[str, VenueBalance]:
         """Every asset the account holds any of."""
@@ -433,7 +506,7 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
     chosen = settings.venues[name]
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen), home=settings.home,
+        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache,
     )  # fmt: skip
 
 
@@ -623,6 +696,14 @@ def parse_quote(symbol: str, ticker: Row | None) -> Quote | None:
     """ccxt's ticker as best bid and ask; None without both."""
     bid, ask = (_maybe((ticker or {}).get(side)) for side in ("bid", "ask"))
     return Quote(symbol, bid, ask) if bid and ask else None
+
+
+def _shared_quote(symbol: str, told: Entry) -> Quote | None:
+    if told.value is None:
+        return None
+    bid, ask = map(Decimal, told.value)
+    at = from_ms(told.venue_ms) if told.venue_ms is not None else None
+    return Quote(symbol, bid, ask, at, datetime.fromtimestamp(told.got_at, UTC))
 
 
 def parse_order(row: Row, dialect: Dialect) -> VenueOrder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -71,3 +72,46 @@ def _close_gate(
     seconds = float(told) if told.isdigit() else None
     pool = dialect.refused_pool(charges, str(error))
     return budget.close_gate(pool, seconds, f"it wants fewer requests ({pool})")
+
+
+class Answers:
+    """What an exchange answered while instruments were loaded, to be answered once more without
+    it: ccxt's parsers take more from an answer than the instruments that they return.
+
+    The time is always asked for: ccxt corrects its own clock by it.
+    """
+
+    def __init__(self, exchange: ccxt.Exchange) -> None:
+        self._fetch = exchange.fetch2
+        self._told: dict[str, Any] | None = None
+        self._noted: dict[str, Any] | None = None
+        exchange.fetch2 = self._answer
+
+    def note(self, load: Callable[[], Any]) -> dict[str, Any]:
+        """The answers to all that `load` asks."""
+        self._noted = {}
+        try:
+            load()
+            return self._noted
+        finally:
+            self._noted = None
+
+    def repeat(self, told: dict[str, Any], load: Callable[[], Any]) -> None:
+        """Let `load` find these answers."""
+        self._told = told
+        try:
+            load()
+        finally:
+            self._told = None
+
+    def _answer(
+        self, path: str, api: Any = "public", method: str = "GET",
+        params: Any = None, config: Any = None,
+    ) -> Any:  # fmt: skip
+        name = json.dumps([method, api, path, params or {}], default=str)
+        if self._told is not None and name in self._told:
+            return self._told[name]
+        answer = self._fetch(path, api, method, params or {}, config or {})
+        if self._noted is not None and not path.lower().endswith("time"):
+            self._noted[name] = answer
+        return answer

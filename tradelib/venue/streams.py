@@ -77,6 +77,9 @@ class Listener(Protocol):
     def on_forming(self, series: Series, opened: datetime) -> None:
         """A candle forms that opened then: the one before it has closed, whatever it was."""
 
+    def on_time(self, time: datetime) -> None:
+        """The venue's own time, as a message told it; late by as much as the message."""
+
     def on_account(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None: ...
 
     def on_joined(self, channel: Channel) -> None:
@@ -201,7 +204,9 @@ class VenueStreams:
             self._listener.on_closed(Series(symbol, timeframe), parse_candles([row]))
 
         # The newest values of a candle that came need not be its last: only the venue knows.
-        dialect_of(exchange).tell_closed_candles(tell_closed)
+        dialect_of(exchange).tell_closed_candles(
+            tell_closed, lambda ms: self._listener.on_time(from_ms(ms))
+        )
         wanted, joined = [[one.symbol, one.timeframe] for one in series], False
         while True:
             told = await exchange.watch_ohlcv_for_symbols(wanted)

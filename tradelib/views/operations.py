@@ -34,7 +34,7 @@ from tradelib.views.html import Html, cards, empty, heading, table
 from tradelib.views.links import outcome_word, page_cell, record_url
 from tradelib.views.orders import orders_table
 from tradelib.views.theme import ACCENT, LOSS, themed
-from tradelib.views.traffic import budget_section
+from tradelib.views.traffic import budget_section, cache_section
 from tradelib.views.version import ledger_version
 
 FETCH = "live/10_fetch_candles"
@@ -164,7 +164,7 @@ class OperationsPage:
             self.version,
             self.draw,
             layout=("halt", "headline", "services", "attention", "runs", "cycles", self.chart,
-                    "streams", "candles", "venues", "budget", "refusals", "disk"),
+                    "streams", "candles", "venues", "cache", "budget", "refusals", "disk"),
             seconds=seconds,
             name="operations",
         )  # fmt: skip
@@ -213,6 +213,7 @@ def draw_operations(
         "streams": _streams_section(settings),
         "candles": _candles_section(settings, ledger, store),
         "venues": _venue_section(ledger, cycles),
+        "cache": cache_section(settings.home),
         "budget": budget_section(settings.home),
         "refusals": heading("Refused orders", "by limit") + _refusals_table(ledger),
         "disk": _disk_section(settings),

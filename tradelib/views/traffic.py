@@ -1,11 +1,17 @@
-"""What the desk asks of its venues, and what their limits leave it."""
+"""What the desk asks of its venues, what their limits leave it, and what the cache spares it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from tradelib.traffic.records import PoolUse, Spending, load_budgets
+from tradelib.traffic.records import (
+    CacheUse,
+    PoolUse,
+    Spending,
+    load_budgets,
+    load_cache_uses,
+)
 from tradelib.views.cells import Cell, count, prose, word
 from tradelib.views.html import Html, heading, table
 
@@ -58,4 +64,27 @@ def _spent_row(one: Spending) -> list[Cell]:
         count(one.requests),
         count(one.units),
         Cell(str(one.refused), str(one.refused), "loss" if one.refused else "", number=True),
+    ]
+
+
+def cache_section(home: Path) -> Html:
+    """What the shared cache did lately, by kind of value."""
+    columns = (
+        "kind", "hit rate", "calls", "calls saved", "served while refreshed", "mean age", "oldest"
+    )  # fmt: skip
+    rows = map(_cache_row, load_cache_uses(home, _MINUTES))
+    soon = "What processes share shows here once a venue has been asked."
+    title = heading("Shared quotes and instruments", f"in the last {_MINUTES} minutes")
+    return title + table("cache-uses", columns, rows, empty=soon)
+
+
+def _cache_row(use: CacheUse) -> list[Cell]:
+    return [
+        word(use.kind),
+        Cell(f"{use.hit_rate:.1%}", str(use.hit_rate), number=True),
+        count(use.calls),
+        count(use.served),
+        count(use.stale),
+        Cell(f"{use.age:.2f} s", str(use.age), number=True),
+        Cell(f"{use.oldest:.2f} s", str(use.oldest), number=True),
     ]

@@ -195,9 +195,12 @@ class Dialect:
 
     # Streams, of ccxt's asynchronous objects
 
-    def tell_closed_candles(self, tell: Callable[[str, str, list[Any]], None]) -> None:
+    def tell_closed_candles(
+        self, tell: Callable[[str, str, list[Any]], None], tell_time: Callable[[int], None]
+    ) -> None:
         """Call `tell` with symbol, timeframe and row of every candle that the stream calls
-        closed; a venue that does not say so is never heard."""
+        closed, and `tell_time` with the venue's own time (ms) of each candle's message; a venue
+        that does not say so is never heard."""
 
     async def subscribe_account(self) -> None:
         """Come back once the account's events are on their way, where the venue confirms it."""

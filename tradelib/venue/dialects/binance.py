@@ -166,12 +166,15 @@ class Binance(Dialect):
     def fetch_account_id(self) -> str | None:
         return text(self.exchange.fetch_balance()["info"].get("uid"))
 
-    def tell_closed_candles(self, tell: Callable[[str, str, list[Any]], None]) -> None:
+    def tell_closed_candles(
+        self, tell: Callable[[str, str, list[Any]], None], tell_time: Callable[[int], None]
+    ) -> None:
         exchange, handle = self.exchange, self.exchange.handle_ohlcv
 
         def handle_and_tell(client: Any, message: Row) -> None:
             handle(client, message)
             kline = message["k"]
+            tell_time(int(message["E"]))
             if kline["x"]:
                 symbol = exchange.safe_symbol(kline["s"], None, None, "spot")
                 row = [int(kline["t"]), *(kline[name] for name in "ohlcv")]
