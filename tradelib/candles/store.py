@@ -4,6 +4,7 @@ Beside the months of a series lie `revisions.jsonl` (closed candles whose values
 or that came late, with both values and the as-of time) and `gaps.json` (ranges in which the venue
 has no candles). Writers take one lock per series and write the oldest month first; readers take
 none and read the newest month first, so that they never see a hole where a writer is at work.
+A long month may have a tail beside it, `2026-01.tail.parquet`: see partitions.py.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -25,8 +27,12 @@ from filelock import FileLock, Timeout
 from tradelib.candles.partitions import (
     MONTH,
     append_lines,
+    extend_month,
+    is_compact,
     month_files,
+    month_span,
     read_month,
+    read_open_times,
     remove_leftovers,
     replace_file,
     storage,
@@ -37,7 +43,7 @@ from tradelib.candles.schema import (
     Gap,
     candles_hash,
     empty_candles,
-    find_gaps,
+    gaps_between,
     open_ms,
     validate_candles,
 )
@@ -67,13 +73,45 @@ class AppendReport:
     gaps: tuple[Gap, ...] = ()
 
 
-class _Revision(NamedTuple):
-    """One closed candle that changed at `as_of_ms`; `old` is None for one that came late."""
+class Revision(NamedTuple):
+    """One closed candle that changed: its values (open, high, low, close in quote per base,
+    volume in base) before and after, and when that was seen, in the venue's time. `old` is None
+    for a candle that came late, between others that were stored already."""
 
-    as_of_ms: int
-    open_ms: int
-    old: list[float] | None
-    new: list[float]
+    seen: datetime
+    open_time: datetime
+    old: tuple[float, ...] | None
+    new: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SeriesSummary:
+    """What is stored of one series: candles opened from `first` to before `last_close`.
+
+    open_gaps: holes that nobody explained; venue_gaps: those in which the venue has no candles;
+    revisions: closed candles whose values changed; late: those that came after later ones.
+    size: bytes of the candles' files, and `files` their number.
+    """
+
+    series: StoredSeries
+    candles: int
+    first: datetime
+    last_close: datetime
+    open_gaps: tuple[Gap, ...]
+    venue_gaps: tuple[Gap, ...]
+    revisions: int
+    late: int
+    files: int
+    size: int
+
+
+class Compaction(NamedTuple):
+    """Files of a series' candles and their bytes, before and after it was compacted."""
+
+    files_before: int
+    files_after: int
+    size_before: int
+    size_after: int
 
 
 @dataclass(frozen=True)
@@ -129,15 +167,24 @@ class CandleStore:
         if frame.empty:
             return AppendReport()
         with self._writing(venue, symbol, timeframe) as folder:
-            newest = self.last_close(venue, symbol, timeframe)
-            oldest = _oldest_open_ms(folder)
-            bounds = (oldest, to_ms(newest)) if newest else (0, 0)
+            first, last = _span(folder) or (None, None)
             added, revised = 0, 0
-            for month, part in frame.groupby(frame.index.strftime(MONTH)):
-                counts = _merge_month(folder / f"{month}.parquet", part, bounds, to_ms(as_of))
+            for path, part in _by_month(folder, frame):
+                counts = _merge_month(path, part, first, last, to_ms(as_of))
                 added, revised = added + counts[0], revised + counts[1]
-        gaps = self.gaps(venue, symbol, timeframe, start=frame.index[0], end=frame.index[-1])
+            gaps = self._gaps_around(folder, timeframe, frame, last)
         return AppendReport(added, revised, tuple(gaps))
+
+    def _gaps_around(
+        self, folder: Path, timeframe: str, frame: pd.DataFrame, last: int | None
+    ) -> list[Gap]:
+        """Unexplained holes from the frame's first candle to its last. last: the newest open time
+        before it was appended, in ms."""
+        times = open_ms(frame)
+        if last is not None and times[0] <= last:
+            return _gaps(folder, timeframe, frame.index[0], frame.index[-1])
+        known = times if last is None else np.concatenate([[last], times])
+        return _without(gaps_between(known, timeframe), folder, timeframe)
 
     def load(
         self,
@@ -158,10 +205,14 @@ class CandleStore:
         """
         as_of = as_of or self._as_of
         folder = self._folder(venue, symbol, timeframe)
-        revisions = _read_revisions(folder, as_of)
+        changed = _changed_since(folder, as_of)
+        # A candle that was dropped again would be missed among the newest.
+        newest = None if changed else limit
+        before = _end_ms(end, as_of, timeframe)
         parts, count = [], 0
         for path in reversed(_months_between(folder, start, end or as_of)):
-            part = _undo(read_month(path), revisions)
+            need = None if newest is None else newest - count
+            part = _undo(read_month(path, before_ms=before, newest=need), changed)
             part = _between(part, start, end)
             parts.append(_closed(part, timeframe, as_of) if as_of else part)
             count += len(parts[-1])
@@ -218,18 +269,7 @@ class CandleStore:
         end: datetime | None = None,
     ) -> list[Gap]:
         """Holes between stored candles that reach into start…end, but for the recorded ones."""
-        folder = self._folder(venue, symbol, timeframe)
-        files = _with_neighbours(month_files(folder), _months_between(folder, start, end))
-        frames = [read_month(path) for path in reversed(files)][::-1]
-        if not frames:
-            return []
-        stored = _validate_stored(pd.concat(frames), timeframe, folder)
-        holes = [
-            gap
-            for gap in find_gaps(stored, timeframe)
-            if (start is None or gap.end > start) and (end is None or gap.start < end)
-        ]
-        return _without(holes, _read_gaps(folder), timeframe_ms(timeframe))
+        return _gaps(self._folder(venue, symbol, timeframe), timeframe, start, end)
 
     def record_gap(self, venue: str, symbol: str, timeframe: str, gap: Gap) -> None:
         """Remember that the venue itself has no candles in the gap."""
@@ -245,6 +285,53 @@ class CandleStore:
             Gap(from_ms(start), from_ms(end), (end - start) // step)
             for start, end in _read_gaps(self._folder(venue, symbol, timeframe))
         ]
+
+    def revisions(self, venue: str, symbol: str, timeframe: str) -> list[Revision]:
+        """Candles that the venue changed after they were stored, and late ones, as seen."""
+        return _read_revisions(self._folder(venue, symbol, timeframe))
+
+    def missing(
+        self, venue: str, symbol: str, timeframe: str, start: datetime, end: datetime
+    ) -> list[Gap]:
+        """What is neither stored between start and end nor known to be the venue's own gap,
+        oldest first."""
+        folder, step = self._folder(venue, symbol, timeframe), timeframe_ms(timeframe)
+        times = [read_open_times(path) for path in reversed(_months_between(folder, start, end))]
+        inside = np.concatenate([[], *times[::-1]]).astype("int64")
+        inside = inside[(inside >= to_ms(start)) & (inside < to_ms(end))]
+        fence = np.concatenate([[to_ms(start) - step], inside, [to_ms(end)]])
+        return _without(gaps_between(fence, timeframe), folder, timeframe)
+
+    def summary(self, venue: str, symbol: str, timeframe: str) -> SeriesSummary | None:
+        """What is stored of a series; None when there is nothing."""
+        folder, step = self._folder(venue, symbol, timeframe), timeframe_ms(timeframe)
+        times = [read_open_times(path) for path in reversed(month_files(folder))]
+        if not times:
+            return None
+        stored = np.concatenate(times[::-1])
+        seen = [one.old is None for one in _read_revisions(folder)]
+        files = _candle_files(folder)
+        return SeriesSummary(
+            StoredSeries(venue, symbol, timeframe),
+            len(stored),
+            from_ms(stored[0]),
+            from_ms(stored[-1] + step),
+            tuple(_without(gaps_between(stored, timeframe), folder, timeframe)),
+            tuple(self.recorded_gaps(venue, symbol, timeframe)),
+            seen.count(False),
+            seen.count(True),
+            *files,
+        )
+
+    def compact(self, venue: str, symbol: str, timeframe: str) -> Compaction:
+        """Make each month one file that reads fast. No candle changes; readers go on meanwhile."""
+        with self._writing(venue, symbol, timeframe) as folder:
+            before = _candle_files(folder)
+            for path in month_files(folder):
+                if not is_compact(path):
+                    write_month(path, read_month(path))
+            after = _candle_files(folder)
+        return Compaction(before[0], after[0], before[1], after[1])
 
     def series(self) -> list[StoredSeries]:
         """Every stored series, sorted by name."""
@@ -316,9 +403,44 @@ def _with_neighbours(files: list[Path], chosen: list[Path]) -> list[Path]:
     return files[max(first - 1, 0) : last + 2]
 
 
-def _oldest_open_ms(folder: Path) -> int:
+def _span(folder: Path) -> tuple[int, int] | None:
+    """Open times (ms) of the first and the last stored candle."""
     files = month_files(folder)
-    return int(open_ms(read_month(files[0]))[0]) if files else 0
+    return (month_span(files[0])[0], month_span(files[-1])[1]) if files else None
+
+
+def _candle_files(folder: Path) -> tuple[int, int]:
+    """How many files hold candles, and their bytes."""
+    sizes = [path.stat().st_size for path in folder.glob("*.parquet")]
+    return len(sizes), sum(sizes)
+
+
+def _end_ms(end: datetime | None, as_of: datetime | None, timeframe: str) -> int | None:
+    """No candle that opens then or later is wanted."""
+    ends = [to_ms(end)] if end else []
+    if as_of:
+        ends.append(to_ms(as_of) - timeframe_ms(timeframe) + 1)
+    return min(ends, default=None)
+
+
+def _gaps(folder: Path, timeframe: str, start: datetime | None, end: datetime | None) -> list[Gap]:
+    files = _with_neighbours(month_files(folder), _months_between(folder, start, end))
+    times = [read_open_times(path) for path in reversed(files)][::-1]
+    holes = gaps_between(np.concatenate(times), timeframe) if times else []
+    reaching = [
+        gap
+        for gap in holes
+        if (start is None or gap.end > start) and (end is None or gap.start < end)
+    ]
+    return _without(reaching, folder, timeframe)
+
+
+def _by_month(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Path, pd.DataFrame]]:
+    """The frame's candles and the month's file in which each belongs, oldest first."""
+    months = open_ms(frame).astype("datetime64[ms]").astype("datetime64[M]")
+    first = np.flatnonzero(np.diff(months.astype("int64"), prepend=-1))
+    for begin, end in pairwise([*first, len(frame)]):
+        yield folder / f"{months[begin]}.parquet", frame.iloc[begin:end]
 
 
 def _validate_stored(frame: pd.DataFrame, timeframe: str, folder: Path) -> pd.DataFrame:
@@ -329,13 +451,17 @@ def _validate_stored(frame: pd.DataFrame, timeframe: str, folder: Path) -> pd.Da
 
 
 def _merge_month(
-    path: Path, part: pd.DataFrame, bounds: tuple[int, int], as_of_ms: int
+    path: Path, part: pd.DataFrame, first: int | None, last: int | None, as_of_ms: int
 ) -> tuple[int, int]:
     """Merge candles into their month; the numbers of added and of revised ones.
 
-    bounds: first open and last close of the series before, in ms. A candle that comes late
+    first, last: open times (ms) of the series before; None without one. A candle that comes late
         between them changes what a reader of an earlier as-of time would see, as a revision does.
     """
+    times = open_ms(part)
+    if last is None or times[0] > last:
+        extend_month(path, part)
+        return len(part), 0
     stored = read_month(path) if path.exists() else empty_candles()
     known = part.index.isin(stored.index)
     before = stored.loc[part.index[known]]
@@ -343,14 +469,13 @@ def _merge_month(
     new, revised = part[~known], part[known][changed]
     if new.empty and revised.empty:
         return 0, 0
-    late = new[(open_ms(new) > bounds[0]) & (open_ms(new) < bounds[1])]
+    late = new[(open_ms(new) > first) & (open_ms(new) < last)]
     lines = [*_revision_lines(before[changed], revised, as_of_ms)]
     lines += _revision_lines(None, late, as_of_ms)
     if lines:
         # The log goes first: a crash between the two leaves a note too many, not one too few.
         append_lines(path.parent / "revisions.jsonl", lines)
-    merged = pd.concat([stored.drop(revised.index), revised, new]).sort_index()
-    write_month(path, merged)
+    write_month(path, pd.concat([stored.drop(revised.index), revised, new]).sort_index())
     return len(new), len(revised)
 
 
@@ -366,40 +491,46 @@ def _revision_lines(old: pd.DataFrame | None, new: pd.DataFrame, as_of_ms: int) 
         )
 
 
-def _read_revisions(folder: Path, as_of: datetime | None) -> list[_Revision]:
-    """Revisions made after `as_of`, newest first; none when the newest values are wanted."""
+def _read_revisions(folder: Path) -> list[Revision]:
     path = folder / "revisions.jsonl"
-    if as_of is None or not path.exists():
+    if not path.exists():
         return []
     with storage(folder):
         lines = path.read_text().splitlines()
-    revisions = [revision for line in lines if (revision := _parse_revision(line))]
-    return [revision for revision in revisions if revision.as_of_ms > to_ms(as_of)][::-1]
+    return [revision for line in lines if (revision := _parse_revision(line))]
 
 
-def _parse_revision(line: str) -> _Revision | None:
+def _changed_since(folder: Path, as_of: datetime | None) -> list[Revision]:
+    """Revisions seen after `as_of`, newest first; none when the newest values are wanted."""
+    if as_of is None:
+        return []
+    return [one for one in _read_revisions(folder) if to_ms(one.seen) > to_ms(as_of)][::-1]
+
+
+def _parse_revision(line: str) -> Revision | None:
     """None for a line that a crash cut short: its candles were not replaced either."""
     try:
         note = json.loads(line)
-        times = (to_ms(parse_time(note["as_of"])), to_ms(parse_time(note["open_time"])))
-        return _Revision(*times, note["old"], note["new"])
-    except (ValueError, KeyError, TypeError):
+        times = (parse_time(note["as_of"]), parse_time(note["open_time"]))
+        old = note["old"]
+        return Revision(*times, None if old is None else tuple(old), tuple(note["new"]))
+    except (ValueError, KeyError, TypeError, InvalidInput):
         return None
 
 
-def _undo(frame: pd.DataFrame, revisions: list[_Revision]) -> pd.DataFrame:
+def _undo(frame: pd.DataFrame, revisions: list[Revision]) -> pd.DataFrame:
     """The frame as it was before the revisions (newest first)."""
     if not revisions or frame.empty:
         return frame
     frame = frame.copy()
     for revision in revisions:
-        time = pd.Timestamp(revision.open_ms, unit="ms", tz="UTC")
+        time = pd.Timestamp(revision.open_time).as_unit("ms")
         if time not in frame.index:
             continue
         if revision.old is None:
             frame = frame.drop(time)
         else:
-            frame.loc[time, list(COLUMNS)] = revision.old
+            frame.loc[time, list(COLUMNS)] = list(revision.old)
     return frame
 
 
@@ -427,9 +558,10 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _without(holes: list[Gap], recorded: list[tuple[int, int]], step: int) -> list[Gap]:
-    """The parts of the holes that no recorded range (sorted, ms) covers."""
-    left = []
+def _without(holes: list[Gap], folder: Path, timeframe: str) -> list[Gap]:
+    """The parts of the holes that no recorded range covers."""
+    left, step = [], timeframe_ms(timeframe)
+    recorded = _read_gaps(folder) if holes else []
     for hole in holes:
         start, end = to_ms(hole.start), to_ms(hole.end)
         for known_start, known_end in recorded:
