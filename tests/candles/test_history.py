@@ -147,7 +147,7 @@ def test_what_is_missing_is_told_at_both_ends_and_between(store):
         Gap(time(LONG), time(LONG + 4), 4),
         Gap(time(LONG + 5), time(LONG + 6), 1),
     ]
-    store.record_gap(*SERIES, Gap(time(-10), time(-4), 6))
+    store.record_gaps(*SERIES, [Gap(time(-10), time(-4), 6)])
     assert store.missing(*SERIES, time(-10), time(20)) == [Gap(time(-4), time(0), 4)]
     assert store.missing(*SERIES, time(3), time(9)) == []
     assert store.missing(*SERIES, time(-90), time(-80)) == [Gap(time(-90), time(-80), 10)]
@@ -155,7 +155,7 @@ def test_what_is_missing_is_told_at_both_ends_and_between(store):
 
 def test_a_summary_counts_what_is_stored(store):
     append(store, LONG + 4)
-    store.record_gap(*SERIES, Gap(time(LONG), time(LONG + 1), 1))
+    store.record_gaps(*SERIES, [Gap(time(LONG), time(LONG + 1), 1)])
     append(store, 5, price=200.0, as_of=time(LONG + 9))
     append(store, LONG + 2, as_of=time(LONG + 9))
     told = store.summary(*SERIES)

@@ -140,8 +140,7 @@ def test_gaps_are_told_until_they_are_recorded(store):
     first, second = Gap(time(2), time(4), 2), Gap(time(5), time(8), 3)
     assert report.gaps == (first, second)
     assert store.gaps(*SERIES, start=time(4)) == [second]
-    store.record_gap(*SERIES, first)
-    store.record_gap(*SERIES, Gap(time(6), time(7), 1))
+    store.record_gaps(*SERIES, [first, Gap(time(6), time(7), 1)])
     assert store.gaps(*SERIES) == [Gap(time(5), time(6), 1), Gap(time(7), time(8), 1)]
     assert [gap.missing for gap in store.recorded_gaps(*SERIES)] == [2, 1]
 

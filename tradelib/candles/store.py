@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -75,13 +76,22 @@ class AppendReport:
 
 class Revision(NamedTuple):
     """One closed candle that changed: its values (open, high, low, close in quote per base,
-    volume in base) before and after, and when that was seen, in the venue's time. `old` is None
-    for a candle that came late, between others that were stored already."""
+    volume in base) before and after, and when that was seen, in the venue's time."""
 
     seen: datetime
     open_time: datetime
-    old: tuple[float, ...] | None
+    old: tuple[float, ...]
     new: tuple[float, ...]
+
+
+class LateCandles(NamedTuple):
+    """Candles that came late, between others that were stored already: those that open from
+    `first` to `last`, and when they were seen, in the venue's time."""
+
+    seen: datetime
+    first: datetime
+    last: datetime
+    candles: int
 
 
 @dataclass(frozen=True)
@@ -170,7 +180,7 @@ class CandleStore:
             first, last = _span(folder) or (None, None)
             added, revised = 0, 0
             for path, part in _by_month(folder, frame):
-                counts = _merge_month(path, part, first, last, to_ms(as_of))
+                counts = _merge_month(path, part, timeframe, (first, last), as_of)
                 added, revised = added + counts[0], revised + counts[1]
             gaps = self._gaps_around(folder, timeframe, frame, last)
         return AppendReport(added, revised, tuple(gaps))
@@ -205,7 +215,7 @@ class CandleStore:
         """
         as_of = as_of or self._as_of
         folder = self._folder(venue, symbol, timeframe)
-        changed = _changed_since(folder, as_of)
+        changed = _changed_since(folder, timeframe, as_of)
         # A candle that was dropped again would be missed among the newest.
         newest = None if changed else limit
         before = _end_ms(end, as_of, timeframe)
@@ -271,10 +281,13 @@ class CandleStore:
         """Holes between stored candles that reach into start…end, but for the recorded ones."""
         return _gaps(self._folder(venue, symbol, timeframe), timeframe, start, end)
 
-    def record_gap(self, venue: str, symbol: str, timeframe: str, gap: Gap) -> None:
-        """Remember that the venue itself has no candles in the gap."""
+    def record_gaps(self, venue: str, symbol: str, timeframe: str, gaps: Iterable[Gap]) -> None:
+        """Remember that the venue itself has no candles in the gaps."""
+        found = [(to_ms(gap.start), to_ms(gap.end)) for gap in gaps]
+        if not found:
+            return
         with self._writing(venue, symbol, timeframe) as folder:
-            ranges = _joined([*_read_gaps(folder), (to_ms(gap.start), to_ms(gap.end))])
+            ranges = _joined([*_read_gaps(folder), *found])
             text = json.dumps([[format_time(from_ms(t)) for t in pair] for pair in ranges])
             replace_file(folder / "gaps.json", text.encode())
 
@@ -286,9 +299,9 @@ class CandleStore:
             for start, end in _read_gaps(self._folder(venue, symbol, timeframe))
         ]
 
-    def revisions(self, venue: str, symbol: str, timeframe: str) -> list[Revision]:
+    def revisions(self, venue: str, symbol: str, timeframe: str) -> list[Revision | LateCandles]:
         """Candles that the venue changed after they were stored, and late ones, as seen."""
-        return _read_revisions(self._folder(venue, symbol, timeframe))
+        return _read_revisions(self._folder(venue, symbol, timeframe), timeframe)
 
     def missing(
         self, venue: str, symbol: str, timeframe: str, start: datetime, end: datetime
@@ -309,7 +322,8 @@ class CandleStore:
         if not times:
             return None
         stored = np.concatenate(times[::-1])
-        seen = [one.old is None for one in _read_revisions(folder)]
+        changes = _read_revisions(folder, timeframe)
+        late = sum(one.candles for one in changes if isinstance(one, LateCandles))
         files = _candle_files(folder)
         return SeriesSummary(
             StoredSeries(venue, symbol, timeframe),
@@ -318,8 +332,8 @@ class CandleStore:
             from_ms(stored[-1] + step),
             tuple(_without(gaps_between(stored, timeframe), folder, timeframe)),
             tuple(self.recorded_gaps(venue, symbol, timeframe)),
-            seen.count(False),
-            seen.count(True),
+            sum(isinstance(one, Revision) for one in changes),
+            late,
             *files,
         )
 
@@ -451,15 +465,19 @@ def _validate_stored(frame: pd.DataFrame, timeframe: str, folder: Path) -> pd.Da
 
 
 def _merge_month(
-    path: Path, part: pd.DataFrame, first: int | None, last: int | None, as_of_ms: int
+    path: Path,
+    part: pd.DataFrame,
+    timeframe: str,
+    span: tuple[int | None, int | None],
+    as_of: datetime,
 ) -> tuple[int, int]:
     """Merge candles into their month; the numbers of added and of revised ones.
 
-    first, last: open times (ms) of the series before; None without one. A candle that comes late
-        between them changes what a reader of an earlier as-of time would see, as a revision does.
+    span: first and last open time (ms) of the series before. A candle that comes late between
+        them changes what a reader of an earlier as-of time would see, as a revision does.
     """
-    times = open_ms(part)
-    if last is None or times[0] > last:
+    first, last = span
+    if last is None or open_ms(part)[0] > last:
         extend_month(path, part)
         return len(part), 0
     stored = read_month(path) if path.exists() else empty_candles()
@@ -470,8 +488,8 @@ def _merge_month(
     if new.empty and revised.empty:
         return 0, 0
     late = new[(open_ms(new) > first) & (open_ms(new) < last)]
-    lines = [*_revision_lines(before[changed], revised, as_of_ms)]
-    lines += _revision_lines(None, late, as_of_ms)
+    lines = [*_revision_lines(before[changed], revised, as_of)]
+    lines += _late_lines(late, timeframe, as_of)
     if lines:
         # The log goes first: a crash between the two leaves a note too many, not one too few.
         append_lines(path.parent / "revisions.jsonl", lines)
@@ -479,58 +497,66 @@ def _merge_month(
     return len(new), len(revised)
 
 
-def _revision_lines(old: pd.DataFrame | None, new: pd.DataFrame, as_of_ms: int) -> Iterator[str]:
-    for row, (time, values) in enumerate(zip(new.index, new.to_numpy().tolist(), strict=True)):
-        yield json.dumps(
-            {
-                "as_of": format_time(from_ms(as_of_ms)),
-                "open_time": format_time(time),
-                "old": None if old is None else old.iloc[row].tolist(),
-                "new": values,
-            }
-        )
+def _revision_lines(old: pd.DataFrame, new: pd.DataFrame, as_of: datetime) -> Iterator[str]:
+    both = zip(new.index, old.to_numpy().tolist(), new.to_numpy().tolist(), strict=True)
+    for time, before, after in both:
+        times = {"as_of": format_time(as_of), "open_time": format_time(time)}
+        yield json.dumps({**times, "old": before, "new": after})
 
 
-def _read_revisions(folder: Path) -> list[Revision]:
+def _late_lines(late: pd.DataFrame, timeframe: str, as_of: datetime) -> Iterator[str]:
+    """A line for each stretch of candles without a hole: a backfill may bring very many."""
+    times = open_ms(late)
+    begins = np.flatnonzero(np.diff(times, prepend=-1) != timeframe_ms(timeframe))
+    for begin, end in pairwise([*begins, len(times)]):
+        edges = {"open_time": times[begin], "last": times[end - 1]}
+        told = {name: format_time(from_ms(time)) for name, time in edges.items()}
+        yield json.dumps({"as_of": format_time(as_of), **told, "old": None})
+
+
+def _read_revisions(folder: Path, timeframe: str) -> list[Revision | LateCandles]:
     path = folder / "revisions.jsonl"
     if not path.exists():
         return []
     with storage(folder):
         lines = path.read_text().splitlines()
-    return [revision for line in lines if (revision := _parse_revision(line))]
+    return [change for line in lines if (change := _parse_revision(line, timeframe))]
 
 
-def _changed_since(folder: Path, as_of: datetime | None) -> list[Revision]:
-    """Revisions seen after `as_of`, newest first; none when the newest values are wanted."""
+def _changed_since(
+    folder: Path, timeframe: str, as_of: datetime | None
+) -> list[Revision | LateCandles]:
+    """What was seen after `as_of`, newest first; nothing when the newest values are wanted."""
     if as_of is None:
         return []
-    return [one for one in _read_revisions(folder) if to_ms(one.seen) > to_ms(as_of)][::-1]
+    changes = _read_revisions(folder, timeframe)
+    return [one for one in changes if to_ms(one.seen) > to_ms(as_of)][::-1]
 
 
-def _parse_revision(line: str) -> Revision | None:
+def _parse_revision(line: str, timeframe: str) -> Revision | LateCandles | None:
     """None for a line that a crash cut short: its candles were not replaced either."""
     try:
         note = json.loads(line)
-        times = (parse_time(note["as_of"]), parse_time(note["open_time"]))
-        old = note["old"]
-        return Revision(*times, None if old is None else tuple(old), tuple(note["new"]))
+        seen, first = parse_time(note["as_of"]), parse_time(note["open_time"])
+        if note["old"] is not None:
+            return Revision(seen, first, tuple(note["old"]), tuple(note["new"]))
+        last = parse_time(note.get("last", note["open_time"]))
+        step = timedelta(milliseconds=timeframe_ms(timeframe))
+        return LateCandles(seen, first, last, (last - first) // step + 1)
     except (ValueError, KeyError, TypeError, InvalidInput):
         return None
 
 
-def _undo(frame: pd.DataFrame, revisions: list[Revision]) -> pd.DataFrame:
-    """The frame as it was before the revisions (newest first)."""
-    if not revisions or frame.empty:
+def _undo(frame: pd.DataFrame, changes: list[Revision | LateCandles]) -> pd.DataFrame:
+    """The frame as it was before the changes (newest first)."""
+    if not changes or frame.empty:
         return frame
     frame = frame.copy()
-    for revision in revisions:
-        time = pd.Timestamp(revision.open_time).as_unit("ms")
-        if time not in frame.index:
-            continue
-        if revision.old is None:
-            frame = frame.drop(time)
-        else:
-            frame.loc[time, list(COLUMNS)] = list(revision.old)
+    for change in changes:
+        if isinstance(change, LateCandles):
+            frame = frame[(frame.index < change.first) | (frame.index > change.last)].copy()
+        elif (time := pd.Timestamp(change.open_time).as_unit("ms")) in frame.index:
+            frame.loc[time, list(COLUMNS)] = list(change.old)
     return frame
 
 
@@ -559,17 +585,18 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _without(holes: list[Gap], folder: Path, timeframe: str) -> list[Gap]:
-    """The parts of the holes that no recorded range covers."""
+    """The parts of the holes (in order) that no recorded range covers."""
     left, step = [], timeframe_ms(timeframe)
     recorded = _read_gaps(folder) if holes else []
+    ends = [end for _, end in recorded]
     for hole in holes:
         start, end = to_ms(hole.start), to_ms(hole.end)
-        for known_start, known_end in recorded:
-            if known_end <= start or known_start >= end:
-                continue
-            if known_start > start:
-                left.append((start, known_start))
-            start = max(start, known_end)
+        place = bisect_right(ends, start)
+        while place < len(recorded) and recorded[place][0] < end:
+            if recorded[place][0] > start:
+                left.append((start, recorded[place][0]))
+            start = recorded[place][1]
+            place += 1
         if start < end:
             left.append((start, end))
     return [Gap(from_ms(start), from_ms(end), (end - start) // step) for start, end in left]
