@@ -87,12 +87,16 @@ def read_open_times(path: Path) -> np.ndarray:
     return np.concatenate([times, (found := open_ms(tail))[found > times[-1]]])
 
 
-def month_span(path: Path) -> tuple[int, int]:
-    """Open times (ms) of a month's first and last candle, as its file tells without being read."""
+def first_open(path: Path) -> int:
+    """Open time (ms) of a month's first candle, as its file tells without being read."""
     with _reading(path) as file:
-        first, last = _group_span(file, 0)[0], _group_span(file, file.num_row_groups - 1)[1]
-    tail = _read_if_there(tail_of(path))
-    return first, max(last, int(open_ms(tail)[-1])) if len(tail) else last
+        return _group_span(file, 0)[0]
+
+
+def last_open(path: Path) -> int:
+    """Open time (ms) of a month's last candle, as its files tell without being read."""
+    tail = tail_of(path)
+    return max(_last_open(path), _last_open(tail) if tail.exists() else 0)
 
 
 def write_month(path: Path, frame: pd.DataFrame) -> None:
@@ -109,7 +113,8 @@ def extend_month(path: Path, frame: pd.DataFrame) -> None:
     with _reading(path) as file:
         rows, last = file.metadata.num_rows, _group_span(file, file.num_row_groups - 1)[1]
     tail = _read_if_there(tail_of(path))
-    grown = pd.concat([tail[open_ms(tail) > last], frame])
+    tail = tail[open_ms(tail) > last]
+    grown = pd.concat([tail, frame]) if len(tail) else frame
     if rows + len(grown) <= TAIL_ROWS or len(grown) > TAIL_ROWS:
         write_month(path, pd.concat([_read_file(path), grown]))
     else:
@@ -163,6 +168,11 @@ def _groups(file: pq.ParquetFile, before_ms: int | None, newest: int | None) -> 
 def _group_span(file: pq.ParquetFile, group: int) -> tuple[int, int]:
     told = file.metadata.row_group(group).column(0).statistics
     return to_ms(told.min), to_ms(told.max)
+
+
+def _last_open(path: Path) -> int:
+    with _reading(path) as file:
+        return _group_span(file, file.num_row_groups - 1)[1]
 
 
 def _times(table: pa.Table) -> np.ndarray:

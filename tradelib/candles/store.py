@@ -29,9 +29,10 @@ from tradelib.candles.partitions import (
     MONTH,
     append_lines,
     extend_month,
+    first_open,
     is_compact,
+    last_open,
     month_files,
-    month_span,
     read_month,
     read_open_times,
     remove_leftovers,
@@ -54,6 +55,8 @@ from tradelib.errors import InvalidInput, StorageFailed
 LOCK_TIMEOUT = 30.0
 """Seconds a writer waits for another writer of the same series."""
 
+# Who asks seldom loses to who has just let go and asks again.
+_LOCK_POLL = 0.002
 _VENUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
 
 
@@ -177,10 +180,15 @@ class CandleStore:
         if frame.empty:
             return AppendReport()
         with self._writing(venue, symbol, timeframe) as folder:
-            first, last = _span(folder) or (None, None)
+            files = month_files(folder)
+            last = last_open(files[-1]) if files else None
             added, revised = 0, 0
             for path, part in _by_month(folder, frame):
-                counts = _merge_month(path, part, timeframe, (first, last), as_of)
+                if last is None or open_ms(part)[0] > last:
+                    extend_month(path, part)
+                    added += len(part)
+                    continue
+                counts = _merge_month(path, part, timeframe, (first_open(files[0]), last), as_of)
                 added, revised = added + counts[0], revised + counts[1]
             gaps = self._gaps_around(folder, timeframe, frame, last)
         return AppendReport(added, revised, tuple(gaps))
@@ -367,7 +375,8 @@ class CandleStore:
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT):
+                lock = FileLock(folder / ".lock")
+                with lock.acquire(LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
                     remove_leftovers(folder)
                     yield folder
             except Timeout as error:
@@ -417,12 +426,6 @@ def _with_neighbours(files: list[Path], chosen: list[Path]) -> list[Path]:
     return files[max(first - 1, 0) : last + 2]
 
 
-def _span(folder: Path) -> tuple[int, int] | None:
-    """Open times (ms) of the first and the last stored candle."""
-    files = month_files(folder)
-    return (month_span(files[0])[0], month_span(files[-1])[1]) if files else None
-
-
 def _candle_files(folder: Path) -> tuple[int, int]:
     """How many files hold candles, and their bytes."""
     sizes = [path.stat().st_size for path in folder.glob("*.parquet")]
@@ -468,18 +471,16 @@ def _merge_month(
     path: Path,
     part: pd.DataFrame,
     timeframe: str,
-    span: tuple[int | None, int | None],
+    span: tuple[int, int],
     as_of: datetime,
 ) -> tuple[int, int]:
-    """Merge candles into their month; the numbers of added and of revised ones.
+    """Merge candles, which are not all newer than the series, into their month; the numbers of
+    added and of revised ones.
 
     span: first and last open time (ms) of the series before. A candle that comes late between
         them changes what a reader of an earlier as-of time would see, as a revision does.
     """
     first, last = span
-    if last is None or open_ms(part)[0] > last:
-        extend_month(path, part)
-        return len(part), 0
     stored = read_month(path) if path.exists() else empty_candles()
     known = part.index.isin(stored.index)
     before = stored.loc[part.index[known]]
