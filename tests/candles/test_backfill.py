@@ -216,6 +216,28 @@ def test_a_person_who_stops_it_loses_no_more_than_what_is_under_way(store):
     assert asked_minutes(market) == END - LISTED - len(found)
 
 
+def test_sources_are_closed_in_the_end_also_when_somebody_stops_it(store):
+    closed = []
+
+    class Closing(Client):
+        def close(self):
+            closed.append(self)
+
+    market = Market()
+    market.open = lambda: Closing(market)
+    backfill(market, store, symbols=("A/USDT", "B/USDT"), jobs=2)
+    assert 1 <= len(closed) <= 2
+
+    def stop(done, of):
+        if done > 10_000:
+            raise KeyboardInterrupt
+
+    closed.clear()
+    with pytest.raises(KeyboardInterrupt):
+        backfill(market, store, symbols=("C/USDT",), on_progress=stop)
+    assert len(closed) == 1
+
+
 def test_a_beginning_after_the_last_closed_candle_is_refused(store):
     with pytest.raises(InvalidInput, match="begin earlier"):
         backfill_candles(

@@ -55,11 +55,11 @@ def backfill_candles(
 ) -> list[BackfillReport]:
     """Store the candles of every symbol from `since` on that closed by `as_of`.
 
-    open_source: makes a source for one thread; so many as `jobs` ask side by side, each for a
-    symbol of its own. What is stored is not asked for, unless `again`, which finds what the venue
-    has changed since. Each ten pages are stored at once, so that a backfill that is killed goes on
-    where it was. on_progress: hears of candles done, and of how many. One symbol's error does not
-    stop the others: its report carries it.
+    open_source: makes a source for one thread, which is closed in the end if it can be; so many
+    as `jobs` ask side by side, each for a symbol of its own. What is stored is not asked for,
+    unless `again`, which finds what the venue has changed since. Each ten pages are stored at
+    once, so that a backfill that is killed goes on where it was. on_progress: hears of candles
+    done, and of how many. One symbol's error does not stop the others: its report carries it.
     """
     step = timedelta(milliseconds=timeframe_ms(timeframe))
     start, end = floor_time(since, timeframe), floor_time(as_of, timeframe)
@@ -82,6 +82,8 @@ def backfill_candles(
             work.stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+        finally:
+            work.close()  # one that waits for its part of a rate budget does so no longer
     return [future.result() for future in futures]
 
 
@@ -92,6 +94,7 @@ class _Work:
         self.stopped = threading.Event()
         self._open, self._on_progress = open_source, on_progress
         self._own = threading.local()
+        self._opened: list[CandleSource] = []
         self._lock = threading.Lock()
         self._done = self._of = 0
 
@@ -99,7 +102,12 @@ class _Work:
     def source(self) -> CandleSource:
         if not hasattr(self._own, "source"):
             self._own.source = self._open()
+            self._opened.append(self._own.source)
         return self._own.source
+
+    def close(self) -> None:
+        for source in self._opened:
+            getattr(source, "close", lambda: None)()
 
     def count(self, done: int = 0, more: int = 0) -> None:
         with self._lock:
