@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -58,6 +59,8 @@ _SEND_WITHIN = timedelta(seconds=10)
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
+# Names of ccxt's methods, in both of its spellings.
+_SENDS_ORDERS = re.compile(r"(create|edit|cancel)_?\w*order|withdraw$|transfer$", re.IGNORECASE)
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
@@ -490,11 +493,18 @@ def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt
 
 
 def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
-    """ccxt.pro's object for a venue, pointed where the settings say."""
+    """ccxt.pro's object for a venue, pointed where the settings say. It watches and sends no
+    orders, for which there is `Venue`."""
     pro = import_module("ccxt.pro")  # takes seconds, and few need it
     exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
     if settings.rest_url:
         _redirect(exchange, settings.rest_url, settings.ws_url)
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ReadOnly(f"What watches venue {name} sends no orders; a scheduled run does.")
+
+    for method in filter(_SENDS_ORDERS.match, dir(exchange)):
+        setattr(exchange, method, refuse)
     return exchange
 
 
