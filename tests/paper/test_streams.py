@@ -141,6 +141,21 @@ def test_the_watched_book_is_the_fetched_one_whatever_happens(
     run(watch())
 
 
+def test_streams_tell_of_the_present(start: Start) -> None:
+    """A market that runs with the wall's clock: each second brings a ticker, though nobody asks."""
+    paper = start(speed=1)
+
+    async def watch() -> None:
+        async with watcher(paper) as exchange:
+            first, *_, last = [await exchange.watch_ticker(PAIR) for _ in range(3)]
+            assert first["timestamp"] + 1000 <= last["timestamp"] <= paper.exchange.now
+            waiting = await begin(paper, "account ann", exchange.watch_orders(PAIR))
+            sent = await exchange.create_order(PAIR, "market", "buy", 0.01)
+            assert (await waiting)[-1]["id"] == sent["id"]
+
+    run(watch())
+
+
 def test_streams_tell_of_a_market_that_runs_fast(start: Start) -> None:
     """Ten hours a second: what is told has no gap and ends where the market is."""
     paper = start(speed=36_000)

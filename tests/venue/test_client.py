@@ -141,6 +141,9 @@ def test_a_venue_is_watched_over_websockets_where_its_settings_point(desk: Paper
     async def watch():
         exchange = open_stream(desk.settings, "paper")
         try:
+            for send in (exchange.create_order, exchange.createOrderWs, exchange.cancel_order):
+                with pytest.raises(ReadOnly):
+                    await send("BTC/USDT", "market", "buy", 0.01)
             return await exchange.watch_bids_asks(["BTC/USDT"])
         finally:
             await exchange.close()

@@ -49,11 +49,12 @@ class Connection(ABC):
         self._outlet = FaultyOutlet(self, faulty, faulty.gate.wall)
 
     async def serve(self) -> None:
-        await self._socket.accept()
         loop = asyncio.get_running_loop()
         end = loop.call_later(self.limits.stream_seconds, self.close, GOING_AWAY)
         writer = asyncio.create_task(self._write())
         try:
+            await self._socket.accept()
+            self.begin()
             await self._read()
         finally:
             end.cancel()
@@ -75,6 +76,10 @@ class Connection(ABC):
             arrived.append(now)
             text = message.get("text")
             self.answer(text if text is not None else message["bytes"].decode("utf-8", "replace"))
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Does what the address asks for."""
 
     @property
     @abstractmethod
@@ -204,8 +209,11 @@ class MarketConnection(Connection):
     def _most_messages(self) -> int:
         return self.limits.stream_messages
 
-    def begin(self, names: list[str]) -> None:
-        """The streams that the address names; what is no stream is passed over."""
+    def begin(self) -> None:
+        """Listens to the streams that the address names; what is no stream is passed over."""
+        socket = self._socket
+        asked = socket.path_params.get("streams") or socket.query_params.get("streams", "")
+        names = [each for each in asked.split("/") if each]
         for greet in self._listen(names[: self.limits.streams]):
             greet()
 
@@ -345,6 +353,9 @@ class ApiConnection(Connection):
     def _most_messages(self) -> int:
         return max(1, self.limits.weight)
 
+    def begin(self) -> None:
+        """Nothing: the address asks for nothing."""
+
     def unsubscribe(self) -> None:
         for number, account in self._accounts.items():
             self.hub.leave_account(self, number, account)
@@ -433,12 +444,8 @@ def socket_routes(hub: Hub, faulty: FaultyGate, cut: Cut) -> list[WebSocketRoute
         return True
 
     async def market(socket: WebSocket) -> None:
-        if await is_refused(socket):
-            return
-        connection = MarketConnection(socket, hub, faulty, cut)
-        asked = socket.path_params.get("streams") or socket.query_params.get("streams", "")
-        connection.begin([each for each in asked.split("/") if each])
-        await connection.serve()
+        if not await is_refused(socket):
+            await MarketConnection(socket, hub, faulty, cut).serve()
 
     async def api(socket: WebSocket) -> None:
         if not await is_refused(socket):

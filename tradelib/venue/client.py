@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -57,6 +58,7 @@ import_module("ccxt.base.exchange").random = random.SystemRandom()
 
 READ_ATTEMPTS = 3
 TRADE_PAGE = 500
+CANDLE_PAGE = 1000
 # How long a request may be under way where the venue does not bound it.
 _UNBOUND_REQUESTS = timedelta(seconds=60)
 # There, the client itself sends nothing that was committed longer ago.
@@ -68,6 +70,8 @@ _NEW_LISTING_SECONDS = 60.0
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
+# Names of ccxt's methods, in both of its spellings.
+_SENDS_ORDERS = re.compile(r"(create|edit|cancel)_?\w*order|withdraw$|transfer$", re.IGNORECASE)
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
@@ -190,6 +194,12 @@ class Venue:
                 lambda: self._exchange.fetch_ohlcv(symbol, timeframe, to_ms(since), limit),
             )
         )
+
+    @property
+    def candle_page(self) -> int:
+        """Most candles that one request brings; 1,000 where ccxt does not know."""
+        told = (self._exchange.features.get("spot") or {}).get("fetchOHLCV") or {}
+        return told.get("limit") or CANDLE_PAGE
 
     def require_timeframe(self, timeframe: str) -> None:
         """Refuse a timeframe in which the venue has no candles."""
@@ -586,11 +596,18 @@ def make_exchange(
 
 
 def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
-    """ccxt.pro's object for a venue, pointed where the settings say."""
+    """ccxt.pro's object for a venue, pointed where the settings say. It watches and sends no
+    orders, for which there is `Venue`."""
     pro = import_module("ccxt.pro")  # takes seconds, and few need it
     exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
     if settings.rest_url:
         _redirect(exchange, settings.rest_url, settings.ws_url)
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ReadOnly(f"What watches venue {name} sends no orders; a scheduled run does.")
+
+    for method in filter(_SENDS_ORDERS.match, dir(exchange)):
+        setattr(exchange, method, refuse)
     return exchange
 
 
