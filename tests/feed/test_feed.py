@@ -92,6 +92,11 @@ def venue(desk: PaperDesk) -> Venue:
     return desk.venue()
 
 
+def pairs(quotes: dict[str, Quote]) -> dict[str, tuple[Decimal, Decimal]]:
+    """Bid and ask by symbol."""
+    return {symbol: (quote.bid, quote.ask) for symbol, quote in quotes.items()}
+
+
 def has_all(desk: PaperDesk, heard: Heard) -> bool:
     time = parse_time(desk.paper.control("status")["time"])
     return all(closes[-1] == time for closes in heard.closes.values())
@@ -142,7 +147,7 @@ def test_a_feed_tells_how_its_streams_are(
 def test_quotes_are_the_newest(desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed) -> None:
     for _ in range(3):
         desk.step()
-        until(lambda: heard.quotes == venue.fetch_quotes(feed.subjects.symbols))
+        until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
 
 
 def trade_elsewhere(desk: PaperDesk) -> None:
@@ -179,7 +184,7 @@ def test_a_channel_that_is_cut_or_silent_is_noticed_made_up_for_and_begun_anew(
     until(lambda: health.is_joined)
     desk.step()
     until(lambda: has_all(desk, heard))
-    until(lambda: heard.quotes == venue.fetch_quotes(feed.subjects.symbols))
+    until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
     require_true_candles(desk, heard, venue)
     require_true_books(desk, venue)
 
@@ -232,7 +237,7 @@ def test_under_random_faults_store_and_books_are_the_exchanges(
     desk.paper.control("faults", rates={})
     desk.step()
     until(lambda: has_all(desk, heard))
-    until(lambda: heard.quotes == venue.fetch_quotes(feed.subjects.symbols))
+    until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
     require_true_candles(desk, heard, venue)
     require_true_books(desk, venue)
     assert sum(fill.amount for fill in load_fills(desk.ledger)) == Decimal("0.06")
