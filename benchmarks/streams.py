@@ -21,18 +21,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import ccxt
-import ccxt.pro
 from kernels import make_bar, show_bars
+from pydantic import SecretStr
 from rich.console import Console
 from websockets.asyncio.client import connect
 
 from tradelib.paper import PaperAccount, PaperConfig, PaperHandle, RateLimits, paper_exchange
+from tradelib.settings import VenueSettings
+from tradelib.venue import Keys
+from tradelib.venue.client import make_exchange, make_stream_exchange
 
 PAIR, STREAM = "BTC/USDT", "btcusdt@trade"
 TRADES = 4  # of each candle
 ENOUGH = 5000.0  # messages a second, all readers together
 ACCOUNT = PaperAccount("ann", "key", "secret", {"USDT": Decimal(10**6)})
+KEYS = Keys(key=SecretStr(ACCOUNT.key), secret=SecretStr(ACCOUNT.secret))
 LIMITS = RateLimits(weight=10**6, orders_10s=10**6)
 
 
@@ -70,11 +73,12 @@ def time_trades(paper: PaperHandle, readers: int, candles: int) -> float:
 
 def time_reports(paper: PaperHandle, orders: int) -> tuple[float, float]:
     """Median ms from a request to its answer, and to ccxt.pro's word of the order."""
+    settings = VenueSettings(rest_url=paper.url)
     reports: dict[str, float] = {}
     ready = threading.Event()
 
     async def watch() -> None:
-        exchange = ccxt.pro.binance(paper.ccxt_settings(ccxt.binance))
+        exchange = make_stream_exchange("paper", settings, KEYS)
         try:
             await exchange.load_markets()
             await exchange.authenticate()
@@ -87,7 +91,7 @@ def time_reports(paper: PaperHandle, orders: int) -> tuple[float, float]:
 
     watcher = threading.Thread(target=lambda: asyncio.run(watch()))
     watcher.start()
-    exchange = ccxt.binance({**paper.ccxt_settings(ccxt.binance), "enableRateLimit": False})
+    exchange = make_exchange("paper", settings, KEYS)
     exchange.load_markets()
     ready.wait()
     sent, answered = {}, []
