@@ -52,6 +52,7 @@ import_module("ccxt.base.exchange").random = random.SystemRandom()
 
 READ_ATTEMPTS = 3
 TRADE_PAGE = 500
+CANDLE_PAGE = 1000
 # How long a request may be under way where the venue does not bound it.
 _UNBOUND_REQUESTS = timedelta(seconds=60)
 # There, the client itself sends nothing that was committed longer ago.
@@ -152,6 +153,12 @@ class Venue:
             dtype="float64",
         )
         return frame.rename_axis("open_time")
+
+    @property
+    def candle_page(self) -> int:
+        """Most candles that one request brings; 1,000 where ccxt does not know."""
+        told = (self._exchange.features.get("spot") or {}).get("fetchOHLCV") or {}
+        return told.get("limit") or CANDLE_PAGE
 
     def require_timeframe(self, timeframe: str) -> None:
         """Refuse a timeframe in which the venue has no candles."""
