@@ -203,6 +203,17 @@ def test_a_symbol_listed_since_the_list_was_shared_is_found(desk: PaperDesk, hom
         venue.fetch_instrument("BTC/USTD")
 
 
+def test_a_symbol_that_trades_again_is_not_kept_from_trading(desk: PaperDesk, home: Path):
+    desk.paper.control("halt", symbol="BTCUSDT")
+    assert not desk.venue().fetch_instrument(BTC).active
+    desk.paper.control("unhalt", symbol="BTCUSDT")
+    shared = SharedCache(home)
+    (key,) = [info.key for info in shared.list_keys() if info.kind == "instruments"]
+    entry = shared._region.get(f"notedesk:{key}", ignore_expiration=True)
+    shared._region.set(f"notedesk:{key}", [entry[0], entry[1] - 120, None, entry[3] - 120])
+    assert desk.venue().fetch_instrument(BTC).active
+
+
 def test_shared_instruments_trade_as_those_that_were_asked_for(desk: PaperDesk):
     first, second = desk.venue(), desk.venue()
     assert first.fetch_instruments() == second.fetch_instruments()
@@ -356,6 +367,14 @@ def test_a_wrong_address_of_the_cache_is_one_sentence_without_its_password(tmp_p
     with pytest.raises(InvalidInput, match="looks like redis://") as no:
         SharedCache(tmp_path, "http://user:hunter2@x")
     assert "hunter2" not in str(no.value)
+
+
+def test_a_cache_that_cannot_be_read_is_told_in_one_sentence(home: Path):
+    (home / "desk.toml").write_text('[cache]\nurl = "redis://:hunter2@127.0.0.1:1/0"\n')
+    done = desk_command("cache", home=home)
+    assert done.returncode == 1
+    assert "start the Redis that desk.toml names" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout
 
 
 @pytest.fixture

@@ -110,9 +110,16 @@ class Budget:
         """Take the venue's own counts, which hold what others at the address asked too: where
         they are higher than the desk's, the difference is added."""
         for name, used in told.items():
-            if name in self._pools and used > 0:
+            if name not in self._pools:
+                continue
+
+            def missing(books: sqlite3.Connection, name: str = name, used: int = used) -> int:
+                return self._others(books, name, used)
+
+            # Mostly there is nothing to add, and looking keeps nobody from taking.
+            if self._file.read(missing) > 0:
                 self._file.write(
-                    lambda books, name=name, used=used: self._add_others(books, name, used)
+                    lambda books, name=name, missing=missing: self._add(books, name, missing(books))
                 )
 
     def learn_limits(self, told: Mapping[str, int]) -> None:
@@ -212,18 +219,18 @@ class Budget:
         books.execute("DELETE FROM spent WHERE minute < ?", (now // MINUTE_MS - _KEPT_MINUTES,))
         books.execute("UPDATE pools SET tidied = ? WHERE name = ?", (now, self._key(name)))
 
-    def _add_others(self, books: sqlite3.Connection, name: str, used: int) -> None:
-        pool, now = self._pools[name], now_ms()
-        told = self._state(books, name)[0]
-        most = told or pool.limit
-        bucket = self._bucket(books, name, most)
-        counted = count_units(books, bucket.table, now - pool.seconds * 1000)
-        added = min(used, most) - counted
-        if added > 0:
-            books.executemany(
-                f"INSERT INTO '{bucket.table}' VALUES ('', ?)", [(now,)] * added
-            ).close()
-            _record(books, OTHERS, name, units=added)
+    def _others(self, books: sqlite3.Connection, name: str, used: int) -> int:
+        """Units that the venue has counted and the desk has not."""
+        most = self._state(books, name)[0] or self._pools[name].limit
+        table = self._bucket(books, name, most).table
+        counted = count_units(books, table, now_ms() - self._pools[name].seconds * 1000)
+        return min(used, most) - counted
+
+    def _add(self, books: sqlite3.Connection, name: str, units: int) -> None:
+        if units > 0:
+            table, now = table_of(self._key(name)), now_ms()
+            books.executemany(f"INSERT INTO '{table}' VALUES ('', ?)", [(now,)] * units).close()
+            _record(books, OTHERS, name, units=units)
 
     def _state(self, books: sqlite3.Connection, name: str) -> tuple[Any, ...]:
         key, pool = self._key(name), self._pools[name]

@@ -15,7 +15,8 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -26,7 +27,7 @@ from dogpile.cache.api import NO_VALUE, BytesBackend
 from dogpile.lock import Lock, NeedRegenerationException
 from filelock import FileLock, Timeout
 
-from tradelib.errors import InvalidInput, RetryableError
+from tradelib.errors import InvalidInput, RetryableError, StorageFailed
 from tradelib.traffic.file import SharedFile, shared_file
 from tradelib.traffic.records import CACHE_FILE, MINUTE_MS, KeyInfo, now_ms
 
@@ -139,15 +140,18 @@ class SharedCache:
 
     def list_keys(self) -> list[KeyInfo]:
         """What is kept, by key."""
-        names = sorted(self._names())
-        found = zip(names, self._region.get_multi(names, ignore_expiration=True), strict=True)
-        return [_info(name, *told) for name, told in found if told is not NO_VALUE]
+        with self._told_plainly():
+            names = sorted(self._names())
+            told = self._region.get_multi(names, ignore_expiration=True) if names else []
+        found = zip(names, told, strict=True)
+        return [_info(name, *entry) for name, entry in found if entry is not NO_VALUE]
 
     def clear(self, pattern: str) -> list[str]:
         """Forget the keys that match, as 'quotes:*'; their names without the prefix."""
-        going = [name for name in self._names() if fnmatchcase(_plain(name), pattern)]
-        if going:
-            self._region.delete_multi(going)
+        with self._told_plainly():
+            going = [name for name in self._names() if fnmatchcase(_plain(name), pattern)]
+            if going:
+                self._region.delete_multi(going)
         return sorted(map(_plain, going))
 
     def load(self, where: tuple[str, str], names: Iterable[str]) -> dict[str, Entry]:
@@ -188,6 +192,17 @@ class SharedCache:
         if not (self._has_warned or self._file.has_warned):
             self._has_warned = True
             log.warning("The cache cannot be used (%s); the venue is asked each time.", error)
+
+    @contextmanager
+    def _told_plainly(self) -> Iterator[None]:
+        """For a person, who asks about the cache itself."""
+        try:
+            yield
+        except Exception as error:
+            raise StorageFailed(
+                f"The cache cannot be read ({type(error).__name__}); start the Redis that "
+                "desk.toml names under [cache], or leave its url out."
+            ) from error
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:

@@ -65,7 +65,7 @@ _UNBOUND_REQUESTS = timedelta(seconds=60)
 _SEND_WITHIN = timedelta(seconds=10)
 # Seconds that a committed order waits for the rate budget: its request is soon too old.
 _ORDER_PATIENCE = 2.0
-# A symbol that a shared list lacks is looked for in one that is no older.
+# A symbol that a shared list lacks, or tells not to be traded, is looked for in one no older.
 _NEW_LISTING_SECONDS = 60.0
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
@@ -148,15 +148,17 @@ class Venue:
         return self._instruments
 
     def fetch_instrument(self, symbol: str) -> Instrument:
-        instruments = self.fetch_instruments()
-        if symbol not in instruments and self._is_shared_list:
-            # Listed since the list was shared, maybe.
+        """One symbol's rules. Raises InvalidInput for one that the venue does not list."""
+        found = self.fetch_instruments().get(symbol)
+        if self._is_shared_list and not (found and found.active):
+            # Listed, or traded again, since the list was shared, maybe.
             self._instruments, self._exchange.markets = {}, None
             self._load_instruments(_NEW_LISTING_SECONDS)
-            instruments = self.fetch_instruments()
-        if symbol not in instruments:
-            raise unknown_name("symbol", symbol, instruments, f"venue {self.name}")
-        return instruments[symbol]
+            self._is_shared_list = False
+            found = self.fetch_instruments().get(symbol)
+        if found is None:
+            raise unknown_name("symbol", symbol, self._instruments, f"venue {self.name}")
+        return found
 
     def _load_instruments(self, longest: float | None = None) -> None:
         """Let ccxt know the venue's instruments, by a list no older than so many seconds."""
