@@ -119,7 +119,7 @@ def test_a_frame_of_other_symbols_is_refused():
 @pytest.mark.parametrize(
     ("symbols", "told"),
     [
-        (["A/USDT"], "two symbols or more"),
+        (["A/USDT"], "2 to 50 symbols"),
         (["A/USDT", "A/USDT"], "each once"),
         (["A/USDT", "B/BTC"], "one currency"),
         (["A/USDT", "B"], "not a pair"),

@@ -31,7 +31,6 @@ from tradelib.strategy.decision import NEVER_MS
 from tradelib.strategy.params import Params
 from tradelib.strategy.rebalance import (
     RebalanceParams,
-    RebalanceStep,
     rebalance,
     rebalance_reason,
 )

@@ -15,6 +15,7 @@ from tradelib.strategy.params import Params
 Candles = Mapping[str, pd.DataFrame]
 """Candle frames by symbol."""
 
+MOST_SYMBOLS = 50
 # Weights that sum to 1 may exceed it by rounding.
 _ROUNDING = 1e-9
 
@@ -83,10 +84,11 @@ def align_candles(candles: Candles) -> dict[str, pd.DataFrame]:
 
 
 def require_symbols(symbols: Sequence[str]) -> None:
-    """Refuse fewer than two symbols, one named twice, and several quote currencies."""
-    if len(symbols) < 2 or len(set(symbols)) != len(symbols):
+    """Refuse fewer than two symbols, too many, one named twice, and several quote currencies."""
+    if not 2 <= len(symbols) <= MOST_SYMBOLS or len(set(symbols)) != len(symbols):
         raise InvalidInput(
-            f"A portfolio needs two symbols or more, each once; got {', '.join(symbols) or 'none'}."
+            f"A portfolio needs 2 to {MOST_SYMBOLS} symbols, each once; "
+            f"got {', '.join(symbols) or 'none'}."
         )
     for symbol in symbols:
         if symbol.count("/") != 1:
