@@ -79,7 +79,7 @@ def test_vectorbt_gives_the_same_equity_for_the_same_fills(name, rules):
     strategy = target_strategy(name)
     for make in (random_candles, torn_candles):
         result = run_target_backtest(
-            market(900, 3, make), "1h", strategy, strategy.params(invested=1.0), rules
+            market(900, 3, make), "1h", strategy, strategy.params(invested=1.0, most=1.0), rules
         )
         portfolio = result.portfolio()
         assert len(result.trades) > 0

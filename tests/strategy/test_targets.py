@@ -25,7 +25,7 @@ def weigh(name, closes, **values):
     """The newest weights after these closes of A, B, … on candles of an hour."""
     candles = {symbol: path_candles(path) for symbol, path in zip(NAMES, closes, strict=False)}
     found = target_strategy(name)
-    return found.weights(candles, found.params(**values)).iloc[-1].tolist()
+    return found.weights(candles, found.params(**({"most": 1.0} | values))).iloc[-1].tolist()
 
 
 def test_equal_weight_gives_each_the_same():
@@ -46,6 +46,14 @@ def test_top_momentum_holds_the_strongest_that_have_risen():
     assert weigh("top_momentum", [up, up, up], window=2, top=2, invested=0.6) == [0.3, 0.3, 0]
     assert weigh("top_momentum", [up, more, down], window=1, skip=1, top=2) == [0, 0, 0]
     assert weigh("top_momentum", [up, more], window=2, top=5, invested=0.6) == [0.3, 0.3]
+
+
+@every_strategy
+def test_no_symbol_weighs_more_than_it_may_and_the_rest_stays_cash(name):
+    weights = target_strategy(name).params(invested=1.0, most=0.2)
+    found = target_strategy(name).weights(market(), weights).dropna()
+    assert found.to_numpy().max() == 0.2
+    assert found.sum(axis=1).max() <= 0.6 + 1e-12
 
 
 @every_strategy

@@ -17,12 +17,16 @@ class EqualWeightParams(Params):
     invested: float = Field(
         0.8, gt=0, le=1, description="fraction of equity that all targets together are"
     )
+    most: float = Field(
+        0.28, gt=0, le=1, description="highest weight of one symbol; what is beyond stays cash"
+    )
 
 
 def compute_equal_weight(candles: Candles, params: EqualWeightParams) -> pd.DataFrame:
-    """invested / number of symbols, for each of them, at every candle."""
+    """invested / number of symbols, but `most` at most, for each of them, at every candle."""
     closes = columns_of(candles, "close")
-    return pd.DataFrame(params.invested / closes.shape[1], closes.index, closes.columns)
+    weight = min(params.invested / closes.shape[1], params.most)
+    return pd.DataFrame(weight, closes.index, closes.columns)
 
 
 class InverseVolatilityParams(Params):
@@ -32,10 +36,13 @@ class InverseVolatilityParams(Params):
     invested: float = Field(
         0.8, gt=0, le=1, description="fraction of equity that all targets together are"
     )
+    most: float = Field(
+        0.28, gt=0, le=1, description="highest weight of one symbol; what is beyond stays cash"
+    )
 
 
 def compute_inverse_volatility(candles: Candles, params: InverseVolatilityParams) -> pd.DataFrame:
-    """Weights in proportion to 1 / volatility.
+    """Weights in proportion to 1 / volatility, `most` at most.
 
     volatility: root mean square of the window's one-candle logarithmic returns, around zero. What
     stands still has none, and no weight.
@@ -47,7 +54,7 @@ def compute_inverse_volatility(candles: Candles, params: InverseVolatilityParams
     calm = calm.fillna(0.0).where(volatility.notna())
     total = calm.sum(axis=1, skipna=False)
     shares = calm.div(total.where(total > 0), axis=0).fillna(0.0).where(volatility.notna())
-    return shares * params.invested
+    return (shares * params.invested).clip(upper=params.most)
 
 
 class TopMomentumParams(Params):
@@ -62,10 +69,14 @@ class TopMomentumParams(Params):
     invested: float = Field(
         0.8, gt=0, le=1, description="fraction of equity that the targets are when all are held"
     )
+    most: float = Field(
+        0.28, gt=0, le=1, description="highest weight of one symbol; what is beyond stays cash"
+    )
 
 
 def compute_top_momentum(candles: Candles, params: TopMomentumParams) -> pd.DataFrame:
-    """invested / top for each of the `top` symbols that have risen most, and above the bound.
+    """invested / top, but `most` at most, for each of the `top` symbols that have risen most, and
+    above the bound.
 
     Fewer that exceed the bound leave more in cash. Of equal returns the symbol named first counts
     as the higher.
@@ -75,7 +86,8 @@ def compute_top_momentum(candles: Candles, params: TopMomentumParams) -> pd.Data
     rank = (-returns).rank(axis=1, method="first")
     top = min(params.top, closes.shape[1])
     held = (rank <= top) & (returns > params.above)
-    return held.astype("float64").where(returns.notna()) * (params.invested / top)
+    weight = min(params.invested / top, params.most)
+    return held.astype("float64").where(returns.notna()) * weight
 
 
 EQUAL_WEIGHT = TargetStrategy(
