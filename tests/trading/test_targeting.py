@@ -24,11 +24,13 @@ from tradelib.trading.halts import TradingState, halt_trading, resume_trading
 from tradelib.trading.manual import ManualOrder, place_manual_order
 from tradelib.trading.orders import (
     OrderStatus,
+    Role,
     Side,
     client_order_id,
     load_orders,
 )
 from tradelib.trading.positions import load_position
+from tradelib.trading.resync import resync
 from tradelib.trading.runs import Outcome, Run, finish_run, start_run
 from tradelib.trading.targeting import (
     TargetInputs,
@@ -395,3 +397,28 @@ def test_a_basket_that_makes_no_sense_is_refused(changes, told):
     }  # fmt: skip
     with pytest.raises(InvalidInput, match=told):
         new_bot(**(plain | changes))
+
+
+def test_a_resync_leads_lost_orders_back_to_their_legs(desk: PaperDesk):
+    add_basket(desk)
+    execute(desk, aim(desk, BTC=0.2, ETH=0.2, SOL=0.2))
+    desk.step()
+    execute(desk, aim(desk, BTC=0.25, ETH=0.1))
+    assert desk.reconcile().agrees
+    before, worth = load_orders(desk.ledger), [held(desk, symbol) for symbol in SYMBOLS]
+    with desk.ledger.write() as books:
+        for table in (tables.fills, tables.order_events, tables.orders, tables.positions):
+            books.execute(table.delete())
+        books.execute(tables.trade_cursors.delete())
+        # Nothing but the bot tells that these were traded.
+        books.execute(tables.bots.delete().where(tables.bots.c.name != NAME))
+    resync(desk.ledger, desk.venue())
+    after = {order.client_id: order for order in load_orders(desk.ledger)}
+    assert len(after) == len(before) == 6
+    for order in before:
+        found = after[order.client_id]
+        for name in ("decision", "leg", "attempt", "bot", "symbol", "side", "role", "filled"):
+            assert getattr(found, name) == getattr(order, name), name
+    assert {order.role for order in before} == {Role.ENTRY, Role.EXIT}
+    assert [held(desk, symbol) for symbol in SYMBOLS] == worth
+    assert desk.reconcile().agrees
