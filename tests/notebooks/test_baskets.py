@@ -11,6 +11,7 @@ from sqlalchemy import delete
 from tests.cli.test_bad_input import assert_refused
 from tests.desks import PaperDesk, desk_command, paper_desk
 from tests.pages import execute_page
+from tradelib.candles.store import CandleStore
 from tradelib.notebooks import replay
 from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS
 from tradelib.notebooks.replay import Verdict, replay_run, replay_runs
@@ -19,6 +20,7 @@ from tradelib.trading import tables
 from tradelib.trading.bots import load_bot
 from tradelib.trading.orders import OrderStatus, load_orders
 from tradelib.trading.runs import Outcome, Run, load_runs
+from tradelib.views.portfolio import draw_portfolio
 
 SYMBOLS = "BTC/USDT,ETH/USDT,SOL/USDT"
 
@@ -120,6 +122,15 @@ def test_the_lists_name_all_symbols(traded: PaperDesk) -> None:
     held = json.loads(command(traded, "positions", "--json").stdout)
     assert [row["symbol"] for row in held] == SYMBOLS.split(",")
     assert all(float(row["amount"]) > 0 for row in held)
+
+
+def test_the_portfolio_shows_each_symbol_and_the_decisions_of_all(traded: PaperDesk) -> None:
+    sections = draw_portfolio(traded.ledger, CandleStore(traded.settings.candles))
+    for symbol in SYMBOLS.split(","):
+        assert symbol in sections["holdings"].text
+        assert symbol in sections["orders"].text
+    assert sections["decisions"].text.count("ADJUST") == 1
+    assert "every weight is near its target" in sections["decisions"].text
 
 
 def test_a_basket_is_edited_by_its_own_rules(traded: PaperDesk) -> None:

@@ -57,6 +57,8 @@ def test_a_symbol_without_a_target_is_sold_whole_even_within_the_band():
     actions, fractions, _ = decide([30.0, 500.0], [0.0, 0.5])
     assert (actions.tolist(), fractions.tolist()) == ([-1, 0], [1.0, 0.0])
     assert decide([10.0, 500.0], [0.0, 0.5])[2] == WITHIN_BAND
+    # What is worth less than a step is no order even when others are.
+    assert decide([10.0, 600.0], [0.0, 0.5])[0].tolist() == [0, -1]
 
 
 def test_the_interval_is_waited_for():

@@ -1,7 +1,7 @@
 """A bot on several symbols decides live, close by close, what its backtest decides."""
 
 from collections import Counter
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import numpy as np
@@ -86,7 +86,8 @@ def fill_legs(ledger, store, bot: Bot, decision: Decision, time: pd.Timestamp) -
 
 
 def book(ledger, bot, decision, leg, symbol, side, amount, price, time) -> None:
-    at, name = time.to_pydatetime(), client_order_id(decision.id, leg)
+    # Live orders take their time; they still belong to the candle whose open a backtest fills at.
+    at, name = time.to_pydatetime() + timedelta(seconds=40), client_order_id(decision.id, leg)
     order = Order(
         client_id=name, decision=decision.id, run="run", bot=bot.name, venue=bot.venue,
         symbol=symbol, side=side, type="market", amount=amount, limit_price=None,

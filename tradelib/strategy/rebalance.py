@@ -116,10 +116,9 @@ def rebalance(
     free, wanted, sells = cash / equity - params.cash_reserve, 0.0, 0
     for i in range(count):
         excess = shares[i] - weights[i]
-        if weights[i] == 0.0 and amounts[i] > 0.0:
-            actions[i], fractions[i] = -1, 1.0
-        elif excess >= params.smallest_step:
-            actions[i], fractions[i] = -1, excess / shares[i]
+        if excess >= params.smallest_step:
+            # Nothing must be left of what is given up, not even by rounding.
+            actions[i], fractions[i] = -1, excess / shares[i] if weights[i] > 0.0 else 1.0
         elif -excess >= params.smallest_step:
             actions[i], fractions[i] = 1, -excess
             wanted += -excess

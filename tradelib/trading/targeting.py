@@ -18,7 +18,7 @@ import pandas as pd
 
 from tradelib.candles.schema import candles_hash, empty_candles, open_ms
 from tradelib.candles.store import CandleStore
-from tradelib.clock import from_ms, parse_time, timeframe_ms, to_ms, utc_now
+from tradelib.clock import floor_time, from_ms, parse_time, timeframe_ms, to_ms, utc_now
 from tradelib.settings import LimitSettings
 from tradelib.strategy.decision import NEVER_MS
 from tradelib.strategy.rebalance import REBALANCING, rebalance, rebalance_reason
@@ -44,9 +44,10 @@ NO_TEMPERATURE = "NONE"
 class TargetInputs:
     """What a decision on several symbols is made from beside the candles and the bot's rules.
 
-    amounts: what the bot holds, in base units by symbol; last_trade: when it traded last, None
-    also where its last rebalancing did not come through; equity, cash: the account's, in quote
-    currency; smallest: the least an order may be worth.
+    amounts: what the bot holds, in base units by symbol; last_trade: the open of the candle in
+    which it traded last, where a backtest fills, None also where its last rebalancing did not come
+    through; equity, cash: the account's, in quote currency; smallest: the least an order may be
+    worth.
     """
 
     amounts: dict[str, Decimal]
@@ -161,7 +162,7 @@ def read_target_inputs(
     came_through = _came_through(ledger, latest_adjustment(ledger, bot.name, before=close))
     return TargetInputs(
         amounts={position.symbol: position.amount for position in positions},
-        last_trade=max(trades) if trades and came_through else None,
+        last_trade=floor_time(max(trades), bot.timeframe) if trades and came_through else None,
         equity=equity,
         cash=cash,
         smallest=limits.notional_for(bot.quote).min,

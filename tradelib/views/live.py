@@ -16,7 +16,7 @@ from tradelib.trading.deciding import Signal
 from tradelib.trading.decisions import Decision
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import ZERO, OrderStatus, load_fills, load_orders
-from tradelib.trading.targeting import TargetSignal
+from tradelib.trading.targeting import TargetSignal, load_common
 from tradelib.views.accounts import (
     balances_table,
     discrepancies_table,
@@ -146,13 +146,12 @@ def signal_chart(ledger: Ledger, store: CandleStore, signal: Signal | TargetSign
 
 def _targets_chart(store: CandleStore, signal: TargetSignal) -> Chart | Html:
     bot, close = signal.bot, signal.decision.candle_close
-    shown = {
-        symbol: store.load(bot.venue, symbol, bot.timeframe, as_of=close, limit=SHOWN_CANDLES)
-        for symbol in bot.symbols
-    }
-    if any(frame.empty for frame in shown.values()):
+    candles = load_common(store, bot, close, SHOWN_CANDLES + bot.history)
+    if candles[bot.symbols[0]].empty:
         return empty(f"Nothing to draw: {signal.decision.reason}.", name="signal-chart")
-    return Chart(weights_figure(signal, shown))
+    weights = bot.target_rules.weights(candles, bot.strategy_params)
+    shown = {symbol: frame.iloc[-SHOWN_CANDLES:] for symbol, frame in candles.items()}
+    return Chart(weights_figure(bot, shown, weights.iloc[-SHOWN_CANDLES:]))
 
 
 def signal_orders(ledger: Ledger, signal: Signal | TargetSignal) -> Html:

@@ -10,12 +10,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import Action, Decision
-from tradelib.trading.targeting import TargetSignal
 from tradelib.views.html import Html, empty, heading
 from tradelib.views.theme import ACCENT, MUTED, SERIES, themed
 
-_COLUMNS = "display:grid;grid-template-columns:max-content 1fr max-content;gap:4px 12px"
+_COLUMNS = (
+    "display:grid;grid-template-columns:max-content 1fr max-content;gap:4px 12px;margin-bottom:12px"
+)
 
 
 def weights_picture(decision: Decision) -> Html:
@@ -44,22 +46,21 @@ def _bar(share: float, most: float, color: str) -> str:
     )
 
 
-def weights_figure(signal: TargetSignal, candles: Mapping[str, pd.DataFrame]) -> go.Figure:
+def weights_figure(
+    bot: Bot, candles: Mapping[str, pd.DataFrame], weights: pd.DataFrame
+) -> go.Figure:
     """Closes since the first shown candle, and below them the strategy's weights, stacked."""
     figure = make_subplots(rows=2, shared_xaxes=True, row_heights=[0.6, 0.4], vertical_spacing=0.05)
-    weights = signal.computed.weights
     for number, (symbol, frame) in enumerate(candles.items()):
         color = SERIES[number % len(SERIES)]
         change = (frame["close"] / frame["close"].iloc[0] - 1) * 100
         line = {"width": 1.6, "color": color}
         figure.add_trace(go.Scatter(x=frame.index, y=change, name=symbol, line=line), row=1, col=1)
-        shown = weights[symbol][weights.index.isin(frame.index)] * 100
         area = {"stackgroup": "weights", "showlegend": False, "line": {"width": 0.5}}
-        trace = go.Scatter(x=shown.index, y=shown, name=symbol, fillcolor=color, **area)
-        figure.add_trace(trace.update(line_color=color), row=2, col=1)
+        trace = go.Scatter(x=weights.index, y=weights[symbol] * 100, name=symbol, **area)
+        figure.add_trace(trace.update(line_color=color, fillcolor=color), row=2, col=1)
     figure.update_yaxes(title="change since the left edge (%)", row=1)
     figure.update_yaxes(title="target weight (%)", rangemode="tozero", row=2)
     figure.update_xaxes(title="candle open (UTC)", row=2)
-    bot = signal.bot
     title = f"{', '.join(bot.symbols)} {bot.timeframe}, {bot.strategy}"
     return themed(figure, 520, title={"text": title, "y": 0.97}, margin={"t": 80})
