@@ -11,7 +11,7 @@ from tests.desks import PaperDesk, paper_desk
 from tradelib.candles.fetch import fetch_candles
 from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
-from tradelib.errors import InvalidInput
+from tradelib.errors import InvalidInput, NoQuote
 from tradelib.research.samples import random_candles
 from tradelib.settings import LimitSettings
 from tradelib.strategy.targets import columns_of
@@ -422,3 +422,27 @@ def test_a_resync_leads_lost_orders_back_to_their_legs(desk: PaperDesk):
     assert {order.role for order in before} == {Role.ENTRY, Role.EXIT}
     assert [held(desk, symbol) for symbol in SYMBOLS] == worth
     assert desk.reconcile().agrees
+
+
+@pytest.mark.parametrize("error", [NoQuote, InvalidInput])
+def test_a_symbol_that_is_not_quoted_keeps_no_other_from_being_sold(
+    desk: PaperDesk, monkeypatch, error
+):
+    add_basket(desk)
+    execute(desk, aim(desk, BTC=0.2, ETH=0.2))
+    desk.step()
+    decision, real = aim(desk, SOL=0.2), execution.fetch_prices
+
+    def quote(ledger, venue, symbol):
+        if symbol == "BTC/USDT":
+            raise error("Venue paper has nothing for BTC/USDT.")
+        return real(ledger, venue, symbol)
+
+    monkeypatch.setattr(execution, "fetch_prices", quote)
+    with pytest.raises(error, match="BTC/USDT"):
+        execute(desk, decision)
+    assert held(desk, "ETH/USDT") < Decimal("0.001")
+    (sold,) = load_orders(desk.ledger, decision=decision.id)
+    assert (sold.symbol, sold.leg) == ("ETH/USDT", 1)
+    monkeypatch.undo()
+    assert [leg.order.status for leg in execute(desk, decision).legs] == [OrderStatus.FILLED] * 3

@@ -284,7 +284,7 @@ class Desk:
         if not wanted.targets:
             inputs = {"0": inputs} if inputs else {}
         outcomes = []
-        # The symbol of a bot that may be gone by now: that of its order or of its inputs.
+        # The bot may be gone by now; of one on one symbol, the order or its inputs tell which.
         for leg in wanted.legs(""):
             mine = inputs.get(str(leg.number))
             again = intend_order(wanted, leg, OrderInputs.from_json(mine)) if mine else None

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from tradelib.clock import format_time, timeframe_ms, utc_now
-from tradelib.errors import InvalidInput
+from tradelib.errors import DeskError, InvalidInput, NoQuote
 from tradelib.settings import LimitSettings
 from tradelib.trading import tables
 from tradelib.trading.accounts import require_own_books
@@ -126,7 +126,7 @@ class LegOutcome:
     @property
     def summary(self) -> str:
         if self.order is None:
-            return f"{self.leg.action.lower()} {self.leg.symbol}: not ordered yet"
+            return f"{self.leg.action.lower()} {self.leg.symbol}".strip() + ": not ordered yet"
         if self.refusals:
             return "denied: " + "; ".join(refusal.reason for refusal in self.refusals)
         return f"{self.order.side} {self.order.amount:f} {self.order.symbol}: {self.order.status}"
@@ -177,9 +177,10 @@ def execute_decision(
     Doing it again finds an order and sends nothing, unless the venue has proven that it never
     got it, or what kept it has passed, and the decision is still fresh: then a further attempt is
     made. A leg that was not begun, as when the process was killed before it, is begun then. A
-    purchase waits while what became of a sale is not known. Raises LeaseHeld where another process
-    trades the bot for longer than `patience`, and nothing for a refused or unresolved order: both
-    are in the ledger, and reconciliation settles the latter.
+    purchase waits while what became of a sale is not known. A symbol that the venue does not list
+    or quote any more keeps no other from being sold; its error is raised in the end. Raises
+    LeaseHeld where another process trades the bot for longer than `patience`, and nothing for a
+    refused or unresolved order: both are in the ledger, and reconciliation settles the latter.
     """
     if decision.bot != bot.name:
         raise InvalidInput(f"Decision {decision.id} is {decision.bot}'s, not {bot.name}'s.")
@@ -187,18 +188,27 @@ def execute_decision(
     if not legs:
         return Execution(decision)
     outcomes: list[LegOutcome] = []
+    failures: list[DeskError] = []
     with lease(ledger, bot_lease(bot.name), run, patience) as held:
         for leg in legs:
-            if leg.action == Action.BUY and not all(map(_is_settled, outcomes)):
-                outcomes.append(LegOutcome(leg, None))
-                continue
-            case = _Case(ledger, venue, limits, bot, decision, leg, run)
-            outcomes.append(_execute(case, held))
+            outcome = LegOutcome(leg, None)
+            try:
+                if leg.action != Action.BUY or all(map(_is_settled, outcomes)):
+                    case = _Case(ledger, venue, limits, bot, decision, leg, run)
+                    outcome = _execute(case, held)
+            except (NoQuote, InvalidInput) as error:
+                failures.append(error)
+            outcomes.append(outcome)
+    if failures:
+        raise failures[0]
     return Execution(decision, tuple(outcomes))
 
 
 def _is_settled(outcome: LegOutcome) -> bool:
-    return outcome.order is not None and outcome.order.is_known
+    """Whether a purchase may follow: what became of the leg is known, or it takes no cash away."""
+    if outcome.order is None:
+        return outcome.leg.action == Action.BUY
+    return outcome.order.is_known
 
 
 @dataclass(frozen=True)
