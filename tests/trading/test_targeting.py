@@ -11,7 +11,7 @@ from tests.desks import PaperDesk, paper_desk
 from tradelib.candles.fetch import fetch_candles
 from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
-from tradelib.errors import InvalidInput, NoQuote
+from tradelib.errors import InvalidInput, LeaseLost, NoQuote
 from tradelib.research.samples import random_candles
 from tradelib.settings import LimitSettings
 from tradelib.strategy.targets import columns_of
@@ -21,6 +21,7 @@ from tradelib.trading.bots import Bot, add_bot, load_bot, new_bot
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.execution import Execution, execute_decision
 from tradelib.trading.halts import TradingState, halt_trading, resume_trading
+from tradelib.trading.leases import release_lease, take_lease
 from tradelib.trading.manual import ManualOrder, place_manual_order
 from tradelib.trading.orders import (
     OrderStatus,
@@ -446,3 +447,40 @@ def test_a_symbol_that_is_not_quoted_keeps_no_other_from_being_sold(
     assert (sold.symbol, sold.leg) == ("ETH/USDT", 1)
     monkeypatch.undo()
     assert [leg.order.status for leg in execute(desk, decision).legs] == [OrderStatus.FILLED] * 3
+
+
+def test_purchases_wait_while_a_sale_has_no_answer_and_go_when_it_is_known(desk: PaperDesk):
+    add_basket(desk)
+    execute(desk, aim(desk, ETH=0.2))
+    desk.step()
+    decision = aim(desk, BTC=0.2)
+    lost = [
+        {"kind": "accept_then_timeout", "on": "POST order", "count": 1},
+        {"kind": "read_lag", "count": 1000},
+    ]
+    desk.paper.control("faults", script=lost, options={"lag_ms": 60_000})
+    sold, bought = execute(desk, decision).legs
+    assert (sold.order.status, bought.order) == (OrderStatus.UNRESOLVED, None)
+    assert bought.summary == "buy BTC/USDT: not ordered yet"
+    desk.paper.control("faults", script=[])
+    assert desk.reconcile().agrees
+    sold, bought = execute(desk, decision).legs
+    assert (sold.order.status, bought.order.status) == (OrderStatus.FILLED, OrderStatus.FILLED)
+    assert orders_at_venue(desk) == {"BTC/USDT": 1, "ETH/USDT": 2, "SOL/USDT": 0}
+
+
+def test_who_loses_the_lease_between_legs_orders_no_more(desk: PaperDesk, monkeypatch):
+    add_basket(desk)
+    decision, real = aim(desk, BTC=0.2, ETH=0.2), execution.submit_planned
+
+    def take_over(ledger, venue, orders, held):
+        done = real(ledger, venue, orders, held)
+        release_lease(ledger, held)
+        take_lease(ledger, held.name, "another")
+        return done
+
+    monkeypatch.setattr(execution, "submit_planned", take_over)
+    with pytest.raises(LeaseLost):
+        execute(desk, decision)
+    assert orders_at_venue(desk) == {"BTC/USDT": 1, "ETH/USDT": 0, "SOL/USDT": 0}
+    assert [order.leg for order in load_orders(desk.ledger, decision=decision.id)] == [0]
