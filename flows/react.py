@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -48,7 +48,7 @@ class Reactor:
         self._wanted: dict[str, datetime] = {}
         self._working: set[str] = set()
         self._closes: dict[Series, datetime] = {}
-        self._prices: dict[str, Decimal] = {}
+        self._prices: dict[tuple[str, str], Decimal] = {}
         self._ended = threading.Event()
         for run in load_runs(ledger, limit=None, since=utc_now() - _UNWRITTEN):
             if run.kernel_kind == IN_PROCESS and not run.page and not run.page_removed_at:
@@ -62,21 +62,26 @@ class Reactor:
         """A candle of a series has closed and is stored."""
         self._closes[series] = closed
         for bot in [*self._bots.values()]:
-            if bot.wake_params.on == "close" and _series(bot) == series:
+            if bot.wake_params.on == "close" and series in _series(bot):
                 self._wake(bot, closed)
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         """Prices have moved; a bot is woken once they are far enough from where it last was."""
         prices = {quote.symbol: (quote.bid + quote.ask) / 2 for quote in quotes}
         for bot in [*self._bots.values()]:
-            move, price = bot.wake_params.move, prices.get(bot.symbol)
-            closed = self._closes.get(_series(bot))
-            if move is None or price is None or closed is None:
+            closes = [self._closes[one] for one in _series(bot) if one in self._closes]
+            if bot.wake_params.move is None or not closes:
                 continue
-            before = self._prices.setdefault(bot.name, price)
-            if abs(price / before - 1) >= Decimal(str(move)):
-                self._prices[bot.name] = price
-                self._wake(bot, closed)
+            moved = [symbol for symbol in bot.traded if self._has_moved(bot, symbol, prices)]
+            if moved:
+                self._prices |= {(bot.name, symbol): prices[symbol] for symbol in moved}
+                self._wake(bot, max(closes))
+
+    def _has_moved(self, bot: Bot, symbol: str, prices: Mapping[str, Decimal]) -> bool:
+        if symbol not in prices:
+            return False
+        before = self._prices.setdefault((bot.name, symbol), prices[symbol])
+        return abs(prices[symbol] / before - 1) >= Decimal(str(bot.wake_params.move))
 
     def end(self) -> None:
         """Come back when what is at work has ended."""
@@ -163,5 +168,5 @@ class Reactor:
         return None
 
 
-def _series(bot: Bot) -> Series:
-    return Series(bot.symbol, bot.timeframe)
+def _series(bot: Bot) -> list[Series]:
+    return [Series(symbol, bot.timeframe) for symbol in bot.traded]

@@ -52,14 +52,19 @@ def list_bots(home: Home = None, as_json: AsJson = False) -> None:
         return
     table = make_table("Bot", "Status", "Venue", "Symbol", "Timeframe", "Strategy")
     for bot in found:
-        table.add_row(bot.name, bot.status, bot.venue, bot.symbol, bot.timeframe, bot.strategy)
+        symbols = ", ".join(bot.traded)
+        table.add_row(bot.name, bot.status, bot.venue, symbols, bot.timeframe, bot.strategy)
     out.print(table)
 
 
 @bots_app.command("add")
 def add(
     name: Name,
-    symbol: Annotated[str, typer.Option("--symbol", help="Such as BTC/USDT.")],
+    symbol: Annotated[str | None, typer.Option("--symbol", help="Such as BTC/USDT.")] = None,
+    symbols: Annotated[
+        str | None,
+        typer.Option("--symbols", help="Of a bot that holds several: BTC/USDT,ETH/USDT."),
+    ] = None,
     venue: Annotated[str, typer.Option("--venue", help="A venue of desk.toml.")] = "paper",
     timeframe: Annotated[str, typer.Option("--timeframe", help="Such as 1m, 5m, 1h.")] = "1m",
     strategy: Annotated[str, typer.Option("--strategy", help="The strategy's name.")] = "weighted",
@@ -75,20 +80,31 @@ def add(
     from tradelib.trading.ledger import open_ledger
 
     settings = settings_for(home)
+    several = _parse_symbols(symbol, symbols)
     bot = new_bot(
         name,
         venue,
-        symbol,
+        symbol or several[0],
         timeframe,
         strategy,
         parse_pairs(param or [], "Parameter"),
         parse_pairs(decision or [], "Decision parameter"),
         _parse_stops({}, stops),
         _parse_wake({}, wake, fast),
+        symbols=several,
     )
     check_bot(settings, bot)
     add_bot(open_ledger(settings, migrate=True), bot)
     out.print(f"Added {name}, stopped; start it with: desk bots start {name}")
+
+
+def _parse_symbols(symbol: str | None, symbols: str | None) -> tuple[str, ...]:
+    """The symbols of a bot that holds several; none for a bot on one."""
+    if bool(symbol) == bool(symbols):
+        raise InvalidInput(
+            "Give the bot either --symbol BTC/USDT, or --symbols BTC/USDT,ETH/USDT to hold several."
+        )
+    return tuple(one.strip() for one in symbols.split(",")) if symbols else ()
 
 
 @bots_app.command("edit")
@@ -120,6 +136,7 @@ def edit(
             bot.decision | parse_pairs(decision or [], "Decision parameter"),
             _parse_stops(bot.stops, stops),
             _parse_wake(bot.wake, wake, fast),
+            symbols=bot.symbols,
         )
         return replace(checked, status=bot.status, created_at=bot.created_at)
 
@@ -183,7 +200,9 @@ def remove(name: Name, home: Home = None) -> None:
 
 def check_bot(settings: DeskSettings, bot: Bot) -> None:
     """Refuse a bot that its venue cannot trade or protect as it is meant to."""
-    check_stops(check_market(settings, bot.venue, bot.symbol, bot.timeframe), bot)
+    for symbol in bot.traded:
+        account = check_market(settings, bot.venue, symbol, bot.timeframe)
+    check_stops(account, bot)
 
 
 def _check_stops_if_up(settings: DeskSettings, bot: Bot) -> None:

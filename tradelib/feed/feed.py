@@ -304,7 +304,7 @@ class Feed:
             watcher.know(bots)
         return Subjects(
             tuple(sorted(held | set(symbols_of(bots, self.name)))),
-            tuple(sorted({Series(bot.symbol, bot.timeframe) for bot in bots})),
+            tuple(sorted({Series(one, bot.timeframe) for bot in bots for one in bot.traded})),
         )
 
     def _history(self, series: Series) -> int:

@@ -38,16 +38,23 @@ from tradelib.trading.deciding import (
 from tradelib.trading.decisions import Decision, load_decision
 from tradelib.trading.execution import (
     Execution,
+    LegOutcome,
     OrderInputs,
     execute_decision,
     intend_order,
     load_refusals,
 )
-from tradelib.trading.ledger import Ledger, open_ledger
-from tradelib.trading.orders import load_orders
+from tradelib.trading.ledger import Ledger, first, open_ledger
+from tradelib.trading.orders import find_attempts
 from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
+from tradelib.trading.targeting import (
+    TargetInputs,
+    TargetSignal,
+    compute_targets,
+    decide_targets,
+)
 from tradelib.trading.upkeep import reconcile_venue
 from tradelib.traffic import spend_as
 from tradelib.venue import Venue, open_venue
@@ -92,6 +99,8 @@ class ExecutionPage:
     execution: Execution
 
     def to_json(self) -> dict[str, Any]:
+        if self.execution.decision.targets:
+            return self._legs_to_json()
         order, intention = self.execution.order, self.execution.intention
         return {
             "decision": self.execution.decision.id,
@@ -100,6 +109,19 @@ class ExecutionPage:
             "status": str(order.status) if order else None,
             "inputs": intention.inputs.to_json() if intention else None,
             COMPUTED: intention.to_json() if intention else {},
+        }
+
+    def _legs_to_json(self) -> dict[str, Any]:
+        """The same of a decision on several symbols: what one order has, each leg has."""
+        legs = self.execution.legs
+        made = {str(outcome.leg.number): outcome.intention for outcome in legs if outcome.intention}
+        return {
+            "decision": self.execution.decision.id,
+            "summary": self.execution.summary,
+            "orders": [outcome.order.client_id for outcome in legs if outcome.order],
+            "statuses": [str(outcome.order.status) for outcome in legs if outcome.order],
+            "inputs": {number: intention.inputs.to_json() for number, intention in made.items()},
+            COMPUTED: {number: intention.to_json() for number, intention in made.items()},
         }
 
 
@@ -162,17 +184,19 @@ class Desk:
         lines = tuple(_line(report) for report in reports)
         return Fetch(venue, timeframe, moment, lines, client.used_weight)
 
-    def generate_signal(self, bot: str, as_of: str) -> Signal:
-        """Score a bot's candles and record what it decides; again, show both once more."""
+    def generate_signal(self, bot: str, as_of: str) -> Signal | TargetSignal:
+        """Score a bot's candles, or weigh its symbols, and record what it decides; again, show
+        both once more."""
         if not self.live:
             return self._signal_before()
         chosen = load_bot(self.ledger, bot)
-        return decide_bot(
+        decide = decide_targets if chosen.symbols else decide_bot
+        return decide(
             self.ledger, self.store, self.settings.limits, chosen, parse_time(as_of), self.run_id
         )
 
     def execute_order(self, bot: str, decision: str) -> ExecutionPage:
-        """Turn a decision into at most one order; again, show what became of it."""
+        """Turn a decision into at most one order a symbol; again, show what became of it."""
         if not self.live:
             return ExecutionPage(self._execution_before(decision))
         chosen = load_bot(self.ledger, bot)
@@ -235,7 +259,7 @@ class Desk:
             told.get("used_weight"),
         )
 
-    def _signal_before(self) -> Signal:
+    def _signal_before(self) -> Signal | TargetSignal:
         """The recorded decision, and all that it came from computed again: from the candles as
         they were and from what the ledger told then."""
         told = self._result("live/20_generate_signals")
@@ -243,6 +267,10 @@ class Desk:
         # A later edit must not change what this page shows, nor the bot's end take it away.
         chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
         close = decision.candle_close
+        if chosen.symbols:
+            read = TargetInputs.from_json(told["inputs"]) if told["inputs"] else None
+            weighed = compute_targets(self.store, chosen, close, read, decision.run)
+            return TargetSignal(chosen, close, decision, weighed)
         if COMPUTED not in told:  # a run of before inputs were kept
             candles, scores = load_scores(self.store, chosen, close)
             return Signal(chosen, close, candles, scores, decision)
@@ -255,14 +283,19 @@ class Desk:
         sized and weighed again from what it was made of."""
         told = self._result("live/30_execute_orders") if self.run or not decision else {}
         wanted: Decision = load_decision(self.ledger, decision or told["decision"])
-        inputs = told.get("inputs")
-        again = intend_order(wanted, OrderInputs.from_json(inputs)) if inputs else None
-        orders = load_orders(self.ledger, decision=wanted.id)
-        if not orders:
-            return Execution(wanted, None, intention=again)
-        with self.ledger.read() as books:
-            refusals = load_refusals(books, orders[0].client_id)
-        return Execution(wanted, orders[0], refusals, again)
+        inputs = told.get("inputs") or {}
+        if not wanted.targets:
+            inputs = {"0": inputs} if inputs else {}
+        outcomes = []
+        # The bot may be gone by now; of one on one symbol, the order or its inputs tell which.
+        for leg in wanted.legs(""):
+            mine = inputs.get(str(leg.number))
+            again = intend_order(wanted, leg, OrderInputs.from_json(mine)) if mine else None
+            with self.ledger.read() as books:
+                order = first(find_attempts(books, wanted.id, leg.number)[::-1])
+                refusals = load_refusals(books, order.client_id) if order else ()
+            outcomes.append(LegOutcome(leg, order, refusals, again))
+        return Execution(wanted, tuple(outcomes))
 
 
 def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:

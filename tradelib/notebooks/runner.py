@@ -24,6 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from tradelib.clock import utc_now
 from tradelib.errors import (
     InvalidInput,
+    NoQuote,
     RateLimited,
     RunFailed,
     StorageFailed,
@@ -44,7 +45,10 @@ from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run
 
 # What a page may die of that another try may not meet; the first is how the death of a kernel that
 # kept within its limits is told.
-_PASSING = ("its kernel ", VenueUnavailable.__name__, RateLimited.__name__)
+_PASSING = (
+    "its kernel ",
+    *(error.__name__ for error in (VenueUnavailable, NoQuote, RateLimited)),
+)
 _LONGEST_REASON = 2_000
 
 

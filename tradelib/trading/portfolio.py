@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, func, select
 
-from tradelib.errors import VenueUnavailable
+from tradelib.errors import NoQuote
 from tradelib.trading import tables
 from tradelib.trading.accounts import (
     booked_balances,
@@ -67,7 +67,7 @@ def fetch_prices(ledger: Ledger, venue: Venue, symbol: str, as_of: datetime) -> 
     known = venue.fetch_instruments().keys()
     quotes = venue.fetch_quotes(sorted((held & known) | {symbol}), as_of=as_of)
     if symbol not in quotes:
-        raise VenueUnavailable(
+        raise NoQuote(
             f"Venue {venue.name} has no bid and ask for {symbol}; nothing is sent without."
         )
     return quotes
