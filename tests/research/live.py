@@ -14,7 +14,7 @@ import pandas as pd
 from tradelib.candles.schema import candles_from_arrays
 from tradelib.clock import from_ms
 from tradelib.paper.engine import Engine
-from tradelib.paper.fees import Fees
+from tradelib.paper.fees import USUAL_FEES, Fees
 from tradelib.paper.filed import FileMarket
 from tradelib.paper.market import Tape
 from tradelib.paper.orders import BUY, SELL, Ticket
@@ -47,10 +47,10 @@ class Live:
     market: FileMarket
     cash: Decimal
     limits: LimitSettings
-    fees: Fees = Fees()
+    fees: Fees = USUAL_FEES
     fills: list[Fill] = field(default_factory=list)
-    position: Position = Position("")
-    state: DecisionState = DecisionState()
+    position: Position = field(default_factory=lambda: Position(""))
+    state: DecisionState = field(default_factory=DecisionState)
     sent: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
