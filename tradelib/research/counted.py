@@ -261,7 +261,7 @@ def sized(purse: Purse, equity: Pair, best: int, rules: Rules) -> int:
         lots = divided(multiplied(pair_of(purse.held.amount), share), pair_of(rules.lot))
     if lots[0] * rules.lot > _MOST or lots[0] * rules.lot * best > _MOST * _UNIT:
         return -1
-    amount = int(whole_below(lots)) * rules.lot
+    amount = whole_below(lots) * rules.lot
     if purse.wish.action > 0 and rules.cuts:
         amount = min(amount, affordable(purse.cash, best, rules))
     return amount
@@ -272,7 +272,10 @@ def affordable(cash: int, price: int, rules: Rules) -> int:
     fee = 0 if rules.fee_received else rules.fee
     whole = multiplied(multiplied(pair_of(price), pair_of(UNIT + fee)), pair_of(rules.lot))
     cash_pair = multiplied(multiplied(pair_of(cash), (_UNIT, 0.0)), (_UNIT, 0.0))
-    return int(min(whole_below(divided(cash_pair, whole)), _MOST / rules.lot)) * rules.lot
+    lots = divided(cash_pair, whole)
+    if lots[0] * rules.lot > _MOST:
+        return int(_MOST) // rules.lot * rules.lot
+    return whole_below(lots) * rules.lot
 
 
 def refusal(
@@ -441,9 +444,9 @@ def cost_share(cost: int, fine: int, part: int, whole: int) -> tuple[int, int]:
     paid = added(multiplied(pair_of(cost), scale), pair_of(fine))
     share = divided(multiplied(paid, pair_of(part)), pair_of(whole))
     counts = whole_below(divided(share, scale))
-    back = multiplied((counts, 0.0), scale)
+    back = multiplied(pair_of(counts), scale)
     beyond = added(share, (-back[0], -back[1]))
-    return int(counts), int(max(whole_below(joined(beyond[0], beyond[1] + 0.5)), 0.0))
+    return counts, max(whole_below(joined(beyond[0], beyond[1] + 0.5)), 0)
 
 
 def look(

@@ -104,13 +104,11 @@ def is_below(left: Pair, right: Pair) -> bool:
     return added(left, (-right[0], -right[1]))[0] < -abs(right[0]) * _NEARLY
 
 
-def whole_below(pair: Pair) -> float:
-    """The largest whole number not above, where 28 digits tell them apart."""
+def whole_below(pair: Pair) -> int:
+    """The largest whole number not above, where 28 digits tell them apart; below 2**63."""
     high, low = joined(pair[0], pair[1] + pair[0] * _NEARLY)
     whole = floor(high)
-    if whole == high and low < 0.0:
-        whole -= 1
-    return float(whole)
+    return whole + floor(low) if whole == high else whole
 
 
 def as_written(value: float) -> Pair:

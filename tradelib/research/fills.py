@@ -216,7 +216,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 FILL_MODELS: tuple[str, ...] = tuple(_PRESETS)
 
 
-def fill_model(name: str, **changes: Any) -> FillModel:
+def fill_model(name: str, /, **changes: Any) -> FillModel:
     """The model of that name, with some parameters changed."""
     if name not in _PRESETS:
         raise unknown_name("fill model", name, FILL_MODELS)
