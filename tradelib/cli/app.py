@@ -15,12 +15,14 @@ import typer
 from typer.exceptions import TyperException
 
 from tradelib.cli.bots import bots_app
+from tradelib.cli.candles import candles_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.kernels import kernels_app
 from tradelib.cli.records import records_app
 from tradelib.cli.replay import replay_app
 from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
+from tradelib.cli.traffic import traffic_app
 from tradelib.cli.upkeep import upkeep_app
 from tradelib.errors import DeskError, InvalidInput
 from tradelib.scrubber import desk_scrubber
@@ -33,10 +35,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bots_app, name="bots")
+app.add_typer(candles_app, name="candles")
 app.add_typer(kernels_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)
 app.add_typer(trade_app)
+app.add_typer(traffic_app)
 app.add_typer(torture_app)
 app.add_typer(upkeep_app)
 
