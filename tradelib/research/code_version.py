@@ -12,7 +12,8 @@ from typing import Any
 
 from tradelib.strategy.base import Strategy
 
-_FOLD = ("backtest", "bench", "metrics", "space", "sweep")
+_FOLD = ("backtest", "bench", "counted", "exact", "fills", "metrics", "space", "sweep")
+_PAPER = ("counts", "liquidity")
 _LIBRARIES = ("numpy", "pandas", "numba")
 
 
@@ -29,7 +30,8 @@ def engine_version() -> str:
     """A hash of the code and the libraries that fold any strategy."""
     version = hashlib.sha256("".join(map(metadata.version, _LIBRARIES)).encode())
     here = Path(__file__).parent
-    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD)]
+    paper = (here.parent / "paper" / f"{name}.py" for name in _PAPER)
+    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD), *paper]
     for path in sorted(files):
         version.update(path.read_bytes())
     return version.hexdigest()

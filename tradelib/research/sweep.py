@@ -31,6 +31,7 @@ from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
 from tradelib.research.bench import Bench, TooShort, make_bench
 from tradelib.research.cluster import cluster_pool
 from tradelib.research.code_version import code_version
+from tradelib.research.fills import NEXT_OPEN, FillModel
 from tradelib.research.metrics import METRICS, Tally, check_metrics
 from tradelib.research.space import Combination, Space, make_space
 from tradelib.strategy.base import Strategy
@@ -78,6 +79,7 @@ def sweep(
     seed: int = 0,
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
+    fills: FillModel = NEXT_OPEN,
     metrics: Sequence[str] = METRICS,
     folder: str | Path | None = None,
     workers: int | None = None,
@@ -88,7 +90,7 @@ def sweep(
 
     space, decision_space: values by parameter, a list, a range or one value; what is not named
     keeps its default. samples: draw so many combinations instead, by the seed; values may then be
-    a `Span` too. fee, cash: as for `run_backtest`, whose numbers each row equals. folder: where
+    a `Span` too. fee, cash, fills: `run_backtest`'s, whose numbers each row equals. folder: where
     finished chunks stay; the same call goes on from there, and one with other candles, values or
     code begins anew beside it. workers: threads; None: one for each core. cluster: a Dask cluster
     that does the work instead, with the same rows: its scheduler's address, a Dask client or
@@ -98,7 +100,7 @@ def sweep(
         raise InvalidInput("A cluster has its own workers; leave out `workers`, or the cluster.")
     wanted = check_metrics(metrics)
     combinations = make_space(strategy, space, decision_space, samples=samples, seed=seed)
-    bench = make_bench(candles, timeframe, strategy, fee, cash)
+    bench = make_bench(candles, timeframe, strategy, fee, cash, fills)
     work = Work(bench, combinations, wanted)
     store = _Store(Path(folder) / work.key()) if folder is not None else None
     pool = _thread_pool(work, workers) if cluster is None else cluster_pool(work, cluster)
@@ -145,6 +147,7 @@ class Work:
         told = (
             candles_hash(bench.candles), bench.timeframe, bench.strategy.name, bench.fee,
             bench.cash, repr(self.space), self.size, self.metrics, code_version(bench.strategy),
+            repr(bench.fills),
         )  # fmt: skip
         return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
