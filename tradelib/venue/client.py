@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -46,7 +47,7 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys
-from tradelib.venue.metering import Answers, budgeted
+from tradelib.venue.metering import Answers, budgeted, budgeted_stream
 from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.
@@ -57,6 +58,7 @@ import_module("ccxt.base.exchange").random = random.SystemRandom()
 
 READ_ATTEMPTS = 3
 TRADE_PAGE = 500
+CANDLE_PAGE = 1000
 # How long a request may be under way where the venue does not bound it.
 _UNBOUND_REQUESTS = timedelta(seconds=60)
 # There, the client itself sends nothing that was committed longer ago.
@@ -68,6 +70,8 @@ _NEW_LISTING_SECONDS = 60.0
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
+# Names of ccxt's methods, in both of its spellings.
+_SENDS_ORDERS = re.compile(r"(create|edit|cancel)_?\w*order|withdraw$|transfer$", re.IGNORECASE)
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
@@ -197,6 +201,12 @@ class Venue:
             dtype="float64",
         )
         return frame.rename_axis("open_time")
+
+    @property
+    def candle_page(self) -> int:
+        """Most candles that one request brings; 1,000 where ccxt does not know."""
+        told = (self._exchange.features.get("spot") or {}).get("fetchOHLCV") or {}
+        return told.get("limit") or CANDLE_PAGE
 
     def require_timeframe(self, timeframe: str) -> None:
         """Refuse a timeframe in which the venue has no candles."""
@@ -504,6 +514,25 @@ class Venue:
 
 def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> Venue:
     """The venue of that name in desk.toml, with its keys unless they are not to be had."""
+    chosen, resolved, keys = _configured(settings, name)
+    return Venue(
+        name, resolved, keys, trading=trading, is_local=chosen.is_local,
+        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache,
+    )  # fmt: skip
+
+
+def open_stream(settings: DeskSettings, name: str) -> Any:
+    """ccxt.pro's object for the venue of that name in desk.toml, which watches over WebSockets;
+    its methods are coroutines, and `await exchange.close()` ends them."""
+    chosen, resolved, keys = _configured(settings, name)
+    identity = venue_identity(name, chosen)
+    return make_stream_exchange(name, resolved, keys, home=settings.home, identity=identity)
+
+
+def _configured(
+    settings: DeskSettings, name: str
+) -> tuple[VenueSettings, VenueSettings, Keys | None]:
+    """A venue as desk.toml has it, the same with its addresses, and its keys."""
     if name not in settings.venues:
         raise unknown_name("venue", name, settings.venues, "desk.toml")
     chosen = settings.venues[name]
@@ -513,11 +542,7 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
             "ws_url": _resolve(settings, chosen.ws_url),
         }
     )
-    keys = load_keys(chosen.keys, settings.home, name)
-    return Venue(
-        name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache,
-    )  # fmt: skip
+    return chosen, resolved, load_keys(chosen.keys, settings.home, name)
 
 
 def venue_identity(name: str, settings: VenueSettings) -> str:
@@ -547,10 +572,10 @@ def _resolve(settings: DeskSettings, url: str | None) -> str | None:
     return url
 
 
-def _exchange_class(name: str, settings: VenueSettings) -> type[ccxt.Exchange]:
-    if settings.exchange not in ccxt.exchanges:
-        raise unknown_name("exchange", settings.exchange, ccxt.exchanges, f"venue {name}")
-    return getattr(ccxt, settings.exchange)
+def _exchange_class(name: str, settings: VenueSettings, source: Any = ccxt) -> Any:
+    if settings.exchange not in source.exchanges:
+        raise unknown_name("exchange", settings.exchange, source.exchanges, f"venue {name}")
+    return getattr(source, settings.exchange)
 
 
 def make_exchange(
@@ -565,7 +590,53 @@ def make_exchange(
 
     home: of the desk under whose rate budget it asks, as the exchange of that identity.
     """
-    kind = _exchange_class(name, settings)
+    exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
+    exchange.fetch = _whole(exchange.fetch)
+    if settings.rest_url:
+        _redirect(exchange, settings.rest_url, settings.ws_url)
+    if home is not None:
+        dialect = dialect_of(exchange)
+        budget = _open_budget(name, settings, exchange, home, identity)
+        exchange.fetch2 = budgeted(exchange, dialect, budget)
+    return exchange
+
+
+def _open_budget(
+    name: str, settings: VenueSettings, exchange: Any, home: Path, identity: str | None
+) -> Budget:
+    file = budget_file(home, identity or venue_identity(name, settings))
+    account = account_name(exchange.apiKey)
+    return Budget(file, name, dialect_of(exchange).pools, account, settings.patience)
+
+
+def make_stream_exchange(
+    name: str,
+    settings: VenueSettings,
+    keys: Keys | None,
+    *,
+    home: Path | None = None,
+    identity: str | None = None,
+) -> Any:
+    """ccxt.pro's object for a venue, pointed where the settings say. It watches and sends no
+    orders, for which there is `Venue`. home, identity: as for `make_exchange`, since it asks for
+    order books and instruments too."""
+    pro = import_module("ccxt.pro")  # takes seconds, and few need it
+    exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
+    if settings.rest_url:
+        _redirect(exchange, settings.rest_url, settings.ws_url)
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ReadOnly(f"What watches venue {name} sends no orders; a scheduled run does.")
+
+    for method in filter(_SENDS_ORDERS.match, dir(exchange)):
+        setattr(exchange, method, refuse)
+    if home is not None:
+        budget = _open_budget(name, settings, exchange, home, identity)
+        exchange.fetch2 = budgeted_stream(exchange, dialect_of(exchange), budget)
+    return exchange
+
+
+def _exchange_config(settings: VenueSettings, keys: Keys | None) -> dict[str, Any]:
     config: dict[str, Any] = {
         # Numbers stay text inside ccxt, so that no digit passes through a float.
         "number": str,
@@ -586,18 +657,7 @@ def make_exchange(
             "apiKey": keys.key.get_secret_value(),
             "secret": keys.secret.get_secret_value(),
         }
-    exchange = kind(config)
-    exchange.fetch = _whole(exchange.fetch)
-    if settings.rest_url:
-        _redirect(exchange, settings.rest_url, settings.ws_url)
-    if home is not None:
-        dialect = dialect_of(exchange)
-        budget = Budget(
-            budget_file(home, identity or venue_identity(name, settings)), name, dialect.pools,
-            account_name(exchange.apiKey), settings.patience,
-        )  # fmt: skip
-        exchange.fetch2 = budgeted(exchange, dialect, budget)
-    return exchange
+    return config
 
 
 def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
@@ -616,11 +676,17 @@ def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
 def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> None:
     """Point every section of the exchange's API at one base, so that nothing else is reached."""
     base = rest_url.rstrip("/")
-    exchange.urls["api"] = _moved(exchange.urls["api"], base, (ws_url or base).rstrip("/"))
+    scheme, _, place = (ws_url or base).rstrip("/").partition("://")
+    socket = f"{_SOCKET_SCHEMES.get(scheme, scheme)}://{place}"
+    exchange.urls["api"] = _moved(exchange.urls["api"], base, socket)
+    dialect_of(exchange).mend_addresses()
     tables = exchange.exceptions
     if "spot" in tables:
         # ccxt picks Binance's table of spot errors by the URL's prefix, which is another now.
         tables["exact"] = {**tables["exact"], **tables["spot"]["exact"]}
+
+
+_SOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 
 
 def _moved(urls: Any, base: str, socket: str) -> Any:

@@ -71,6 +71,12 @@ class Binance(Dialect):
     def refused_pool(self, charges: Mapping[str, int], words: str) -> str:
         return _ORDERS if "-1015" in words and _ORDERS in charges else _WEIGHT
 
+    def mend_addresses(self) -> None:
+        # ccxt tells spot from futures by '/stream' in the address: as a rule its host's name.
+        sockets = self.exchange.urls["api"].get("ws")
+        if sockets and "/stream" not in sockets["spot"]:
+            sockets["spot"] = sockets["spot"].removesuffix("/ws") + "/stream/ws"
+
     def supports(self, order_type: OrderType, symbol: str | None) -> bool:
         if symbol is None:
             return True
