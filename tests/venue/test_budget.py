@@ -133,6 +133,19 @@ def test_what_is_more_urgent_gets_through(tmp_path: Path):
         budget.take({"weight": 1}, "GET x")
 
 
+def test_a_long_walk_leaves_room_and_waits_for_its_own(tmp_path: Path):
+    file, pools = tmp_path / "b.sqlite", [Pool("weight", 10, 1)]
+    walk = Budget(file, "v", pools, "nobody", 0, bulk=True)
+    began = time.monotonic()
+    for _ in range(11):
+        walk.take({"weight": 1}, "GET klines")
+    assert time.monotonic() - began >= 2  # five in each second, however little patience others have
+    usual = Budget(file, "v", pools, "nobody", 0)
+    assert take_all(usual) >= 2
+    with urgent(Urgency.CANCEL):
+        assert take_all(walk) >= 2
+
+
 def test_all_pools_are_taken_from_or_none(tmp_path: Path):
     pools = [Pool("weight", 100, 60), Pool("orders", 4, 60, by_account=True)]
     budget = Budget(tmp_path / "run/budget/b.sqlite", "v", pools, "me", 0)

@@ -85,7 +85,8 @@ class Venue:
         be seen after so long was never accepted. dedupes_client_ids: whether a second request
         with a client id used before never makes a second order.
     trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
-        venue's rate budget and what it told them; None shares nothing.
+        venue's rate budget and what it told them; None shares nothing. bulk:
+        for long walks, which leave more of the budget to others and wait longer.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Venue:
         identity: str | None = None,
         home: Path | None = None,
         cache: CacheSettings | None = None,
+        bulk: bool = False,
     ) -> None:
         self.name = name
         self.quote = settings.quote
@@ -107,7 +109,9 @@ class Venue:
         self.trade_page = TRADE_PAGE
         self._instruments: dict[str, Instrument] = {}
         self.identity = identity or venue_identity(name, settings)
-        self._exchange = make_exchange(name, settings, keys, home=home, identity=self.identity)
+        self._exchange = make_exchange(
+            name, settings, keys, home=home, identity=self.identity, bulk=bulk
+        )
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._dialect = dialect_of(self._exchange)
         self._sharing = cache or CacheSettings()
@@ -512,12 +516,15 @@ class Venue:
         raise AssertionError("unreachable")
 
 
-def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> Venue:
-    """The venue of that name in desk.toml, with its keys unless they are not to be had."""
+def open_venue(
+    settings: DeskSettings, name: str, *, trading: bool = False, bulk: bool = False
+) -> Venue:
+    """The venue of that name in desk.toml, with its keys unless they are not to be had. trading,
+    bulk: see Venue."""
     chosen, resolved, keys = _configured(settings, name)
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache,
+        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache, bulk=bulk,
     )  # fmt: skip
 
 
@@ -585,10 +592,12 @@ def make_exchange(
     *,
     home: Path | None = None,
     identity: str | None = None,
+    bulk: bool = False,
 ) -> ccxt.Exchange:
     """ccxt's object for a venue, pointed where the settings say; `name` is for messages.
 
-    home: of the desk under whose rate budget it asks, as the exchange of that identity.
+    home: of the desk under whose rate budget it asks, as the exchange of that identity; bulk: see
+    Venue.
     """
     exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
     exchange.fetch = _whole(exchange.fetch)
@@ -596,17 +605,18 @@ def make_exchange(
         _redirect(exchange, settings.rest_url, settings.ws_url)
     if home is not None:
         dialect = dialect_of(exchange)
-        budget = _open_budget(name, settings, exchange, home, identity)
+        budget = _open_budget(name, settings, exchange, home, identity, bulk=bulk)
         exchange.fetch2 = budgeted(exchange, dialect, budget)
     return exchange
 
 
 def _open_budget(
-    name: str, settings: VenueSettings, exchange: Any, home: Path, identity: str | None
-) -> Budget:
+    name: str, settings: VenueSettings, exchange: Any, home: Path, identity: str | None,
+    *, bulk: bool = False,
+) -> Budget:  # fmt: skip
     file = budget_file(home, identity or venue_identity(name, settings))
-    account = account_name(exchange.apiKey)
-    return Budget(file, name, dialect_of(exchange).pools, account, settings.patience)
+    pools, account = dialect_of(exchange).pools, account_name(exchange.apiKey)
+    return Budget(file, name, pools, account, settings.patience, bulk=bulk)
 
 
 def make_stream_exchange(
