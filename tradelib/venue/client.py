@@ -239,7 +239,14 @@ class Venue:
             told = self._ask_quotes(symbols)
             return {s: Quote(s, *map(Decimal, pair), as_of, got_at) for s, pair in told.items()}
         terms = Terms(min(self._sharing.quote_seconds, longest), longest, to_ms(as_of))
-        found = self._cache.get("quotes", self.identity, symbols, self._ask_quotes, terms)
+        found = self._cache.get(
+            "quotes", self.identity, symbols, self._ask_quotes, terms, together=True
+        )
+        if not all(map(terms.accept, found.values())):
+            raise VenueUnavailable(
+                f"Venue {self.name} took longer than {longest:g} s to quote {', '.join(symbols)}; "
+                "no order is sized with prices so old."
+            )
         quotes = (_shared_quote(symbol, found[symbol]) for symbol in symbols)
         return {quote.symbol: quote for quote in quotes if quote}
 
