@@ -19,7 +19,7 @@ from tradelib.candles.schema import candles_from_arrays
 from tradelib.candles.store import CandleStore
 from tradelib.cli.home import prepare_home
 from tradelib.cli.markets import LocalMarket, file_market
-from tradelib.clock import from_ms, utc_now
+from tradelib.clock import from_ms, timeframe_ms, utc_now
 from tradelib.notebooks.cycle import (
     EXECUTE,
     SIGNALS,
@@ -42,6 +42,8 @@ from tradelib.trading.deciding import decide_bot
 from tradelib.trading.decisions import Action
 from tradelib.trading.execution import execute_decision
 from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.parity import Parity
+from tradelib.trading.parity_check import check_bot
 from tradelib.trading.reconciliation import reconcile
 from tradelib.trading.runs import Outcome, Run, finish_run, start_run
 from tradelib.venue import Venue, open_venue
@@ -163,6 +165,19 @@ def rehearsal(home: Path, file: Path, plan: BotPlan) -> Iterator[SteppedDesk]:
         update_bot(desk.ledger, bot)
         reconcile(desk.ledger, desk.venue(), market.symbols)
         yield desk
+
+
+def candles_left(desk: SteppedDesk) -> int:
+    """How many candles the market still has to play, those that are missing counted in."""
+    exchange = desk.paper.exchange
+    return (exchange.clock.end - exchange.now) // timeframe_ms(desk.market.timeframe)
+
+
+def check(desk: SteppedDesk) -> Parity:
+    """All that the desk's bot did, held against what its candles make expected."""
+    rules = desk.venue().fetch_instrument(desk.bot.symbol)
+    store = CandleStore(desk.settings.candles)
+    return check_bot(desk.ledger, store, desk.bot.name, rules=rules)
 
 
 def run_pages(desk: SteppedDesk, candles: int) -> Iterator[datetime]:
