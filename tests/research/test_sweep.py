@@ -77,7 +77,7 @@ def test_rows_equal_the_plain_fold():
     inputs = fold_inputs(CANDLES, "1h", WEIGHTED.score(CANDLES, params))
     equity, _, fills = fold_plainly(*inputs, decision.step(), 0.001, 10_000.0)
     tally = start_tally(10_000.0)
-    for price, value, (bought, fee) in zip(CANDLES["open"], equity, fills, strict=True):
+    for value, (bought, fee, price) in zip(equity, fills[:, :3], strict=True):
         if bought:
             tally = tally_fill(tally, bought, price, fee)
         tally = tally_close(tally, value, tally.entry_amount)

@@ -39,7 +39,7 @@ from tradelib.trading.runs import COMPUTED
 _ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 # Of a longer outage, only so many candles beyond a confirmation's reach are looked back on.
 LONGEST_OUTAGE = 500
-CANNOT_AFFORD = "cannot afford an order"
+CANNOT_AFFORD = step.reason_text(step.CANNOT_AFFORD)
 NO_CANDLES = "no candles yet"
 
 
