@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,10 +26,12 @@ from tradelib.errors import InvalidInput
 
 if TYPE_CHECKING:
     from tradelib.cli.stepped import BotPlan
+    from tradelib.trading.backtested import Comparison
     from tradelib.trading.parity import Parity
 
 parity_app = typer.Typer()
 _SHOWN = 20
+_AGREES = "No gap: live is the backtest."
 
 
 @parity_app.command()
@@ -62,15 +65,12 @@ def parity(
     """
     if (bot is None) == (candles is None):
         raise InvalidInput("Name a bot, or give --candles and a file.")
-    if bot is not None:
-        found = _check(bot, since, home)
+    if candles is not None:
+        plan = _plan(strategy, param, decision)
+        agrees = _tell_rehearsal(_rehearse(candles, count, plan, pages=pages), as_json)
     else:
-        found = _rehearse(candles, count, _plan(strategy, param, decision), pages=pages)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        _show(found)
-    if not found.agrees:
+        agrees = _tell_check(_check(bot or "", since, home), as_json)
+    if not agrees:
         raise typer.Exit(1)
 
 
@@ -93,7 +93,7 @@ def _check(bot: str, since: str, home: Home) -> Parity:
     return check_bot(ledger, CandleStore(settings.candles), bot, utc_now() - parse_span(since))
 
 
-def _rehearse(file: Path, count: int | None, plan: BotPlan, *, pages: bool) -> Parity:
+def _rehearse(file: Path, count: int | None, plan: BotPlan, *, pages: bool) -> Comparison:
     from tradelib.cli.stepped import candles_left, check, rehearsal, run_in_process, run_pages
 
     with (
@@ -108,11 +108,39 @@ def _rehearse(file: Path, count: int | None, plan: BotPlan, *, pages: bool) -> P
         return check(desk)
 
 
-def _show(found: Parity) -> None:
-    if found.closes is None:
+def _tell_rehearsal(found: Comparison, as_json: bool) -> bool:
+    if as_json:
+        print_json(found)
+        return found.agrees
+    out.print(
+        f"{found.candles} candles, {found.decisions} decisions, {found.orders} orders "
+        f"({found.refused} of them refused), {found.fills} fills; "
+        f"equity {found.equity!r}, backtest {found.backtest!r}",
+        soft_wrap=True,
+    )
+    if found.agrees:
+        out.print(_AGREES)
+        return True
+    table = make_table("Candle close", "What", "Live", "Backtest")
+    for one in found.mismatches[:_SHOWN]:
+        table.add_row(f"{one.close:%F %T}Z", one.what, one.live, one.backtest)
+    out.print(table)
+    more = f", of which the first {_SHOWN} are shown" if len(found.mismatches) > _SHOWN else ""
+    out.print(f"{len(found.mismatches)} values differ{more}; the first tells why the others do.")
+    return False
+
+
+def _tell_check(found: Parity, as_json: bool) -> bool:
+    if as_json:
+        print_json(found.to_json())
+    elif found.closes is None:
         out.print("Nothing was decided in that time.")
-        return
-    first, last = found.closes
+    else:
+        _show(found, *found.closes)
+    return found.agrees
+
+
+def _show(found: Parity, first: datetime, last: datetime) -> None:
     out.print(
         f"{found.bot}: {found.candles} candles closed from {first:%F %T}Z to {last:%F %T}Z, "
         f"{found.decisions} decisions, {found.orders} orders, {found.fills} fills",
@@ -126,7 +154,7 @@ def _show(found: Parity) -> None:
     for told in found.notes:
         out.print(told, soft_wrap=True)
     if found.agrees:
-        out.print("No gap: live is the backtest.")
+        out.print(_AGREES)
         return
     _show_gaps(found)
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tradelib.candles.store import CandleStore
 from tradelib.cli.home import prepare_home
 from tradelib.cli.markets import LocalMarket, file_market
 from tradelib.clock import from_ms, timeframe_ms, utc_now
+from tradelib.errors import InvalidInput
 from tradelib.notebooks.cycle import (
     EXECUTE,
     SIGNALS,
@@ -34,16 +34,17 @@ from tradelib.notebooks.cycle import (
 from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
 from tradelib.paper.config import ACCOUNTS_FILE, RateLimits, read_accounts
 from tradelib.paper.filed import FileMarket
-from tradelib.paper.liquidity import Shape
+from tradelib.research.backtest import run_backtest
+from tradelib.research.fills import FillModel, venue_fills
 from tradelib.settings import SETTINGS_FILE, DeskSettings, load_settings
 from tradelib.trading.arming import arm_venue
+from tradelib.trading.backtested import Comparison, hold_against
 from tradelib.trading.bots import Bot, BotStatus, load_bots, new_bot, update_bot
 from tradelib.trading.deciding import decide_bot
 from tradelib.trading.decisions import Action
 from tradelib.trading.execution import execute_decision
 from tradelib.trading.ledger import Ledger, open_ledger
-from tradelib.trading.parity import Parity
-from tradelib.trading.parity_check import check_bot
+from tradelib.trading.live_steps import load_live
 from tradelib.trading.reconciliation import reconcile
 from tradelib.trading.runs import Outcome, Run, finish_run, start_run
 from tradelib.venue import Venue, open_venue
@@ -134,8 +135,6 @@ stop_streak = 0
 low_profit_after = 0
 """
 _BOUNDLESS = RateLimits(weight=10**9, orders_10s=10**9, orders_day=10**9)
-# So deep that an order is one fill at the price: how deep a book was, no candle tells.
-_DEEP = Shape(top=Decimal(10**6))
 
 
 @dataclass(frozen=True)
@@ -149,14 +148,14 @@ class BotPlan:
 
 @contextmanager
 def rehearsal(home: Path, file: Path, plan: BotPlan) -> Iterator[SteppedDesk]:
-    """A desk with one bot on the candles of a file, from the first one on. Its limits are open
-    and its book is deep, so that nothing but the bot, the venue's rules and its fees decide."""
+    """A desk with one bot on the candles of a file, from the first one on. Its limits are open, so
+    that nothing but the bot, the venue's rules, its book and its fees decide."""
     market = file_market((file,))
     (rules,) = FileMarket([file]).instruments
     home.mkdir(parents=True, exist_ok=True)
     limits = _OPEN_LIMITS.format(quote=market.quote, least=rules.min_notional)
     (home / SETTINGS_FILE).write_text(limits, encoding="utf-8")
-    with stepped_desk(home, market, is_kept=False, limits=_BOUNDLESS, shape=_DEEP) as desk:
+    with stepped_desk(home, market, is_kept=False, limits=_BOUNDLESS) as desk:
         symbol = market.symbols[0]
         bot = new_bot(
             desk.bot.name, market.venue, symbol, market.timeframe, plan.strategy,
@@ -173,11 +172,27 @@ def candles_left(desk: SteppedDesk) -> int:
     return (exchange.clock.end - exchange.now) // timeframe_ms(desk.market.timeframe)
 
 
-def check(desk: SteppedDesk) -> Parity:
-    """All that the desk's bot did, held against what its candles make expected."""
-    rules = desk.venue().fetch_instrument(desk.bot.symbol)
-    store = CandleStore(desk.settings.candles)
-    return check_bot(desk.ledger, store, desk.bot.name, rules=rules)
+def check(desk: SteppedDesk) -> Comparison:
+    """All that the desk's bot did beside the backtest of the same candles at the same venue."""
+    bot, live = desk.bot, load_live(desk.ledger, desk.bot.name)
+    candles = CandleStore(desk.settings.candles).load(bot.venue, bot.symbol, bot.timeframe)
+    opening = live[0].inputs
+    if opening is None:
+        raise InvalidInput("There is nothing to compare before the first candle has closed.")
+    tested = run_backtest(
+        candles[candles.index < live[-1].close], bot.timeframe, bot.rules, bot.strategy_params,
+        bot.decision_params, cash=float(opening.cash), fills=fills_of(desk),
+    )  # fmt: skip
+    return hold_against(live, tested)
+
+
+def fills_of(desk: SteppedDesk) -> FillModel:
+    """The fill model of the desk's own exchange: its rules, its book and its limits."""
+    bot, market = desk.bot, desk.paper.exchange.tape.market
+    shape = {field.name: getattr(market.shape, field.name) for field in fields(market.shape)}
+    rules = desk.venue().fetch_instrument(bot.symbol)
+    salted = {"salt": market.salt, "symbol": bot.symbol.replace("/", "")}
+    return venue_fills(rules, **shape, **salted).within(desk.settings.limits, bot.quote)
 
 
 def run_pages(desk: SteppedDesk, candles: int) -> Iterator[datetime]:

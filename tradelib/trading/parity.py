@@ -46,7 +46,7 @@ from tradelib.venue.facts import Instrument
 # Refusals of an order whose time had passed.
 _LATE = {FreshCandles.__name__, "NewestDecision"}
 # A strategy promises its score to this share, however long the history that it is given.
-_SAME_SCORE = 1e-9
+SAME_SCORE = 1e-9
 MISSED = "missed"
 
 
@@ -370,7 +370,7 @@ def _differ(step: LiveStep, score: float) -> bool:
     mine = math.nan if told is None else float(told)
     if math.isnan(mine) or math.isnan(score):
         return math.isnan(mine) != math.isnan(score)
-    return abs(mine - score) > _SAME_SCORE
+    return abs(mine - score) > SAME_SCORE
 
 
 def _why_unfilled(step: LiveStep) -> tuple[Cause, str]:
