@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
+
+import pandas as pd
 
 from tradelib.clock import to_ms
 from tradelib.paper.instruments import cost_down
@@ -54,6 +56,36 @@ class Course:
         return Course(rules, **{name: column[lead:] for name, column in columns.items()})
 
 
+def make_course(
+    candles: pd.DataFrame,
+    rows: Sequence[int],
+    length: timedelta,
+    rules: Instrument,
+    scores: Sequence[float],
+    params: Sequence[StepParams],
+) -> Course:
+    """The course of some rows of candles, in which nobody else is on the account; scores and
+    params: one for each of the rows."""
+    index, opens, closed = candles.index, candles["open"].tolist(), candles["close"].tolist()
+
+    def next_open(row: int) -> Decimal | None:
+        if row + 1 == len(index):
+            return None
+        begins = index[row + 1] == index[row] + length
+        return Decimal(str(opens[row + 1] if begins else closed[row]))
+
+    return Course(
+        rules=rules,
+        closes=[(index[row] + length).to_pydatetime() for row in rows],
+        prices=[Decimal(str(closed[row])) for row in rows],
+        opens=[next_open(row) for row in rows],
+        scores=scores,
+        params=params,
+        others=[ZERO] * len(rows),
+        flows=[ZERO] * len(rows),
+    )
+
+
 @dataclass(frozen=True)
 class Standing:
     """Where a bot stands after a row: its signal, the account's cash and the bot's position."""
@@ -89,8 +121,7 @@ class Wanted:
 def choose(course: Course, row: int, standing: Standing) -> Choice:
     """The decision at a row's close."""
     price = course.prices[row]
-    cash = standing.cash + course.flows[row]
-    equity = cash + standing.position.amount * price + course.others[row]
+    cash, equity = standing.cash + course.flows[row], worth(course, row, standing)
     position = standing.position.without_dust(price, equity)
     state, taken = step.decide(
         state_with(standing.signal, position),
@@ -188,14 +219,16 @@ def walk(course: Course, row: int, standing: Standing) -> Iterator[Done]:
         yield done
 
 
-def worth(course: Course, standing: Standing) -> Decimal:
-    """The account's worth at the last close, in quote currency."""
-    return standing.cash + standing.position.amount * course.prices[-1] + course.others[-1]
+def worth(course: Course, row: int, standing: Standing) -> Decimal:
+    """The account's worth at a row's close, before its decision, in quote currency."""
+    cash, held = standing.cash + course.flows[row], standing.position.amount
+    return cash + held * course.prices[row] + course.others[row]
 
 
 def final_worth(course: Course, row: int, standing: Standing) -> Decimal:
-    """The worth at the last close when all from a row on goes as expected. What the last decision
-    would bring is not in it: nobody knows the next open."""
-    for done in walk(course, row, standing):
-        standing = done.after
-    return worth(course, standing)
+    """The worth at the last close when all from a row on goes as expected; what the decision there
+    leads to comes after it."""
+    last = len(course.closes) - 1
+    for at in range(row, last):
+        standing = do(course, at, standing).after
+    return worth(course, last, standing)

@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 import pandas as pd
 
@@ -17,7 +16,7 @@ from tradelib.errors import InvalidInput
 from tradelib.strategy.decision import DecisionState
 from tradelib.trading.bots import Bot, bot_as_it_was
 from tradelib.trading.deciding import LONGEST_OUTAGE
-from tradelib.trading.expected import Course, Standing, choose, settle
+from tradelib.trading.expected import Course, Standing, choose, make_course, settle
 from tradelib.trading.live_steps import LiveStep
 from tradelib.trading.orders import ZERO, Fill
 from tradelib.trading.positions import Position, add_fills
@@ -85,29 +84,11 @@ def _course(
     length: timedelta,
     rules: Instrument,
 ) -> Course:
-    index = candles.index
-    opens, closed = candles["open"].tolist(), candles["close"].tolist()
-
-    def next_open(row: int) -> Decimal | None:
-        """A market order right after a close meets the next candle's open, or the last price
-        where none begins there."""
-        if row + 1 == len(index):
-            return None
-        begins = index[row + 1] == index[row] + length
-        return Decimal(str(opens[row + 1] if begins else closed[row]))
-
     configs = _configs(bot, steps)
     scored = _scores(configs, candles)
-    return Course(
-        rules=rules,
-        closes=[(index[row] + length).to_pydatetime() for row in rows],
-        prices=[Decimal(str(closed[row])) for row in rows],
-        opens=[next_open(row) for row in rows],
-        scores=[scored[_key(now)][row] for now, row in zip(configs, rows, strict=True)],
-        params=[now.decision_params.step() for now in configs],
-        others=[ZERO] * len(rows),
-        flows=[ZERO] * len(rows),
-    )
+    scores = [scored[_key(now)][row] for now, row in zip(configs, rows, strict=True)]
+    params = [now.decision_params.step() for now in configs]
+    return make_course(candles, rows, length, rules, scores, params)
 
 
 def _configs(bot: Bot, steps: Sequence[LiveStep | None]) -> list[Bot]:

@@ -221,7 +221,7 @@ def compare(
         decisions=len(live),
         orders=sum(step.order is not None for step in live),
         fills=sum(len(step.fills) for step in live),
-        equity=worth(lived.course, lived.standings[-1]),
+        equity=worth(lived.course, len(lived.standings) - 1, lived.standings[-1]),
         backtest=expected,
         gaps=tuple(_joined(gaps, length)),
         curve=curve,
@@ -234,10 +234,8 @@ def _curve(lived: Lived) -> tuple[tuple[Point, ...], Decimal]:
     course, points = lived.course, []
     standing = lived.standings[0]
     for row, done in enumerate(walk(course, 0, standing)):
-        there = lived.standings[row]
-        cash, held = there.cash + course.flows[row], there.position.amount
-        worth_then = cash + held * course.prices[row] + course.others[row]
-        points.append(Point(course.closes[row], float(worth_then), float(done.choice.equity)))
+        lived_worth = worth(course, row, lived.standings[row])
+        points.append(Point(course.closes[row], float(lived_worth), float(done.choice.equity)))
     return tuple(points), done.choice.equity
 
 
@@ -284,7 +282,7 @@ class _Row:
 
     def _worth(self, standing: Standing) -> Decimal:
         if self.row + 1 == len(self.course.closes):
-            return worth(self.course, self.standing)  # what comes after the last close is not seen
+            return ZERO  # what comes after the last close is not seen
         return final_worth(self.course, self.row + 1, standing)
 
     def _settled(self, fills: Sequence[Fill]) -> Standing:
