@@ -31,6 +31,7 @@ from tradelib.notebooks.cycle import (
     running_bots,
     signal_step,
 )
+from tradelib.notebooks.desk import ExecutionPage
 from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
 from tradelib.paper.config import ACCOUNTS_FILE, RateLimits, read_accounts
 from tradelib.paper.filed import FileMarket
@@ -241,7 +242,7 @@ def _decide_and_execute(
         return
     with _recorded(ledger, EXECUTE, bot, as_of) as told:
         done = execute_decision(ledger, venue, limits, bot, signal.decision, told.id)
-        told.result = {"decision": done.decision.id, "summary": done.summary}
+        told.result = ExecutionPage(done).to_json()
     reconcile(ledger, venue, desk.market.symbols)
 
 
