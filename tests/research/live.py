@@ -1,4 +1,4 @@
-"""The live path over a market of candle files, without its ledger and its wires: the desk's own
+"""The live path over a market of candles, without its ledger and its wires: the desk's own
 pure functions decide, size and refuse, and the paper exchange's own engine fills."""
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from tradelib.candles.schema import candles_from_arrays
-from tradelib.clock import from_ms
+from tradelib.clock import from_ms, timeframe_ms
+from tradelib.paper.candles import Candles
 from tradelib.paper.engine import Engine
-from tradelib.paper.fees import Fees
-from tradelib.paper.filed import FileMarket
-from tradelib.paper.market import Tape
+from tradelib.paper.fees import USUAL_FEES, Fees
+from tradelib.paper.instruments import Instrument as Rules
+from tradelib.paper.liquidity import EXACT_SHAPE, Shape
+from tradelib.paper.market import Market, Tape
 from tradelib.paper.orders import BUY, SELL, Ticket
 from tradelib.paper.refusals import Refusal
 from tradelib.settings import LimitSettings
@@ -44,13 +46,13 @@ ZERO = Decimal(0)
 class Live:
     """One bot alone in an account of quote currency."""
 
-    market: FileMarket
+    market: Market
     cash: Decimal
     limits: LimitSettings
-    fees: Fees = Fees()
+    fees: Fees = USUAL_FEES
     fills: list[Fill] = field(default_factory=list)
-    position: Position = Position("")
-    state: DecisionState = DecisionState()
+    position: Position = field(default_factory=lambda: Position(""))
+    state: DecisionState = field(default_factory=DecisionState)
     sent: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -148,25 +150,83 @@ class Live:
         return told | {"trades": trades}
 
 
-def frame_of(market: FileMarket, first: int = 0, last: int | None = None) -> pd.DataFrame:
-    """The market's candles as research reads them."""
+class GivenMarket:
+    """Candles and rules that a test gives."""
+
+    is_live = False
+
+    def __init__(
+        self,
+        frame: pd.DataFrame,
+        base: str,
+        rules: Rules,
+        shape: Shape = EXACT_SHAPE,
+        salt: int = 0,
+    ) -> None:
+        columns = (frame[name].to_numpy() for name in ("open", "high", "low", "close", "volume"))
+        self._candles = Candles(frame.index.as_unit("ms").asi8, *columns)
+        self.base, self.instruments, self.shape, self.salt = base, (rules,), shape, salt
+        self.span = int(self._candles.time[0]), int(self._candles.time[-1]) + timeframe_ms(base)
+        self.identity = "given"
+
+    def candles(self, symbol: str, start: int, end: int) -> Candles:
+        return self._candles.between(start, end)
+
+    def aggregated(self, symbol: str, interval: str, start: int, end: int) -> Candles:
+        return self.candles(symbol, start, end).aggregate(interval)
+
+
+def frame_of(market: Market, count: int | None = None) -> pd.DataFrame:
+    """The market's first candles as research reads them."""
     (rules,) = market.instruments
     columns = market.candles(rules.symbol, *market.span)
-    return candles_from_arrays(*(column[first:last] for column in columns.columns))
+    return candles_from_arrays(*(column[:count] for column in columns.columns))
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What was decided at each close, what the account was worth there, and
+    what the order came to that was made at once; at the last close none is."""
+
+    taken: list[Taken]
+    equities: list[Decimal]
+    orders: list[dict[str, Any] | None]
 
 
 def walk_live(
-    live: Live, candles: pd.DataFrame, scores: np.ndarray, params: DecisionParams, length: int
-) -> tuple[list[Taken], list[Decimal], list[dict[str, Any] | None]]:
-    """Decisions and equities at the closes, and the orders that each made at once."""
-    taken, equities, orders = [], [], []
-    closes = candles.index.as_unit("ms").asi8 + length
+    live: Live, candles: pd.DataFrame, scores: np.ndarray, params: DecisionParams
+) -> Walk:
+    """Every candle through the live path."""
+    walk = Walk([], [], [])
+    closes = candles.index.as_unit("ms").asi8 + timeframe_ms(live.market.base)
     rows = list(zip(scores.tolist(), candles["close"].tolist(), closes.tolist(), strict=True))
     for row, (score, close, now) in enumerate(rows):
         choice, equity = live.decide(score, close, now, params)
-        taken.append(choice)
-        equities.append(equity)
-        # What is decided at the last close fills after it.
-        last = row == len(rows) - 1
-        orders.append(None if last else live.execute(choice, close, now))
-    return taken, equities, orders
+        walk.taken.append(choice)
+        walk.equities.append(equity)
+        walk.orders.append(live.execute(choice, close, now) if row + 1 < len(rows) else None)
+    return walk
+
+
+def told_by(walk: Walk) -> list[dict[str, Any]]:
+    """Each order in the words of a backtest's frames, by the row of its candle."""
+    found = []
+    for row, order in enumerate(walk.orders, start=1):
+        if order is None:
+            continue
+        told = {"row": row, "side": order["side"], "amount": float(order["amount"])}
+        if "refused" in order:
+            found.append(told | {"refused": True})
+            continue
+        trades = order["trades"]
+        amount = sum(trade.amount for trade in trades)
+        price = sum(trade.amount * trade.price for trade in trades) / amount
+        found.append(
+            told
+            | {
+                "amount": float(amount),
+                "price": float(price),
+                "fee": float(sum(trade.fee for trade in trades)),
+            }
+        )
+    return found

@@ -132,13 +132,12 @@ def run_backtest(
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
     fills: FillModel = NEXT_OPEN,
-    start: Any = None,
 ) -> Backtest:
     """Trade the candles with the strategy's scores, from `cash` in quote and nothing held.
 
     A decision at a candle's close fills at the next candle's open, as `fills` says, and pays
     `fee`, a share of its value; one at the last close never fills. A purchase spends no more than
-    the cash. start: an account in the middle of things, of the model's own kind.
+    the cash.
     """
     check_money(fee, cash)
     candles = validate_candles(candles, timeframe, "backtest")
@@ -149,7 +148,7 @@ def run_backtest(
     inputs = fold_inputs(candles, timeframe, scores)
     equity, taken, done = compiled_fold(fills)(
         *inputs, decision.step(), float(fee), float(cash),
-        market=fills.market(candles, timeframe), start=start,
+        market=fills.market(candles, timeframe),
     )  # fmt: skip
     decisions = _decisions_frame(taken, candles.index)
     trades, refused = _orders_frames(done, candles, decisions)
@@ -257,19 +256,17 @@ def fold(
 
 
 def fold_plainly(
-    *arguments: Any, fills: FillModel = NEXT_OPEN, market: tuple = (), start: Any = None
+    *arguments: Any, fills: FillModel = NEXT_OPEN, market: tuple = ()
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The fold in plain Python, as live trading steps; a hundred times slower.
 
     Takes what `fold_inputs` gives, the `StepParams`, the fee and the cash. market: as the model
-    makes it of the candles. start: an account in the middle of things, instead of the cash.
+    makes it of the candles.
     """
     *inputs, fee, cash = arguments
-    account = fills.start(cash) if start is None else start
-    kernel = fills.kernel[:3]
-    return fold(
-        step, *kernel, decide, after_fill, account, plain_market(market), *inputs, fills.rules(fee)
-    )
+    kernel, given = fills.kernel, (fills.start(cash), plain_market(market))
+    steps = kernel.fill, kernel.look, kernel.want, decide, after_fill
+    return fold(step, *steps, *given, *inputs, fills.rules(fee))
 
 
 @cache
@@ -295,12 +292,9 @@ def compiled_fold(fills: FillModel = NEXT_OPEN) -> Callable:
     """`fold_plainly`, compiled for a fill model: the same bits, a hundred times faster."""
     folded = _compiled_fold(fills.kernel)
 
-    def run(
-        *arguments: Any, market: tuple = (), start: Any = None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def run(*arguments: Any, market: tuple = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         *inputs, fee, cash = arguments
-        account = fills.start(cash) if start is None else start
-        return folded(account, market, *inputs, fills.rules(fee))
+        return folded(fills.start(cash), market, *inputs, fills.rules(fee))
 
     return run
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from tradelib.strategy.base import Strategy
 
-_FOLD = ("backtest", "bench", "metrics", "space", "sweep")
+_FOLD = ("backtest", "bench", "counted", "exact", "fills", "metrics", "space", "sweep")
+_PAPER = ("counts", "liquidity")
 _LIBRARIES = ("numpy", "pandas", "numba")
 
 
@@ -19,7 +20,8 @@ def code_version(strategy: Strategy) -> str:
     """A hash of the code that a row depends on: strategies, the fold, the strategy's own parts."""
     version = hashlib.sha256("".join(map(metadata.version, _LIBRARIES)).encode())
     here = Path(__file__).parent
-    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD)]
+    paper = (here.parent / "paper" / f"{name}.py" for name in _PAPER)
+    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD), *paper]
     for path in sorted(files):
         version.update(path.read_bytes())
     used = [strategy.compute, strategy.warm_up, strategy.params_type]

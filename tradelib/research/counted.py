@@ -18,6 +18,7 @@ from tradelib.research.exact import (
     added,
     as_written,
     divided,
+    equity_of,
     is_below,
     joined,
     multiplied,
@@ -99,7 +100,19 @@ class Market(NamedTuple):
     volumes: list[int]
     depths: list[int]
     salts: list[int]
-    places: list[int]
+    one: list[int]
+
+
+class Open(NamedTuple):
+    """One candle's part of it, so that no array goes from call to call: counting who holds one
+    takes longer than the rest of a step."""
+
+    price: int
+    time_ms: int
+    volume: int
+    depth: int
+    salt: int
+    one: int
 
 
 class Held(NamedTuple):
@@ -194,11 +207,22 @@ def fill(
     rules: Rules,
 ) -> tuple[Purse, Done]:
     """The order of the last decision, or its rest, meets the book at candle i's open."""
-    price, time_ms = market.prices[i], market.times[i]
-    day, action = today(purse.day, time_ms), purse.wish.action
-    purse = Purse(purse.state, purse.cash, purse.held, purse.wish, day)
-    done = Done(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NOT_REFUSED)
+    if purse.wish.action == 0 and rules.loss_share < 0.0:
+        return purse, Done(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NOT_REFUSED)
+    here = Open(
+        market.prices[i], market.times[i], market.volumes[i], market.depths[i], market.salts[i],
+        market.one[0],
+    )  # fmt: skip
+    return opened(purse, here, rules)
+
+
+def opened(purse: Purse, here: Open, rules: Rules) -> tuple[Purse, Done]:
+    """A candle's open, with its order if there is one, and counted into its day."""
+    price, action = here.price, purse.wish.action
     bid = best_price(price, rules.half_spread, rules.tick, -1)
+    done = Done(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, NOT_REFUSED)
+    day = today(purse.day, here.time_ms)
+    purse = Purse(purse.state, purse.cash, purse.held, purse.wish, day)
     if action != 0:
         best = best_price(price, rules.half_spread, rules.tick, action)
         wanted, refused = purse.wish.left, NOT_REFUSED
@@ -208,18 +232,16 @@ def fill(
             refused = refusal(purse, equity, wanted, best, bid, price, rules)
         met = Met(0, 0, 0, 0, 0.0)
         if refused == NOT_REFUSED:
-            met = meet(purse, market, i, best, wanted, rules)
+            met = meet(purse, here, best, wanted, rules)
             if met.amount == 0:
                 refused = NO_VOLUME
             elif action > 0 and met.cost + met.fee_quote > purse.cash:
                 refused, met = NO_BALANCE, Met(0, 0, 0, 0, 0.0)
         done = told(action, met, wanted, best, refused)
-        purse = booked(purse, met, wanted, refused, time_ms, rules)
-    if rules.loss_share >= 0.0:
-        now = worth(purse.cash, purse.held.amount, bid)[0] / _UNIT / _UNIT
-        day = Day(day.number, purse.day.sent, day.worth_before, now)
-        purse = Purse(purse.state, purse.cash, purse.held, purse.wish, day)
-    return purse, done
+        purse = booked(purse, met, wanted, refused, here.time_ms, rules)
+    now = worth(purse.cash, purse.held.amount, bid)[0] / _UNIT / _UNIT
+    day = Day(day.number, purse.day.sent, day.worth_before, now)
+    return Purse(purse.state, purse.cash, purse.held, purse.wish, day), done
 
 
 def today(day: Day, time_ms: int) -> Day:
@@ -239,7 +261,10 @@ def sized(purse: Purse, equity: Pair, best: int, rules: Rules) -> int:
         lots = divided(multiplied(pair_of(purse.held.amount), share), pair_of(rules.lot))
     if lots[0] * rules.lot > _MOST or lots[0] * rules.lot * best > _MOST * _UNIT:
         return -1
-    return int(whole_below(lots)) * rules.lot
+    amount = whole_below(lots) * rules.lot
+    if purse.wish.action > 0 and rules.cuts:
+        amount = min(amount, affordable(purse.cash, best, rules))
+    return amount
 
 
 def affordable(cash: int, price: int, rules: Rules) -> int:
@@ -247,7 +272,10 @@ def affordable(cash: int, price: int, rules: Rules) -> int:
     fee = 0 if rules.fee_received else rules.fee
     whole = multiplied(multiplied(pair_of(price), pair_of(UNIT + fee)), pair_of(rules.lot))
     cash_pair = multiplied(multiplied(pair_of(cash), (_UNIT, 0.0)), (_UNIT, 0.0))
-    return int(min(whole_below(divided(cash_pair, whole)), _MOST / rules.lot)) * rules.lot
+    lots = divided(cash_pair, whole)
+    if lots[0] * rules.lot > _MOST:
+        return int(_MOST) // rules.lot * rules.lot
+    return whole_below(lots) * rules.lot
 
 
 def refusal(
@@ -286,18 +314,20 @@ def refusal(
     return NOT_REFUSED
 
 
-def meet(purse: Purse, market: Market, i: int, best: int, wanted: int, rules: Rules) -> Met:
+def meet(purse: Purse, here: Open, best: int, wanted: int, rules: Rules) -> Met:
     """What the order finds, level by level; each is a fill of its own, with its own fee."""
     amount, cost, fee_base, fee_quote, total = 0, 0, 0, 0, 0.0
     action, left, rank = purse.wish.action, wanted, 0
     if rules.volume_share >= 0:
-        left = min(left, times(market.volumes[i], rules.volume_share) // rules.lot * rules.lot)
-    gap = level_gap(market.prices[i], rules.gap, rules.tick) * action
+        left = min(left, times(here.volume, rules.volume_share) // rules.lot * rules.lot)
+    # The market's bids take a sale. Of the salt's type, and so made of its one.
+    place = here.one if action < 0 else here.one ^ here.one
+    gap = level_gap(here.price, rules.gap, rules.tick) * action
     while left > 0 and rank < max(rules.levels, 1):
         price = best + gap * rank
         if price <= 0:
             break
-        take = min(left, standing(market, i, rank, action, rules)) if rules.levels > 0 else left
+        take = min(left, standing(here, rank, place, rules)) if rules.levels > 0 else left
         if action > 0 and rules.cuts:
             take = min(take, affordable(purse.cash - cost - fee_quote, price, rules))
             if take <= 0:
@@ -308,17 +338,14 @@ def meet(purse: Purse, market: Market, i: int, best: int, wanted: int, rules: Ru
         else:
             fee_quote += times(rules.fee, paid) // rules.fee_step * rules.fee_step
         amount, cost, left, rank = amount + take, cost + paid, left - take, rank + 1
-        total += float(price) * float(take)
+        total, place = total + float(price) * float(take), place + here.one + here.one
     return Met(amount, cost, fee_base, fee_quote, total)
 
 
-def standing(market: Market, i: int, rank: int, action: int, rules: Rules) -> int:
+def standing(here: Open, rank: int, place: int, rules: Rules) -> int:
     """What stands at a level of the book that the order takes from."""
-    noise = _EVEN
-    if rules.noisy:
-        place = rank * 2 + (1 if action < 0 else 0)
-        noise = int(float(level_noise(market.salts[i], market.places[place])))
-    return level_amount(market.depths[i], rules.top, rules.growth, rank, noise, rules.lot)
+    noise = int(float(level_noise(here.salt, place))) if rules.noisy else _EVEN
+    return level_amount(here.depth, rules.top, rules.growth, rank, noise, rules.lot)
 
 
 def told(action: int, met: Met, wanted: int, best: int, refused: int) -> Done:
@@ -417,9 +444,9 @@ def cost_share(cost: int, fine: int, part: int, whole: int) -> tuple[int, int]:
     paid = added(multiplied(pair_of(cost), scale), pair_of(fine))
     share = divided(multiplied(paid, pair_of(part)), pair_of(whole))
     counts = whole_below(divided(share, scale))
-    back = multiplied((counts, 0.0), scale)
+    back = multiplied(pair_of(counts), scale)
     beyond = added(share, (-back[0], -back[1]))
-    return int(counts), int(max(whole_below(joined(beyond[0], beyond[1] + 0.5)), 0.0))
+    return counts, max(whole_below(joined(beyond[0], beyond[1] + 0.5)), 0)
 
 
 def look(
@@ -428,7 +455,7 @@ def look(
     """What the desk decides with at candle i's close: its state, where dust is no position,
     equity and cash in quote, and whether it can act at all."""
     state, held, price = purse.state, purse.held, market.closes[i]
-    equity = divided(worth(purse.cash, held.amount, price), (_UNIT * _UNIT, 0.0))[0]
+    equity = equity_of(purse.cash, held.amount, price)
     amount, entry, tranches, last = (
         state.amount, state.entry_price, state.tranches, state.last_entry,
     )  # fmt: skip

@@ -15,6 +15,8 @@ from tradelib.paper.counts import UNIT, rest_of_times, times
 _SPLIT = 134_217_729.0  # 2**27 + 1: halves a float's bits
 _NEARLY = 1e-28
 _UNIT = float(UNIT)
+_EXACT_FLOAT = 2**53
+_FEW = 2**26
 
 Pair = tuple[float, float]
 
@@ -74,7 +76,20 @@ def divided(left: Pair, right: Pair) -> Pair:
 
 def over(part: int, whole: int) -> float:
     """part / whole, rounded once, as Python divides ints of any size."""
+    if part < _EXACT_FLOAT and whole < _EXACT_FLOAT:
+        return part / whole
     return divided(pair_of(part), pair_of(whole))[0]
+
+
+def equity_of(cash: int, held: int, price: int) -> float:
+    """cash + held * price, counts all, in units and rounded once."""
+    counts = cash + times(held, price)
+    if not _FEW <= counts < _EXACT_FLOAT:
+        return divided(worth(cash, held, price), (_UNIT * _UNIT, 0.0))[0]
+    # The quotient and, divided once more, what it lacks.
+    first = counts / _UNIT
+    high, low = product(first, _UNIT)
+    return first + (((counts - high) - low) + rest_of_times(held, price) / _UNIT) / _UNIT
 
 
 def worth(cash: int, held: int, price: int) -> Pair:
@@ -89,13 +104,11 @@ def is_below(left: Pair, right: Pair) -> bool:
     return added(left, (-right[0], -right[1]))[0] < -abs(right[0]) * _NEARLY
 
 
-def whole_below(pair: Pair) -> float:
-    """The largest whole number not above, where 28 digits tell them apart."""
+def whole_below(pair: Pair) -> int:
+    """The largest whole number not above, where 28 digits tell them apart; below 2**63."""
     high, low = joined(pair[0], pair[1] + pair[0] * _NEARLY)
     whole = floor(high)
-    if whole == high and low < 0.0:
-        whole -= 1
-    return float(whole)
+    return whole + floor(low) if whole == high else whole
 
 
 def as_written(value: float) -> Pair:

@@ -134,6 +134,12 @@ class FillModel(Params):
             max_daily_loss_share=limits.max_daily_loss_share,
         )
 
+    def leaving_share(self, fee: float) -> float:
+        """Share of a position's value that its sale at one price would cost: the fee, and half the
+        spread."""
+        half = float(self.spread_bp) / 20_000
+        return fee + half * (1.0 - fee)
+
     @property
     def kernel(self) -> Kernel:
         """The functions that fold it."""
@@ -175,16 +181,15 @@ class FillModel(Params):
         )
 
     def start(self, cash: float) -> Any:
-        """The account before the first candle."""
+        """The account before the first candle; counted cash is rounded to eight decimals."""
         if not self.counts:
             return Account(DecisionState(), float(cash))
-        exact_cash = Decimal(str(cash))
-        if exact_cash > MOST_CASH or exact_cash != round(exact_cash, 8):
+        if cash > MOST_CASH:
             raise InvalidInput(
-                f"Cash of {cash} cannot be counted in 1e-8; give at most {MOST_CASH:,}, "
-                f"with eight decimals."
+                f"Cash of {cash:,.0f} is more than fill model {self.name!r} can count in 1e-8; "
+                f"give at most {MOST_CASH:,}."
             )
-        return counted.start(to_counts(exact_cash))
+        return counted.start(to_counts(Decimal(str(cash))))
 
     def market(self, candles: pd.DataFrame, timeframe: str) -> tuple:
         """What the venue shows at each candle; () where the next open is all."""
@@ -211,7 +216,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 FILL_MODELS: tuple[str, ...] = tuple(_PRESETS)
 
 
-def fill_model(name: str, **changes: Any) -> FillModel:
+def fill_model(name: str, /, **changes: Any) -> FillModel:
     """The model of that name, with some parameters changed."""
     if name not in _PRESETS:
         raise unknown_name("fill model", name, FILL_MODELS)
@@ -293,14 +298,14 @@ COUNTED = Kernel(
     counted.look,
     counted.want,
     (
-        liquidity.mix, liquidity.level_noise,
-        counts.times, counts.rest_of_times, counts.best_price, counts.level_gap,
-        counts.level_amount,
+        liquidity.mix, liquidity.level_noise, counts.times, counts.rest_of_times,
+        counts.best_price, counts.level_gap, counts.level_amount,
         exact.pair_of, exact.product, exact.joined, exact.multiplied, exact.added, exact.divided,
-        exact.over, exact.worth, exact.is_below, exact.whole_below, exact.as_written,
-        counted.today, counted.sized, counted.affordable, counted.refusal, counted.standing,
-        counted.meet, counted.told, counted.booked, counted.bought, counted.sold,
-        counted.mean_cost, counted.cost_share,
+        exact.over, exact.equity_of, exact.worth, exact.is_below, exact.whole_below,
+        exact.as_written,
+        counted.opened, counted.today, counted.sized, counted.affordable, counted.refusal,
+        counted.standing, counted.meet, counted.told, counted.booked, counted.bought,
+        counted.sold, counted.mean_cost, counted.cost_share,
     ),
 )  # fmt: skip
 
@@ -339,9 +344,8 @@ def _market(model: FillModel, candles: pd.DataFrame, timeframe: str) -> counted.
     if model.levels and model.salt is not None:
         each = (moment_salt(model.salt, at // length, model.symbol) for at in times.tolist())
         salts = np.array(list(each), dtype="uint64")
-    places = np.arange(2 * max(model.levels, 1), dtype="uint64")
-    volumes = _counts(candles, "volume")
-    return counted.Market(prices, times, closes, volumes, depths, salts, places)
+    volumes, one = _counts(candles, "volume"), np.ones(1, dtype="uint64")
+    return counted.Market(prices, times, closes, volumes, depths, salts, one)
 
 
 def _counts(candles: pd.DataFrame, column: str) -> np.ndarray:

@@ -29,6 +29,7 @@ from tradelib.errors import InvalidInput, unknown_name
 from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
 from tradelib.research.bench import Bench, TooShort, make_bench
 from tradelib.research.code_version import code_version
+from tradelib.research.fills import NEXT_OPEN, FillModel
 from tradelib.research.metrics import METRICS, Tally, check_metrics
 from tradelib.research.space import Combination, Space, make_space
 from tradelib.strategy.base import Strategy
@@ -76,6 +77,7 @@ def sweep(
     seed: int = 0,
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
+    fills: FillModel = NEXT_OPEN,
     metrics: Sequence[str] = METRICS,
     folder: str | Path | None = None,
     workers: int | None = None,
@@ -85,13 +87,13 @@ def sweep(
 
     space, decision_space: values by parameter, a list, a range or one value; what is not named
     keeps its default. samples: draw so many combinations instead, by the seed; values may then be
-    a `Span` too. fee, cash: as for `run_backtest`, whose numbers each row equals. folder: where
+    a `Span` too. fee, cash, fills: `run_backtest`'s, whose numbers each row equals. folder: where
     finished chunks stay; the same call goes on from there, and one with other candles, values or
     code begins anew beside it. workers: threads; None: one for each core.
     """
     wanted = check_metrics(metrics)
     combinations = make_space(strategy, space, decision_space, samples=samples, seed=seed)
-    bench = make_bench(candles, timeframe, strategy, fee, cash)
+    bench = make_bench(candles, timeframe, strategy, fee, cash, fills)
     work = Work(bench, combinations, wanted)
     store = _Store(Path(folder) / work.key()) if folder is not None else None
     chunks = _run(work, store, workers or os.cpu_count() or 1, progress)
@@ -138,6 +140,7 @@ class Work:
         told = (
             candles_hash(bench.candles), bench.timeframe, bench.strategy.name, bench.fee,
             bench.cash, repr(self.space), self.size, self.metrics, code_version(bench.strategy),
+            repr(bench.fills),
         )  # fmt: skip
         return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
