@@ -20,8 +20,8 @@ from tradelib.trading.live_steps import LiveStep
 from tradelib.trading.orders import EXACT, ZERO
 from tradelib.trading.parity import SAME_SCORE
 
-# A mean of several prices is a quotient; sums of floats differ in their last bits.
-_SAME_MEAN = 1e-14
+# A mean of many prices is told as a sum of floats; what was paid per unit is exact.
+_SAME_MEAN = 1e-12
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ def _decided(step: LiveStep) -> _Values:
 def _orders(tested: Backtest) -> dict[int, _Values]:
     """What the backtest's orders came to, by the row that they were decided at."""
     place = {opened: row for row, opened in enumerate(tested.candles.index)}
+    paid = tested.done[:, 2].tolist()
     found: dict[int, _Values] = {}
     for one in tested.refused.itertuples():
         found[place[one.decided_on]] = {"amount": _exact(one.amount), "refused": True}
@@ -157,6 +158,7 @@ def _orders(tested: Backtest) -> dict[int, _Values]:
         found[place[one.decided_on]] = {
             "amount": _exact(one.amount),
             "price": one.price,
+            "value": paid[place[one.Index]],
             "fee": _exact(fee),
         }
     return found
@@ -171,8 +173,10 @@ def _ordered(step: LiveStep) -> _Values:
     with localcontext(EXACT):
         amount = sum((fill.amount for fill in step.fills), ZERO)
         paid = sum((fill.amount * fill.price for fill in step.fills), ZERO)
+        cost = sum((fill.cost for fill in step.fills), ZERO)
         fee = sum((fill.fee for fill in step.fills), ZERO)
-    return {"amount": amount, "price": float(paid / amount), "fee": fee}
+        price, value = float(paid / amount), float(cost / amount)
+    return {"amount": amount, "price": price, "value": value, "fee": fee}
 
 
 def _exact(value: float) -> Decimal:
