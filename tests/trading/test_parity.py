@@ -292,6 +292,14 @@ def test_a_sale_by_hand_is_named_as_none_of_the_backtests(parts):
     assert found.residue == 0
 
 
+def test_a_gap_at_the_last_candle_costs_nothing_that_was_seen(parts):
+    bot, live, *rest = parts
+    place = next(n for n, s in enumerate(live) if s.refusals)
+    found = compare(bot, live[: place + 1], *rest)
+    assert (found.gaps[-1].close, found.gaps[-1].cost) == (live[place].close, 0)
+    assert found.residue == 0
+
+
 def test_a_window_in_the_middle_goes_on_from_the_position_held_then(parts):
     bot, live, *rest = parts
     for first in (30, 47, 120):

@@ -210,7 +210,7 @@ def compare(
         return Parity(bot.name, bot.venue, bot.quote)
     length = timedelta(milliseconds=timeframe_ms(bot.timeframe))
     lived = trace(bot, live, candles, rules, fills)
-    gaps = [gap for row in range(len(lived.course.closes)) for gap in _Row(lived, row).gaps()]
+    gaps = _find_gaps(lived)
     curve, expected = _curve(lived)
     return Parity(
         bot=bot.name,
@@ -239,20 +239,32 @@ def _curve(lived: Lived) -> tuple[tuple[Point, ...], Decimal]:
     return tuple(points), done.choice.equity
 
 
+def _find_gaps(lived: Lived) -> list[Gap]:
+    """Every gap, in time. What the way so far is worth at the end is known from the gap before,
+    as long as each row leads to where the bot stood at the next."""
+    found, value = [], None
+    for number, following in enumerate([*lived.standings[1:], None]):
+        row = _Row(lived, number, value)
+        found += row.gaps()
+        value = row.value if row.after == following else None
+    return found
+
+
 class _Row:
     """One candle's gaps: what is expected from where the bot stood, and then, one after the
     other, what was different; each with what it cost."""
 
-    def __init__(self, lived: Lived, row: int) -> None:
+    def __init__(self, lived: Lived, row: int, value: Decimal | None) -> None:
         self.course, self.row = lived.course, row
         self.step, self.others, self.hash = lived.steps[row], lived.others[row], lived.hashes[row]
         self.standing = lived.standings[row]
         self.close = lived.course.closes[row]
         self.found: list[Gap] = []
         self.expected = do(self.course, row, self.standing)
-        # Where the bot stands after the row, as far as its differences have been gone through.
+        # Where the bot stands after the row, as far as its differences have been gone through, and
+        # what that is worth at the end, once somebody asked.
         self.after = self.expected.after
-        self._value: Decimal | None = None
+        self.value = value
 
     def gaps(self) -> list[Gap]:
         if self.step is None:
@@ -276,13 +288,14 @@ class _Row:
 
     def _go_to(self, after: Standing) -> Decimal:
         """Stand there instead; what that costs by the end."""
-        before = self._worth(self.after) if self._value is None else self._value
-        self.after, self._value = after, self._worth(after)
-        return before - self._value
+        if self.row + 1 == len(self.course.closes):
+            self.after = after  # what comes after the last close is not seen
+            return ZERO
+        before = self._worth(self.after) if self.value is None else self.value
+        self.after, self.value = after, self._worth(after)
+        return before - self.value
 
     def _worth(self, standing: Standing) -> Decimal:
-        if self.row + 1 == len(self.course.closes):
-            return ZERO  # what comes after the last close is not seen
         return final_worth(self.course, self.row + 1, standing)
 
     def _settled(self, fills: Sequence[Fill]) -> Standing:
