@@ -10,10 +10,10 @@ import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from prefect.client.schemas.schedules import IntervalSchedule
 
+from flows.ready import announce_ready
 from flows.runner import DeskRunner
 from flows.trading import (
     check_parity,
@@ -89,18 +89,12 @@ async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime)
             description="Stop every new order until `desk resume`.",
         )
     )
-    _announce()
+    announce_ready()
     await runner.start()
 
 
 def _every(seconds: float, anchor: datetime) -> IntervalSchedule:
     return IntervalSchedule(interval=timedelta(seconds=seconds), anchor_date=anchor.astimezone(UTC))
-
-
-def _announce() -> None:
-    ready = os.environ.get("DESK_READY_FILE")
-    if ready:
-        Path(ready).touch()
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import Bot
 from tradelib.trading.halts import halt_trading as set_halt
 from tradelib.trading.ledger import open_ledger
+from tradelib.traffic import spend_as
 
 # By name: Prefect loads this file as a module of another one.
 log = logging.getLogger("flows.trading")
@@ -135,6 +136,7 @@ def cycle_at_work(settings: DeskSettings) -> bool:
 def _begin(home: str, cycle: str | None) -> tuple[DeskSettings, str]:
     settings, cycle = load_settings(home), cycle or new_cycle_id()
     configure_logging(settings, cycle)
+    spend_as("cycle", cycle)
     return settings, cycle
 
 

@@ -44,7 +44,11 @@ ZERO = Decimal(0)
 
 @dataclass
 class Live:
-    """One bot alone in an account of quote currency."""
+    """One bot alone in an account of quote currency.
+
+    torn: the row at which it first mattered which of several purchases is which: a sale was filled
+    in part, or a purchase was no more than dust itself.
+    """
 
     market: Market
     cash: Decimal
@@ -54,6 +58,7 @@ class Live:
     position: Position = field(default_factory=lambda: Position(""))
     state: DecisionState = field(default_factory=DecisionState)
     sent: dict[int, int] = field(default_factory=dict)
+    torn: int = 0
 
     def __post_init__(self) -> None:
         (rules,) = self.market.instruments
@@ -204,7 +209,15 @@ def walk_live(
         choice, equity = live.decide(score, close, now, params)
         walk.taken.append(choice)
         walk.equities.append(equity)
-        walk.orders.append(live.execute(choice, close, now) if row + 1 < len(rows) else None)
+        tranches = [tranche for tranche in live.position.tranches if tranche.left]
+        whole = (tranche.left for tranche in tranches if tranche.left == tranche.amount)
+        if any(is_dust(left * Decimal(str(close)), equity) for left in whole):
+            live.torn = live.torn or row
+        order = live.execute(choice, close, now) if row + 1 < len(rows) else None
+        walk.orders.append(order)
+        filled = sum(trade.amount for trade in order.get("trades", ())) if order else 0
+        if order and order["side"] < 0 and 0 < filled < order["amount"] and len(tranches) > 1:
+            live.torn = live.torn or row + 1
     return walk
 
 

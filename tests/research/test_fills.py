@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import require
 from tests.paper.conftest import DATA
-from tests.research.live import GivenMarket, Live, frame_of, told_by, walk_live
+from tests.research.live import GivenMarket, Live, Walk, frame_of, told_by, walk_live
 from tests.research.test_backtest import AT_ONCE, HOUR, NoParams
 from tradelib.candles.schema import candles_from_rows
 from tradelib.errors import InvalidInput
@@ -140,11 +140,11 @@ def test_a_purchase_beyond_the_cash_is_refused_by_a_venue_and_cut_by_the_others(
     decision = AT_ONCE.changed(hot_size=1.0, stop_loss=1.0)
     candles = flat([100, 101, 101])
     whole = run(fill_model("venue"), candles, [1, 0, 0], decision, cash=1000.0)
-    assert whole.trades["amount"].tolist() == [9.9009]
-    # A spread makes it cost more than there is.
-    wide = fill_model("venue", spread_bp=100, largest_order=10_000)
-    beyond = run(wide, flat([100] * 9), [1, 1, 1, 1, 0, 0, 0, 0, 0], decision, cash=1000.0)
-    assert len(beyond.trades) == 1
+    assert whole.trades["amount"].tolist() == [9.90099]
+    # The second level costs more than the whole order was reckoned at.
+    deep = fill_model("venue", levels=2, gap_bp=100)
+    beyond = run(deep, candles, [1, 0, 0], decision, cash=1000.0)
+    assert beyond.refused["refused"].tolist() == ["more than the balance"]
     cut = run(fill_model("spread"), candles, [1, 0, 0], decision, cash=1000.0, fee=0.01)
     spent = cut.trades["amount"].iloc[0] * cut.trades["price"].iloc[0] * 1.01
     assert spent <= 1000
@@ -217,10 +217,13 @@ def test_a_day_that_has_lost_too_much_buys_nothing_more():
 def assert_as_live(live, candles, scores, decision, model, fee=0.001):
     """Decisions, equities, orders, prices and fees, digit for digit."""
     walk = walk_live(live, candles, scores, decision)
+    # The model does not know purchases one by one: see docs/research.md.
+    rows = live.torn or len(candles)
     result = run_backtest(
-        candles, live.market.base, given_scores(scores), None, decision, fills=model,
+        candles[:rows], live.market.base, given_scores(scores[:rows]), None, decision, fills=model,
         cash=float(live.cash), fee=fee,
     )  # fmt: skip
+    walk = Walk(walk.taken[:rows], walk.equities[:rows], walk.orders[: rows - 1])
     seen = list(zip(result.decisions["action"], result.decisions["fraction"], strict=True))
     assert seen == [(taken.action, taken.fraction) for taken in walk.taken]
     assert result.equity.tolist() == [float(equity) for equity in walk.equities]
@@ -301,7 +304,7 @@ def test_a_venue_fills_as_the_live_path_does_on_real_candles(name, entry_plan):
     assert any(taken.action < 0 for taken in walk.taken)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     tick=st.sampled_from(["0.01", "0.5", "0.001", "2"]),

@@ -23,6 +23,7 @@ from tradelib.cli.records import records_app
 from tradelib.cli.replay import replay_app
 from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
+from tradelib.cli.traffic import traffic_app
 from tradelib.cli.upkeep import upkeep_app
 from tradelib.errors import DeskError, InvalidInput
 from tradelib.scrubber import desk_scrubber
@@ -41,6 +42,7 @@ app.add_typer(parity_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)
 app.add_typer(trade_app)
+app.add_typer(traffic_app)
 app.add_typer(torture_app)
 app.add_typer(upkeep_app)
 

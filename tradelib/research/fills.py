@@ -13,6 +13,7 @@ bought is paid for, and what is sold is held.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
@@ -310,9 +311,17 @@ COUNTED = Kernel(
 )  # fmt: skip
 
 
-@cache
 def compiled_kernel(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
     """The kernel's three functions, compiled."""
+    with _COMPILING:  # numba is told of a helper once, whatever threads ask
+        return _compiled_kernel(kernel)
+
+
+_COMPILING = threading.Lock()
+
+
+@cache
+def _compiled_kernel(kernel: Kernel) -> tuple[Callable, Callable, Callable]:
     import numba
     from numba.extending import register_jitable
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +37,26 @@ def random_candles(
     low = np.minimum(open_, close) / (1 + reach[1])
     times = to_ms(start) + np.arange(count, dtype="int64") * timeframe_ms(timeframe)
     return candles_from_arrays(times, open_, high, low, close, random.gamma(2, 10, count))
+
+
+def load_samples(
+    candle_files: Sequence[str | Path], *, count: int = 1000, seed: int = 1, symbols: int = 4
+) -> list[CandleFile]:
+    """The candle files, or, without any, so many random walks that move together in part.
+
+    Each walk has a volatility of its own, from half to one and a half of the usual.
+    """
+    if candle_files:
+        return [read_candle_file(file) for file in candle_files]
+    common = np.log(random_candles(count, seed=seed, volatility=0.007)["close"] / 100.0)
+    found = []
+    for number in range(symbols):
+        volatility = 0.007 * (0.5 + number / max(symbols - 1, 1))
+        own = random_candles(count, seed=seed * 1000 + number, volatility=volatility)
+        candles = own.mul(np.exp(common), axis=0).assign(volume=own["volume"])
+        name = f"random-walk-{seed}-{number + 1}"
+        found.append(CandleFile(Path(name), f"WALK{number + 1}/USD", "1h", candles))
+    return found
 
 
 def load_sample(candle_file: str | Path | None, *, count: int = 1000, seed: int = 1) -> CandleFile:

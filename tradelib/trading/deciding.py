@@ -102,7 +102,7 @@ class Computed:
             "candle_close": decision.candle_close.isoformat(),
             "candles": len(self.candles),
             "candles_hash": score.candles_hash if score else None,
-            "scores_hash": _frame_hash(self.scores),
+            "scores_hash": frame_hash(self.scores),
             "score": score.score if score else None,
             "components": score.components if score else {},
             "action": str(decision.action),
@@ -230,6 +230,15 @@ def _lookback(bot: Bot, inputs: DecisionInputs, close: datetime) -> int:
 
 def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) -> Purse:
     """The account by the book, priced at the stored closes as of a time."""
+    equity, cash, prices = load_worth(ledger, store, bot, as_of)
+    price = prices.get(bot.symbol, ZERO)
+    return Purse(equity, cash, living_position(ledger, bot, bot.symbol, price, equity))
+
+
+def load_worth(
+    ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime
+) -> tuple[Decimal, Decimal, dict[str, Decimal]]:
+    """Equity, free cash and the stored closes that the former was priced at, by symbol."""
     totals = {b.asset: b.booked for b in load_balances(ledger, bot.venue)}
     prices = {}
     for asset in totals:
@@ -238,9 +247,14 @@ def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) ->
         if len(last):
             prices[symbol] = Decimal(str(float(last["close"].iloc[-1])))
     equity = compute_equity(totals, bot.quote, prices)
-    position = load_position(ledger, bot.name, bot.symbol)
-    price = prices.get(bot.symbol, ZERO)
-    return Purse(equity, totals.get(bot.quote, ZERO), position.without_dust(price, equity))
+    return equity, totals.get(bot.quote, ZERO), prices
+
+
+def living_position(
+    ledger: Ledger, bot: Bot, symbol: str, price: Decimal, equity: Decimal
+) -> Position:
+    """A bot's position without what is only dust at the price."""
+    return load_position(ledger, bot.name, symbol).without_dust(price, equity)
 
 
 def _fold(
@@ -325,7 +339,7 @@ def _close_times(candles: pd.DataFrame, timeframe: str) -> list[int]:
     return [int(ms) + length for ms in open_ms(candles)]
 
 
-def _frame_hash(scores: pd.DataFrame) -> str:
+def frame_hash(scores: pd.DataFrame) -> str:
     """SHA-256 of the columns' names and of their floats, bit for bit, row after row."""
     told = hashlib.sha256(repr(list(scores.columns)).encode())
     told.update(np.ascontiguousarray(scores.to_numpy(dtype="<f8")).tobytes())

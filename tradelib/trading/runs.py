@@ -140,6 +140,16 @@ def finish_run(
         books.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(**changed))
 
 
+def attach_page(ledger: Ledger, run_id: str, page: str, timings: dict[str, Any] | None) -> None:
+    """Record the page of a run that acted before it had one."""
+    with ledger.write() as books:
+        books.execute(
+            tables.runs.update()
+            .where(tables.runs.c.id == run_id)
+            .values(page=page, timings=timings)
+        )
+
+
 def load_run(ledger: Ledger, run_id: str) -> Run:
     found = first(ledger.rows(select(tables.runs).where(tables.runs.c.id == run_id), Run))
     if found is None:
