@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -136,8 +137,11 @@ class Feed:
         self.keeper = CandleKeeper(
             venue, self._market, CandleStore(settings.candles), self._history, self._tell_close
         )
+        # Of the loop's thread and of the one for quotes, under the lock.
+        self._quotes_lock = threading.Lock()
         self._latest: dict[str, Quote] = {}
-        self._moved: frozenset[str] = frozenset()
+        self._moved: set[str] = set()
+        self._settled: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
         self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
         self._flushing = False
@@ -175,12 +179,19 @@ class Feed:
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         self.health[Channel.QUOTES].hear()
-        # Never changed in place: other threads read it.
-        self._latest = self._latest | {quote.symbol: quote for quote in quotes}
-        self._moved = self._moved | {quote.symbol for quote in quotes}
+        told = {quote.symbol: quote for quote in quotes}
+        with self._quotes_lock:
+            self._latest |= told
+            self._moved.update(told)
         self._flush_soon()
         # Once more, when whatever was sent together with these must have come.
-        asyncio.get_running_loop().call_later(2 * IN_FLIGHT.total_seconds(), self._flush_soon)
+        pause = 2 * IN_FLIGHT.total_seconds()
+        asyncio.get_running_loop().call_later(pause, self._settle, frozenset(told))
+
+    def _settle(self, symbols: frozenset[str]) -> None:
+        with self._quotes_lock:
+            self._settled |= symbols
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -222,12 +233,15 @@ class Feed:
     def _flush_quotes(self) -> None:
         """Pass the quotes on that came while the last ones were passed on.
 
-        A channel that tells of one symbol is alive, so that what it told of the others was still
-        true a moment ago: by as much as a message may be on its way.
+        What came was true a moment ago: by as much as a message may be on its way. It tells
+        nothing of a symbol that it does not name, whose own message may be lost.
         """
         self._flushing = False
-        moved, self._moved = self._moved, frozenset()
-        latest, then = self._latest, utc_now() - IN_FLIGHT
+        with self._quotes_lock:
+            moved, self._moved = self._moved, set()
+            settled, self._settled = self._settled, set()
+            latest = {symbol: self._latest[symbol] for symbol in sorted(moved | settled)}
+        then = utc_now() - IN_FLIGHT
         at = next((time for heard, time in reversed(self._times.copy()) if heard <= then), None)
         self._quoting.share_quotes(
             replace(quote, venue_time=at, got_at=then) for quote in latest.values()
@@ -336,9 +350,12 @@ class Feed:
         doubted, self._doubted = self._doubted, -1
         if health.is_joined and doubted == health.messages:
             return True
-        heard, before = health.messages, self._latest
+        with self._quotes_lock:
+            heard, before = health.messages, {**self._latest}
         asked = self._quoting.fetch_quotes(symbols)
-        self._latest = before | asked
+        with self._quotes_lock:
+            told = {s: q for s, q in self._latest.items() if before.get(s) is not q}
+            self._latest = before | asked | told
         self._tell_quotes([*asked.values()])
         if any(
             symbol in before and (before[symbol].bid, before[symbol].ask) != (quote.bid, quote.ask)
