@@ -20,7 +20,7 @@ from tradelib.clock import parse_time, timeframe_ms
 from tradelib.feed.feed import IN_FLIGHT, Feed
 from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.trading.accounts import load_balances
-from tradelib.trading.bots import Bot
+from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.orders import load_fills
 from tradelib.traffic.cache import SharedCache
 from tradelib.venue import Quote, Venue
@@ -174,6 +174,23 @@ def test_what_is_told_of_one_symbol_makes_no_other_symbols_quote_younger(
         asyncio.run_coroutine_threadsafe(tell("SOL/USDT", 10), loop).result()
         assert shared("SOL/USDT")[1] > before[1]
         assert shared("ETH/USDT") == before == (["1", "2"], before[1])
+
+
+def test_a_symbol_that_the_venue_does_not_list_keeps_no_other_from_being_followed(
+    desk: PaperDesk, venue: Venue, heard: Heard
+) -> None:
+    timeframe = desk.market.timeframe
+    gone = new_bot(
+        "gone", desk.market.venue, "AAA/USDT", timeframe, "weighted", status=BotStatus.RUNNING
+    )
+    add_bot(desk.ledger, gone)
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [heard], look_seconds=0.5)
+    with running(feed):
+        until(lambda: all(health.is_joined for health in feed.health.values()))
+        until(lambda: heard.closes.keys() == set(feed.subjects.series))
+        desk.step()
+        until(lambda: has_all(desk, heard))
+    assert {series.symbol for series in heard.closes} == set(desk.market.symbols)
 
 
 def trade_elsewhere(desk: PaperDesk) -> None:

@@ -25,7 +25,7 @@ import pandas as pd
 
 from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, InvalidInput, RefusedError, StorageFailed
 from tradelib.feed.candles import CandleKeeper
 from tradelib.feed.status import StreamStatus, save_streams
 from tradelib.settings import DeskSettings
@@ -155,6 +155,7 @@ class Feed:
         # How many messages had come when REST knew more.
         self._doubted = -1
         self._bots: list[Bot] = []
+        self._unlisted: set[str] = set()
         self._soon = asyncio.Event()
 
     async def run(self) -> None:
@@ -316,10 +317,24 @@ class Feed:
         self._bots = bots
         for watcher in self._watchers:
             watcher.know(bots)
+        symbols = self._listed(held | set(symbols_of(bots, self.name)))
+        series = {Series(one, bot.timeframe) for bot in bots for one in bot.traded}
         return Subjects(
-            tuple(sorted(held | set(symbols_of(bots, self.name)))),
-            tuple(sorted({Series(one, bot.timeframe) for bot in bots for one in bot.traded})),
+            tuple(sorted(symbols)), tuple(sorted(one for one in series if one.symbol in symbols))
         )
+
+    def _listed(self, symbols: set[str]) -> set[str]:
+        """Those that the venue lists. It refuses a whole channel for one that it does not, as for
+        a coin that is held and was delisted."""
+        known = self._account.fetch_instruments().keys()
+        for symbol in symbols - known - self._unlisted:
+            try:
+                self._account.fetch_instrument(symbol)  # listed since, maybe
+            except InvalidInput as error:
+                log.warning("%s is not followed: %s", symbol, error)
+        known = self._account.fetch_instruments().keys()
+        self._unlisted = symbols - known
+        return symbols & known
 
     def _history(self, series: Series) -> int:
         return candle_history(self._bots, series.timeframe)
@@ -332,7 +347,7 @@ class Feed:
         late = self.keeper.overdue(self.subjects.series, now)
         overdue = [one for one in late if one in self._late or not health.is_joined]
         self._late = set(late)
-        brought = [self.keeper.last_close(one) for one in overdue if self.keeper.ask(one, now)]
+        brought = [self.keeper.last_close(one) for one in overdue if self._ask_candles(one, now)]
         if not health.is_joined:
             self._joined_by = None
             return False
@@ -340,6 +355,15 @@ class Feed:
         if not self.keeper.overdue(late, now):
             health.restore()
         return any(closed is not None and closed > since for closed in brought)
+
+    def _ask_candles(self, series: Series, now: datetime) -> bool:
+        """Whether asking brought any. What is refused, or cannot be stored, for one series keeps
+        no other from being asked for; a venue that does not answer is asked at the next look."""
+        try:
+            return self.keeper.ask(series, now)
+        except (RefusedError, StorageFailed) as error:
+            log.warning("%s candles of %s: %s", series.timeframe, series.symbol, error)
+            return False
 
     def _mend_quotes(self) -> bool:
         """Ask for quotes where none was told for a while; whether they were others than the last
