@@ -16,6 +16,7 @@ from prefect.client.schemas.schedules import IntervalSchedule
 from flows.ready import announce_ready
 from flows.runner import DeskRunner
 from flows.trading import (
+    check_parity,
     cycle_at_work,
     halt_trading,
     prune_pages,
@@ -28,6 +29,9 @@ from tradelib.settings import DeskSettings, load_settings
 
 RECONCILE_SECONDS = 30
 PRUNE_SECONDS = 3_600
+DAY_SECONDS = 86_400
+# After midnight, once the last candles of the day before have closed and settled.
+PARITY_ANCHOR = datetime(1970, 1, 1, 0, 20, 40, tzinfo=UTC)
 # Flows that begin, end or wait for a person, beside those whose slow bots each hold a kernel.
 MORE_RUNS = 3
 # Prefect starts a run's process up to 10 s before its time; asked this often, never after it.
@@ -68,6 +72,14 @@ async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime)
             parameters=parameters,
             schedule=_every(PRUNE_SECONDS, anchor + timedelta(seconds=PRUNE_SECONDS / 2)),
             description="Remove old pages, but none that an order still leads to.",
+        )
+    )
+    await runner.aadd_deployment(
+        await check_parity.ato_deployment(
+            "desk",
+            parameters=parameters,
+            schedule=_every(DAY_SECONDS, PARITY_ANCHOR),
+            description="Hold what every bot did yesterday against its backtest.",
         )
     )
     await runner.aadd_deployment(

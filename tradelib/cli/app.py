@@ -18,6 +18,7 @@ from tradelib.cli.bots import bots_app
 from tradelib.cli.candles import candles_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.kernels import kernels_app
+from tradelib.cli.parity import parity_app
 from tradelib.cli.records import records_app
 from tradelib.cli.replay import replay_app
 from tradelib.cli.torture import torture_app
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(bots_app, name="bots")
 app.add_typer(candles_app, name="candles")
 app.add_typer(kernels_app)
+app.add_typer(parity_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)
 app.add_typer(trade_app)

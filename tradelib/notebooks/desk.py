@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
 from functools import partial
 from hmac import compare_digest
 from pathlib import Path
@@ -46,6 +47,8 @@ from tradelib.trading.execution import (
 )
 from tradelib.trading.ledger import Ledger, first, open_ledger
 from tradelib.trading.orders import find_attempts
+from tradelib.trading.parity import Parity
+from tradelib.trading.parity_check import check_bot, keep_incident
 from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.stops import maintain_stops
@@ -216,6 +219,16 @@ class Desk:
             return self._result("live/40_reconcile_orders")
         client = open_venue(self.settings, venue, trading=True)
         return reconcile_venue(self.ledger, client, self.run_id)
+
+    def check_parity(self, bot: str, day: str, tolerance: float) -> Parity:
+        """Hold what a bot did on a UTC day against the backtest of its candles, and keep an
+        incident of what ought not to differ; again, what the run found."""
+        if not self.live:
+            return Parity.from_json(self._result("live/50_check_parity"))
+        since = parse_time(day, "day")
+        found = check_bot(self.ledger, self.store, bot, since, since + timedelta(days=1))
+        keep_incident(self.ledger, found, Decimal(str(tolerance)))
+        return found
 
     def record(self, result: Recordable | dict[str, Any]) -> None:
         """Record the page's result, with the candles that it was made of; the run fails without

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -33,7 +33,7 @@ from tradelib.trading.decisions import (
 )
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import ZERO, decision_id
-from tradelib.trading.positions import Position, is_dust, load_position
+from tradelib.trading.positions import Position, load_position
 from tradelib.trading.runs import COMPUTED
 
 _ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
@@ -254,11 +254,7 @@ def living_position(
     ledger: Ledger, bot: Bot, symbol: str, price: Decimal, equity: Decimal
 ) -> Position:
     """A bot's position without what is only dust at the price."""
-    position = load_position(ledger, bot.name, symbol)
-    if is_dust(position.amount * price, equity):
-        position = Position(symbol, last_trade=position.last_trade)
-    # A rest of an earlier position is no entry of this one.
-    return replace(position, tranches=tuple(position.living_tranches(price, equity)))
+    return load_position(ledger, bot.name, symbol).without_dust(price, equity)
 
 
 def _fold(
@@ -323,7 +319,12 @@ def _state_before(before: Decision | None, purse: Purse) -> DecisionState:
     """The previous decision's signal, with the position, its entries and the last trade that the
     fills tell."""
     signal = DecisionState(**before.state) if before else DecisionState()
-    position, tranches = purse.position, purse.position.tranches
+    return state_with(signal, purse.position)
+
+
+def state_with(signal: DecisionState, position: Position) -> DecisionState:
+    """A signal's state with a position that has no dust."""
+    tranches = position.tranches
     return signal._replace(
         amount=float(position.amount),
         entry_price=float(position.average_entry or 0),

@@ -75,7 +75,8 @@ class OrderInputs:
     attempt: int
 
     def to_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = _order_inputs().dump_python(self, mode="json")
+        # What comes from the ledger is text where the type names a member of an enum.
+        told: dict[str, Any] = _order_inputs().dump_python(self, mode="json", warnings=False)
         return told
 
     @staticmethod

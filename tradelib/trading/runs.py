@@ -217,6 +217,16 @@ def load_run_values(ledger: Ledger, column: str) -> list[str]:
     return [row["value"] for row in ledger.mappings(select_values(tables.runs.c[column]))]
 
 
+def load_run_bots(ledger: Ledger, notebook: str, day: date) -> list[tuple[str, str]]:
+    """Venue and bot of a notebook's runs that started on a UTC day, each pair once, in order."""
+    runs, begin = tables.runs.c, datetime.combine(day, time(), UTC)
+    query = select(runs.venue, runs.bot).distinct()
+    query = query.where(runs.notebook == notebook, runs.started_at >= begin)
+    query = query.where(runs.started_at < begin + timedelta(days=1), runs.bot.is_not(None))
+    found = ledger.mappings(query.order_by(runs.venue, runs.bot))
+    return [(row["venue"], row["bot"]) for row in found]
+
+
 def mark_pages_removed(books: Connection, runs: Collection[str]) -> None:
     """Let these runs, all of which have ended, say that their pages are gone."""
     books.execute(
