@@ -215,6 +215,30 @@ def test_a_symbol_that_trades_again_is_not_kept_from_trading(desk: PaperDesk, ho
     assert desk.venue().fetch_instrument(BTC).active
 
 
+def test_instruments_are_shared_whatever_is_asked_first(desk: PaperDesk):
+    desk.venue().fetch_instruments()
+    asked = requests(desk, "GET exchangeInfo")
+    for ask in (
+        lambda venue: venue.fetch_balances(),
+        lambda venue: venue.fetch_account_id(),
+        lambda venue: list(venue.iterate_orders(BTC, venue.fetch_time())),
+    ):
+        ask(desk.venue())
+    assert requests(desk, "GET exchangeInfo") == asked
+
+
+def test_a_venue_that_is_away_leaves_an_old_list_of_instruments(desk: PaperDesk, home: Path):
+    listed = desk.venue().fetch_instruments()
+    shared = SharedCache(home)
+    (key,) = [info.key for info in shared.list_keys() if info.kind == "instruments"]
+    answers, got_at, *_ = shared._region.get(f"notedesk:{key}", ignore_expiration=True)
+    shared._region.set(f"notedesk:{key}", [answers, got_at - 7200, None, got_at - 7200])
+    desk.paper.control("faults", script=[{"kind": "refuse_5xx", "count": 1}])
+    venue = desk.venue()
+    assert venue.fetch_instruments() == listed
+    assert venue._is_shared_list
+
+
 def test_shared_instruments_trade_as_those_that_were_asked_for(desk: PaperDesk):
     first, second = desk.venue(), desk.venue()
     assert first.fetch_instruments() == second.fetch_instruments()
