@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import signal
 import socket
 import sys
@@ -191,9 +192,27 @@ def test_a_worker_that_lacks_what_the_strategy_imports_says_so(cluster, monkeypa
 
 
 def test_a_worker_with_other_code_is_refused(cluster, monkeypatch):
-    monkeypatch.setattr(module, "made_by", lambda: "Python 2.7")
-    with pytest.raises(InvalidInput, match="runs other code or libraries"):
+    monkeypatch.setattr(module, "engine_version", lambda: "of last week")
+    with pytest.raises(InvalidInput, match=r"The worker tcp://.* runs other code or libraries"):
         quick(plain(), [3], cluster=cluster)
+
+
+def test_a_worker_with_other_code_that_joins_later_is_refused_by_itself(cluster, monkeypatch):
+    monkeypatch.setattr(module, "_check_workers", lambda client, told: None)
+    monkeypatch.setattr(module, "engine_version", lambda: "of last week")
+    with pytest.raises(InvalidInput, match=f"The worker {platform.node()} runs other code"):
+        quick(plain(), [3], cluster=cluster)
+
+
+def test_a_worker_without_the_desk_is_named_and_nobody_waits_for_it(distributed, tmp_path):
+    bare = tmp_path / "bare.py"
+    bare.write_text("import sys\nsys.modules['tradelib'] = None\n")
+    size = {"n_workers": 1, "threads_per_worker": 1, "preload": [str(bare)]}
+    with (
+        distributed.LocalCluster(**size, dashboard_address=":0") as found,
+        pytest.raises(InvalidInput, match=r"tcp://.* cannot run Notedesk .*No module named"),
+    ):
+        quick(plain(), [3], cluster=found)
 
 
 @pytest.mark.parametrize(("compute", "told"), FAILING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import multiprocessing
@@ -26,7 +27,7 @@ from tradelib.traffic import Urgency, spend_as, urgent
 from tradelib.traffic.budget import Budget
 from tradelib.traffic.rates import Pool
 from tradelib.traffic.records import budget_file, load_budgets
-from tradelib.venue import OrderRequest, OrderType, Venue, open_venue
+from tradelib.venue import OrderRequest, OrderType, Venue, open_stream, open_venue
 from tradelib.venue.dialects import DIALECTS
 
 FORK = multiprocessing.get_context("fork")
@@ -130,6 +131,19 @@ def test_what_is_more_urgent_gets_through(tmp_path: Path):
         assert take_all(budget) == 8
     with urgent(Urgency.CANCEL), urgent(Urgency.RECONCILE), pytest.raises(RateLimited):
         budget.take({"weight": 1}, "GET x")
+
+
+def test_a_long_walk_leaves_room_and_waits_for_its_own(tmp_path: Path):
+    file, pools = tmp_path / "b.sqlite", [Pool("weight", 10, 1)]
+    walk = Budget(file, "v", pools, "nobody", 0, bulk=True)
+    began = time.monotonic()
+    for _ in range(11):
+        walk.take({"weight": 1}, "GET klines")
+    assert time.monotonic() - began >= 2  # five in each second, however little patience others have
+    usual = Budget(file, "v", pools, "nobody", 0)
+    assert take_all(usual) >= 2
+    with urgent(Urgency.CANCEL):
+        assert take_all(walk) >= 2
 
 
 def test_all_pools_are_taken_from_or_none(tmp_path: Path):
@@ -261,6 +275,25 @@ def test_a_refusal_for_orders_closes_their_gate_alone(desk: PaperDesk):
     venue.fetch_time()
     with urgent(Urgency.RECONCILE):  # as a stop is, which may be taken the next moment
         buy(venue, "nd-3")
+
+
+def test_what_watches_a_venue_asks_within_the_budget_too(desk: PaperDesk):
+    async def load() -> None:
+        exchange = open_stream(desk.settings, "paper")
+        try:
+            await exchange.load_markets()
+            await exchange.fetch_order_book("BTC/USDT", 100)
+            Budget(
+                budget_file(desk.settings.home, desk.venue().identity), "paper",
+                DIALECTS["binance"].pools, "nobody", 0,
+            ).close_gate("weight", 60, "closed for a test")  # fmt: skip
+            with pytest.raises(RateLimited, match="closed for a test"):
+                await exchange.fetch_time()
+        finally:
+            await exchange.close()
+
+    asyncio.run(load())
+    assert used(desk.settings.home) == asked(desk) == 25
 
 
 def test_who_spent_what_is_recorded(desk: PaperDesk):

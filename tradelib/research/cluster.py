@@ -48,6 +48,7 @@ def cluster_pool(
     distributed, dask = _library("distributed"), _library("dask")
     with _connected(distributed, cluster) as client:
         told = f"The Dask cluster at {client.scheduler.address}"
+        _check_workers(client, told)
         token = uuid.uuid4().hex
         # Not scattered: what the scheduler has the recipe of, it makes again if its workers die.
         # Sent once, it need not be small, which Dask would warn of.
@@ -59,7 +60,6 @@ def cluster_pool(
             return pool.submit(fold_chunk, parcel, number, key=(f"sweep-chunk-{token}", number))
 
         try:
-            _await_worker(client, told)
             yield submit, lambda: 2 * max(1, sum(client.nthreads().values()))
         except (CancelledError, distributed.comm.CommClosedError) as error:
             raise RetryableError(
@@ -125,11 +125,7 @@ def pack(work: Work) -> tuple[bytes, str, str]:
 
 def unpack(packed: bytes, strategy: str, made: str) -> Work:
     """The work of such bytes; InvalidInput where this process would fold it in another way."""
-    if made != made_by():
-        raise InvalidInput(
-            f"A worker on {platform.node()} runs other code or libraries than the process that "
-            f"sweeps; install the same Notedesk, numpy, pandas, numba and Python on both."
-        )
+    _refuse_other(made_by(), made, platform.node())
     try:
         return _library("cloudpickle").loads(packed)
     except Exception as error:
@@ -231,13 +227,33 @@ async def _reach(distributed: ModuleType, address: str) -> None:
     await comm.close()
 
 
-def _await_worker(client: distributed.Client, told: str) -> None:
+def _check_workers(client: distributed.Client, told: str) -> None:
+    """Wait for a first worker, and refuse those that would not fold as this process does: one that
+    lacks Notedesk could not even say so when it is sent some work."""
+    wish = client.submit(int, pure=False)  # for which a cluster that adapts starts a worker
     try:
         client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except TimeoutError as error:
         raise RetryableError(
             f"{told} has had no worker for {WORKER_SECONDS:.0f} s; start one with `dask worker`."
         ) from error
+    finally:
+        wish.release()
+    for address, made in client.run(made_by, on_error="return").items():
+        if isinstance(made, BaseException):
+            raise InvalidInput(
+                f"The worker {address} cannot run Notedesk ({made}); install it there, with its "
+                f"extra 'dask'."
+            ) from made
+        _refuse_other(made, made_by(), address)
+
+
+def _refuse_other(one: str, other: str, worker: str) -> None:
+    if one != other:
+        raise InvalidInput(
+            f"The worker {worker} runs other code or libraries than the process that sweeps; "
+            f"install the same Notedesk, numpy, pandas, numba and Python on both."
+        )
 
 
 def _killed(error: Any, work: Work, told: str) -> str:

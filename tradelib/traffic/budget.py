@@ -24,6 +24,7 @@ from pyrate_limiter import Rate, RateItem, SQLiteBucket
 from tradelib.errors import RateLimited
 from tradelib.traffic.file import shared_file
 from tradelib.traffic.rates import (
+    BULK_PATIENCE,
     OTHERS,
     SHARES,
     Pool,
@@ -72,12 +73,15 @@ class Budget:
 
     venue: its name, for messages. pools: what the venue counts. account: a name for whose keys
     are used; pools of accounts are counted by it. patience: seconds that a request may wait.
+    bulk: long walks, as for the candles of years, leave more to others and wait longer for it.
     """
 
     def __init__(
-        self, file: Path, venue: str, pools: Iterable[Pool], account: str, patience: float
-    ) -> None:
-        self.venue, self.patience = venue, patience
+        self, file: Path, venue: str, pools: Iterable[Pool], account: str, patience: float,
+        *, bulk: bool = False,
+    ) -> None:  # fmt: skip
+        self.venue, self.patience = venue, BULK_PATIENCE if bulk else patience
+        self._usual = Urgency.BULK if bulk else Urgency.ORDINARY
         self._file = shared_file(file, _SCHEMA, "the rate budget")
         self._pools = {pool.name: pool for pool in pools}
         self._account = account
@@ -87,7 +91,7 @@ class Budget:
 
         Nothing was sent then.
         """
-        spender, urgency = current_spender(), current_urgency()
+        spender, urgency = current_spender(), current_urgency() or self._usual
         begins = time.monotonic()
         own = current_patience()
         patience = self.patience if own is None else min(own, self.patience)

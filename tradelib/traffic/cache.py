@@ -16,7 +16,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,7 +27,7 @@ from dogpile.cache.api import NO_VALUE, BytesBackend
 from dogpile.lock import Lock, NeedRegenerationException
 from filelock import FileLock, Timeout
 
-from tradelib.errors import InvalidInput, RetryableError, StorageFailed
+from tradelib.errors import InvalidInput, RefusedError, RetryableError, StorageFailed
 from tradelib.traffic.file import SharedFile, shared_file
 from tradelib.traffic.records import CACHE_FILE, MINUTE_MS, KeyInfo, now_ms
 
@@ -40,6 +40,11 @@ _KEPT_SECONDS = 2 * 86_400
 _KEPT_MINUTES = 24 * 60
 # How long a process waits for another one that asks the venue.
 _FLIGHT_SECONDS = 5.0
+# How long a process that died keeps a Redis's others from asking.
+_REDIS_LOCK_SECONDS = 30.0
+# Names are asked for with others for so long after somebody wanted them.
+_LATELY = 300.0
+_WANTED = "+wanted"
 # Clocks of machines that share a cache may differ so much.
 _CLOCKS_SECONDS = 1.0
 
@@ -119,14 +124,17 @@ class SharedCache:
         self._is_redis, self._has_warned = url is not None, False
 
     def get(
-        self, kind: str, group: str, names: Sequence[str], fetch: Fetch, terms: Terms
-    ) -> dict[str, Entry]:
+        self, kind: str, group: str, names: Sequence[str], fetch: Fetch, terms: Terms,
+        *, together: bool = False,
+    ) -> dict[str, Entry]:  # fmt: skip
         """Values by name, from the cache or from `fetch`, which is given the names to ask for.
 
-        group: whose values they are; one process at a time asks for a kind of a group. Raises what
-        `fetch` raises.
+        group: whose values they are; one process at a time asks for a kind of a group. together:
+        one question may be about many names, so that those of the group that others want are
+        asked for with them. An answer that took longer than values may be old is asked for once
+        more, and then handed out: its age is for the caller to judge. Raises what `fetch` raises.
         """
-        return _Flight(self, (kind, group), tuple(names), fetch, terms).land()
+        return _Flight(self, (kind, group), tuple(names), fetch, terms, together).land()
 
     def put(
         self, kind: str, group: str, values: Mapping[str, Any], *,
@@ -144,7 +152,11 @@ class SharedCache:
             names = sorted(self._names())
             told = self._region.get_multi(names, ignore_expiration=True) if names else []
         found = zip(names, told, strict=True)
-        return [_info(name, *entry) for name, entry in found if entry is not NO_VALUE]
+        return [
+            _info(name, *entry)
+            for name, entry in found
+            if entry is not NO_VALUE and not name.endswith(f":{_WANTED}")
+        ]
 
     def clear(self, pattern: str) -> list[str]:
         """Forget the keys that match, as 'quotes:*'; their names without the prefix."""
@@ -171,7 +183,7 @@ class SharedCache:
             self._region.set_multi(newer)
 
     def mutex(self, where: tuple[str, str]) -> Any:
-        return self._region.actual_backend.get_mutex(_key(where, ""))
+        return _Mutex(self._region.actual_backend.get_mutex(_key(where, "")))
 
     def record(self, kind: str, calls: int, ages: Sequence[float], how: str) -> None:
         """Note one question: whether the venue was asked, else how it was spared."""
@@ -223,10 +235,10 @@ class _Flight:
 
     def __init__(
         self, cache: SharedCache, where: tuple[str, str], names: tuple[str, ...],
-        fetch: Fetch, terms: Terms,
+        fetch: Fetch, terms: Terms, together: bool,
     ) -> None:  # fmt: skip
         self._cache, self._where, self._names = cache, where, names
-        self._fetch, self._terms = fetch, terms
+        self._fetch, self._terms, self._together = fetch, terms, together
         self._calls, self._how = 0, ""
         self._failure: BaseException | None = None
 
@@ -240,9 +252,9 @@ class _Flight:
                 raise
             self._cache.warn(error)
             return self._ask(self._names)
-        if not self._is_complete(found):
-            # The answer took longer than a value may be old: this one was made for the question.
-            return found if self._calls else self._ask(self._names)
+        late = [name for name, entry in found.items() if not self._terms.accept(entry)]
+        if late:
+            found |= self._ask(late)
         ages = [max(self._terms.age(entry), 0.0) for entry in found.values()]
         if not self._calls and not self._how and not all(map(self._terms.is_fresh, found.values())):
             self._how = "stale"
@@ -270,13 +282,32 @@ class _Flight:
             if name not in found or not self._terms.is_fresh(found[name])
         ]  # fmt: skip
         try:
-            new = self._ask(missing) if missing else {}
+            new = self._ask_together(missing) if missing else {}
         except RetryableError:
             if not self._is_complete(found):
                 raise
             return found, time.time()  # old, and still good
         self._cache._guarded(lambda: self._cache.save(self._where, new))
         return {name: (found | new)[name] for name in self._names}, time.time()
+
+    def _ask_together(self, missing: Sequence[str]) -> dict[str, Entry]:
+        """Values of these names, and of those that others wanted lately, where that costs no
+        question more."""
+        if not self._together:
+            return self._ask(missing)
+        now = time.time()
+        before = self._cache.load(self._where, [_WANTED]).get(_WANTED)
+        wanted = {n: at for n, at in (before.value if before else {}).items() if at > now - _LATELY}
+        others = sorted(wanted.keys() - set(missing))
+        wanted |= dict.fromkeys(self._names, now)
+        try:
+            new = self._ask([*missing, *others])
+        except RefusedError:
+            if not others:
+                raise
+            # One of them may be listed no more; who wants it will be told.
+            new, wanted = self._ask(missing), dict.fromkeys(self._names, now)
+        return new | {_WANTED: Entry(wanted, now, None, now)}
 
     def _ask(self, names: Sequence[str]) -> dict[str, Entry]:
         began = time.time()
@@ -297,7 +328,7 @@ class FileBackend(BytesBackend):
         self._file: SharedFile = arguments["file"]
 
     def get_mutex(self, key: str) -> Any:
-        return _Mutex(self._file.path.with_name(f"cache-{abs(_hash(key)) % 64}.lock"))
+        return _FileMutex(self._file.path.with_name(f"cache-{_hash(key) % 64}.lock"))
 
     def get_serialized(self, key: str) -> Any:
         return self.get_serialized_multi([key])[0]
@@ -335,7 +366,24 @@ register_backend("tradelib.shared_file", "tradelib.traffic.cache", "FileBackend"
 
 
 class _Mutex:
-    """Who asks the venue. It goes with its process; one that stands still is not waited for."""
+    """Who asks the venue. dogpile goes on where it waited in vain; here it is told."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def acquire(self, wait: bool = True) -> bool:
+        is_mine = bool(self._inner.acquire(wait))
+        if wait and not is_mine:
+            raise TimeoutError(f"another process has asked for {_FLIGHT_SECONDS:g} s")
+        return is_mine
+
+    def release(self) -> None:
+        with suppress(Exception):  # one of Redis may have run out meanwhile
+            self._inner.release()
+
+
+class _FileMutex:
+    """A lock that goes with its process."""
 
     def __init__(self, path: Path) -> None:
         self._lock = FileLock(path, thread_local=False)
@@ -344,8 +392,6 @@ class _Mutex:
         try:
             self._lock.acquire(timeout=_FLIGHT_SECONDS if wait else 0, poll_interval=0.01)
         except Timeout:
-            if wait:
-                raise
             return False
         return True
 
@@ -371,7 +417,8 @@ def _redis_arguments(url: str) -> dict[str, Any]:
         "url": url,
         "distributed_lock": True,
         "thread_local_lock": False,
-        "lock_timeout": 2 * _FLIGHT_SECONDS,
+        "lock_timeout": _REDIS_LOCK_SECONDS,
+        "lock_blocking_timeout": _FLIGHT_SECONDS,
         "lock_sleep": 0.01,
         "redis_expiration_time": _KEPT_SECONDS,
         "socket_timeout": 2.0,

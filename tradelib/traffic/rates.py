@@ -30,6 +30,7 @@ class Pool:
 class Urgency(IntEnum):
     """What may go deeper into a budget than the rest."""
 
+    BULK = -1
     ORDINARY = 0
     RECONCILE = 1
     CANCEL = 2
@@ -37,7 +38,14 @@ class Urgency(IntEnum):
 
 # The share of each limit that requests may use up: what lies above is reserved for those that are
 # more urgent, and a little for programs of others that the venue has not told of yet.
-SHARES = {Urgency.ORDINARY: 0.75, Urgency.RECONCILE: 0.90, Urgency.CANCEL: 0.98}
+SHARES = {
+    Urgency.BULK: 0.50,
+    Urgency.ORDINARY: 0.75,
+    Urgency.RECONCILE: 0.90,
+    Urgency.CANCEL: 0.98,
+}
+# Seconds that a long walk waits for room where others would give up.
+BULK_PATIENCE = 600.0
 
 
 @dataclass(frozen=True)

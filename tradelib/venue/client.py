@@ -47,7 +47,7 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys
-from tradelib.venue.metering import Answers, budgeted
+from tradelib.venue.metering import Answers, budgeted, budgeted_stream
 from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.
@@ -85,7 +85,8 @@ class Venue:
         be seen after so long was never accepted. dedupes_client_ids: whether a second request
         with a client id used before never makes a second order.
     trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
-        venue's rate budget and what it told them; None shares nothing.
+        venue's rate budget and what it told them; None shares nothing. bulk:
+        for long walks, which leave more of the budget to others and wait longer.
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class Venue:
         identity: str | None = None,
         home: Path | None = None,
         cache: CacheSettings | None = None,
+        bulk: bool = False,
     ) -> None:
         self.name = name
         self.quote = settings.quote
@@ -107,7 +109,9 @@ class Venue:
         self.trade_page = TRADE_PAGE
         self._instruments: dict[str, Instrument] = {}
         self.identity = identity or venue_identity(name, settings)
-        self._exchange = make_exchange(name, settings, keys, home=home, identity=self.identity)
+        self._exchange = make_exchange(
+            name, settings, keys, home=home, identity=self.identity, bulk=bulk
+        )
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._dialect = dialect_of(self._exchange)
         self._sharing = cache or CacheSettings()
@@ -230,7 +234,14 @@ class Venue:
             told = self._ask_quotes(symbols)
             return {s: Quote(s, *map(Decimal, pair), as_of, got_at) for s, pair in told.items()}
         terms = Terms(min(self._sharing.quote_seconds, longest), longest, to_ms(as_of))
-        found = self._cache.get("quotes", self.identity, symbols, self._ask_quotes, terms)
+        found = self._cache.get(
+            "quotes", self.identity, symbols, self._ask_quotes, terms, together=True
+        )
+        if not all(map(terms.accept, found.values())):
+            raise VenueUnavailable(
+                f"Venue {self.name} took longer than {longest:g} s to quote {', '.join(symbols)}; "
+                "no order is sized with prices so old."
+            )
         quotes = (_shared_quote(symbol, found[symbol]) for symbol in symbols)
         return {quote.symbol: quote for quote in quotes if quote}
 
@@ -512,20 +523,25 @@ class Venue:
         raise AssertionError("unreachable")
 
 
-def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> Venue:
-    """The venue of that name in desk.toml, with its keys unless they are not to be had."""
+def open_venue(
+    settings: DeskSettings, name: str, *, trading: bool = False, bulk: bool = False
+) -> Venue:
+    """The venue of that name in desk.toml, with its keys unless they are not to be had. trading,
+    bulk: see Venue."""
     resolved, keys = resolve_venue(settings, name)
     chosen = settings.venues[name]
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache,
+        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache, bulk=bulk,
     )  # fmt: skip
 
 
 def open_stream(settings: DeskSettings, name: str) -> Any:
     """ccxt.pro's object for the venue of that name in desk.toml, which watches over WebSockets;
     its methods are coroutines, and `await exchange.close()` ends them."""
-    return make_stream_exchange(name, *resolve_venue(settings, name))
+    resolved, keys = resolve_venue(settings, name)
+    identity = venue_identity(name, settings.venues[name])
+    return make_stream_exchange(name, resolved, keys, home=settings.home, identity=identity)
 
 
 def resolve_venue(settings: DeskSettings, name: str) -> tuple[VenueSettings, Keys | None]:
@@ -578,10 +594,12 @@ def make_exchange(
     *,
     home: Path | None = None,
     identity: str | None = None,
+    bulk: bool = False,
 ) -> ccxt.Exchange:
     """ccxt's object for a venue, pointed where the settings say; `name` is for messages.
 
-    home: of the desk under whose rate budget it asks, as the exchange of that identity.
+    home: of the desk under whose rate budget it asks, as the exchange of that identity; bulk: see
+    Venue.
     """
     exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
     exchange.fetch = _whole(exchange.fetch)
@@ -589,17 +607,31 @@ def make_exchange(
         _redirect(exchange, settings.rest_url, settings.ws_url)
     if home is not None:
         dialect = dialect_of(exchange)
-        budget = Budget(
-            budget_file(home, identity or venue_identity(name, settings)), name, dialect.pools,
-            account_name(exchange.apiKey), settings.patience,
-        )  # fmt: skip
+        budget = _open_budget(name, settings, exchange, home, identity, bulk=bulk)
         exchange.fetch2 = budgeted(exchange, dialect, budget)
     return exchange
 
 
-def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
+def _open_budget(
+    name: str, settings: VenueSettings, exchange: Any, home: Path, identity: str | None,
+    *, bulk: bool = False,
+) -> Budget:  # fmt: skip
+    file = budget_file(home, identity or venue_identity(name, settings))
+    pools, account = dialect_of(exchange).pools, account_name(exchange.apiKey)
+    return Budget(file, name, pools, account, settings.patience, bulk=bulk)
+
+
+def make_stream_exchange(
+    name: str,
+    settings: VenueSettings,
+    keys: Keys | None,
+    *,
+    home: Path | None = None,
+    identity: str | None = None,
+) -> Any:
     """ccxt.pro's object for a venue, pointed where the settings say. It watches and sends no
-    orders, for which there is `Venue`."""
+    orders, for which there is `Venue`. home, identity: as for `make_exchange`, since it asks for
+    order books and instruments too."""
     pro = import_module("ccxt.pro")  # takes seconds, and few need it
     exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
     if settings.rest_url:
@@ -610,6 +642,9 @@ def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) 
 
     for method in filter(_SENDS_ORDERS.match, dir(exchange)):
         setattr(exchange, method, refuse)
+    if home is not None:
+        budget = _open_budget(name, settings, exchange, home, identity)
+        exchange.fetch2 = budgeted_stream(exchange, dialect_of(exchange), budget)
     return exchange
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,64 +15,90 @@ from tradelib.venue.dialects import Dialect
 _TOO_MANY = (ccxt.DDoSProtection, ccxt.RateLimitExceeded)
 
 
+class _Meter:
+    """An exchange's requests as its budget sees them."""
+
+    def __init__(self, exchange: Any, dialect: Dialect, budget: Budget) -> None:
+        self._exchange, self._dialect, self._budget = exchange, dialect, budget
+
+    def begin(self, path: str, api: Any, method: str, params: Any, config: Any) -> dict[str, int]:
+        """Take what a request costs, which may take a while; that by pool."""
+        cost = self._exchange.calculate_rate_limiter_cost(api, method, path, params, config)
+        is_private = "private" in (api if isinstance(api, list | tuple) else [api])
+        charges = self._dialect.charges(method, path, is_private, cost)
+        self._budget.take(charges, f"{method} {path}")
+        self._exchange.last_response_headers = None
+        return charges
+
+    def end(self, path: str, answer: Any) -> Any:
+        """Learn from an answer."""
+        self._learn_used()
+        self._budget.learn_limits(self._dialect.told_limits(path, answer))
+        return answer
+
+    def fail(self, charges: Mapping[str, int], error: ccxt.BaseError) -> None:
+        """Learn from a refusal. Where the venue wants fewer requests nobody asks until it takes
+        them again: going on is what it bans for."""
+        self._learn_used()
+        said = str(error)
+        clearer = self._dialect.clearer
+        kind = next((kind for pattern, kind in clearer if pattern.search(said)), type(error))
+        if issubclass(kind, _TOO_MANY):
+            told = self._headers().get("RETRY-AFTER", "")
+            seconds = float(told) if told.isdigit() else None
+            pool = self._dialect.refused_pool(charges, said)
+            why = f"it wants fewer requests ({pool})"
+            error.retry_after = self._budget.close_gate(pool, seconds, why)
+
+    def _learn_used(self) -> None:
+        self._budget.learn_used(self._dialect.told_used(self._headers()))
+
+    def _headers(self) -> dict[str, str]:
+        told: Mapping[str, str] = self._exchange.last_response_headers or {}
+        return {name.upper(): value for name, value in told.items()}
+
+
 def budgeted(exchange: ccxt.Exchange, dialect: Dialect, budget: Budget) -> Callable[..., Any]:
     """ccxt's own `fetch2`, which signs a request and sends it, held to a budget.
 
     The wait comes before the signature, whose time the venue holds against its clock.
     """
-    fetch = exchange.fetch2
+    fetch, meter = exchange.fetch2, _Meter(exchange, dialect, budget)
 
     def fetch_within_budget(
         path: str, api: Any = "public", method: str = "GET",
         params: Any = None, config: Any = None,
     ) -> Any:  # fmt: skip
         params, config = params or {}, config or {}
-        cost = exchange.calculate_rate_limiter_cost(api, method, path, params, config)
-        charges = dialect.charges(method, path, _is_private(api), cost)
-        budget.take(charges, f"{method} {path}")
-        exchange.last_response_headers = None
+        charges = meter.begin(path, api, method, params, config)
         try:
             answer = fetch(path, api, method, params, config)
         except ccxt.BaseError as error:
-            _note(budget, dialect, _headers(exchange))
-            if _wants_fewer(dialect, error):
-                error.retry_after = _close_gate(budget, dialect, charges, exchange, error)
+            meter.fail(charges, error)
             raise
-        _note(budget, dialect, _headers(exchange))
-        budget.learn_limits(dialect.told_limits(path, answer))
-        return answer
+        return meter.end(path, answer)
 
     return fetch_within_budget
 
 
-def _is_private(api: Any) -> bool:
-    return "private" in (api if isinstance(api, list | tuple) else [api])
+def budgeted_stream(exchange: Any, dialect: Dialect, budget: Budget) -> Callable[..., Any]:
+    """The same of ccxt.pro; a wait for the budget holds up no stream."""
+    fetch, meter = exchange.fetch2, _Meter(exchange, dialect, budget)
 
+    async def fetch_within_budget(
+        path: str, api: Any = "public", method: str = "GET",
+        params: Any = None, config: Any = None,
+    ) -> Any:  # fmt: skip
+        params, config = params or {}, config or {}
+        charges = await asyncio.to_thread(meter.begin, path, api, method, params, config)
+        try:
+            answer = await fetch(path, api, method, params, config)
+        except ccxt.BaseError as error:
+            meter.fail(charges, error)
+            raise
+        return meter.end(path, answer)
 
-def _headers(exchange: ccxt.Exchange) -> dict[str, str]:
-    told: Mapping[str, str] = exchange.last_response_headers or {}
-    return {name.upper(): value for name, value in told.items()}
-
-
-def _note(budget: Budget, dialect: Dialect, headers: Mapping[str, str]) -> None:
-    budget.learn_used(dialect.told_used(headers))
-
-
-def _wants_fewer(dialect: Dialect, error: ccxt.BaseError) -> bool:
-    said = str(error)
-    kind = next((kind for pattern, kind in dialect.clearer if pattern.search(said)), type(error))
-    return issubclass(kind, _TOO_MANY)
-
-
-def _close_gate(
-    budget: Budget, dialect: Dialect, charges: Mapping[str, int],
-    exchange: ccxt.Exchange, error: ccxt.BaseError,
-) -> float:  # fmt: skip
-    """Nobody asks until the venue takes requests again: going on is what it bans for."""
-    told = _headers(exchange).get("RETRY-AFTER", "")
-    seconds = float(told) if told.isdigit() else None
-    pool = dialect.refused_pool(charges, str(error))
-    return budget.close_gate(pool, seconds, f"it wants fewer requests ({pool})")
+    return fetch_within_budget
 
 
 class Answers:
