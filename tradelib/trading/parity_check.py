@@ -26,6 +26,7 @@ EXECUTE = "live/30_execute_orders"
 # Gaps that ought not to be there however little they cost: orders meet other prices every day.
 _NEVER = (Cause.DATA, Cause.SIGNAL, Cause.TIMING)
 _FINEST = Decimal("0.00000001")
+SEVERAL = "It trades several symbols, and what it does is not held against a backtest."
 
 
 def check_bot(
@@ -41,6 +42,8 @@ def check_bot(
     candles make expected. rules: its symbol's at the venue; None: as its orders recorded them."""
     live = load_live(ledger, name, since, until)
     bot = _find_bot(ledger, name, live)
+    if bot.symbols:
+        return Parity(bot.name, bot.venue, bot.quote, notes=(SEVERAL,))
     known = rules or _recorded_rules(ledger, bot)
     found = compare(
         bot, live, _candles(store, bot, live), known or _finest(bot), load_fills(ledger, bot=name)
