@@ -19,8 +19,10 @@ from tradelib.candles.schema import validate_candles
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import (
     Account,
+    TooShort,
     check_money,
     compiled_steps,
+    find_lack,
     fold_times,
     market_return,
 )
@@ -31,7 +33,7 @@ from tradelib.research.metrics import (
     tally_close,
     tally_fill,
 )
-from tradelib.strategy.base import Columns, Strategy
+from tradelib.strategy.base import Columns, Strategy, find_shape_fault
 from tradelib.strategy.decision import DecisionParams, DecisionState
 from tradelib.strategy.params import Params
 
@@ -55,11 +57,8 @@ class Bench:
     def scores(self, params: Params) -> np.ndarray:
         """The score of every candle, or InvalidInput that says what is wrong with it, and where."""
         warm_up = self.strategy.warm_up(params)
-        if warm_up >= len(self.candles):
-            raise TooShort(
-                f"a first score needs {warm_up + 1:,} candles, and there are "
-                f"{len(self.candles):,}; give more"
-            )
+        if lack := find_lack(self.strategy, params, len(self.candles)):
+            raise TooShort(lack)
         if self.strategy.columns is None:
             scores = self._whole(self.strategy.compute(self.candles, params))
         else:
@@ -68,8 +67,8 @@ class Bench:
         return scores
 
     def _whole(self, frame: pd.DataFrame) -> np.ndarray:
-        if len(frame) != len(self.candles):
-            raise InvalidInput(f"{len(frame):,} scores for {len(self.candles):,} candles")
+        if fault := find_shape_fault(frame, self.candles.index):
+            raise InvalidInput(fault)
         return np.ascontiguousarray(frame["score"].to_numpy(dtype="float64"))
 
     def _combined(self, columns: Columns, params: Params) -> np.ndarray:
@@ -107,10 +106,6 @@ class Bench:
     def metrics(self, tallies: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics of such sums."""
         return metrics_of(tallies, self.timeframe, self.cash, self.market_return)
-
-
-class TooShort(InvalidInput):
-    """There are fewer candles than a first score needs."""
 
 
 def make_bench(

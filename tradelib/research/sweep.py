@@ -26,12 +26,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from tradelib.candles.schema import candles_hash
 from tradelib.errors import InvalidInput, unknown_name
-from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
-from tradelib.research.bench import Bench, TooShort, make_bench
+from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE, TooShort
+from tradelib.research.bench import Bench, make_bench
 from tradelib.research.code_version import code_version
 from tradelib.research.metrics import METRICS, Tally, check_metrics
 from tradelib.research.space import Combination, Space, make_space
-from tradelib.strategy.base import Strategy
+from tradelib.strategy.base import Strategy, describe_error
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 
@@ -169,7 +169,7 @@ class Work:
             tallies = self.bench.tallies(scores, [decision for *_, decision in valid])
         # A strategy of the user's own may raise anything, and the sweep goes on.
         except Exception as error:
-            kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, InvalidInput) else f"{describe_error(error, name)}: "
             gathered.too_short += len(valid) if isinstance(error, TooShort) else 0
             for number, combination, *_ in valid:
                 gathered.add(number, combination, None, f"{name} with {combination}: {kind}{error}")
