@@ -238,7 +238,7 @@ class Desk:
         told = self._result("live/20_generate_signals")
         decision = load_decision(self.ledger, told["decision"])
         # A later edit must not change what this page shows, nor the bot's end take it away.
-        chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
+        chosen = bot_as_it_was(self.ledger, decision.bot, told["config"], decision.decided_at)
         close = decision.candle_close
         if COMPUTED not in told:  # a run of before inputs were kept
             candles, scores = load_scores(self.store, chosen, close)

@@ -21,8 +21,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradelib.candles.schema import candles_hash
 from tradelib.errors import InvalidInput, unknown_name
@@ -30,6 +28,7 @@ from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE, TooShort
 from tradelib.research.bench import Bench, make_bench
 from tradelib.research.code_version import code_version
 from tradelib.research.metrics import METRICS, Tally, check_metrics
+from tradelib.research.progress import show_progress
 from tradelib.research.space import Combination, Space, make_space
 from tradelib.strategy.base import Strategy, describe_error
 from tradelib.strategy.decision import DecisionParams
@@ -299,15 +298,9 @@ def threads(workers: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]
 @contextmanager
 def progress_bar(work: Work, done: int, wanted: bool) -> Iterator[Callable[[int], None]]:
     """A bar of combinations, in a terminal and in a notebook; nothing in a log."""
-    console, total = Console(stderr=True), len(work.space)
-    shown = wanted and (console.is_terminal or console.is_jupyter)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not shown, transient=True
-    ) as bar:
-        task = bar.add_task(f"sweep {work.bench.strategy.name}", total=total)
-        bar.update(task, completed=done)
-        yield lambda count: bar.advance(task, count)
+    title = f"sweep {work.bench.strategy.name}"
+    with show_progress(title, len(work.space), done=done, wanted=wanted) as advance:
+        yield advance
 
 
 def result_of(work: Work, chunks: Sequence[Chunk]) -> SweepResult:

@@ -314,7 +314,13 @@ class _Needs:
         self, candles: pd.DataFrame, params: Params, ends: list[int]
     ) -> dict[int, np.float64]:
         """By the end of the candles, the newest score of all candles before it."""
-        return {end: self._scores(candles.iloc[:end], params)[-1] for end in ends}
+        found = {end: self._scores(candles.iloc[:end], params)[-1] for end in ends}
+        if np.isnan(list(found.values())).any():
+            raise InvalidInput(
+                f"{self.strategy.told(params)} gives the newest candle no score, as one does that "
+                f"waits for later candles: that is look-ahead."
+            )
+        return found
 
     def _serves(
         self,

@@ -18,13 +18,14 @@ from tradelib.errors import InvalidInput, unknown_name
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
-from tradelib.strategy.registry import strategy
+from tradelib.strategy.registry import is_own, strategy
 from tradelib.trading import tables
 from tradelib.trading.accounts import newest_equity
 from tradelib.trading.leases import bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
 from tradelib.trading.orders import UNSETTLED
 from tradelib.trading.positions import Position, find_positions, is_dust
+from tradelib.trading.sources import is_frozen, provide_sources
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
 # Distances at which venues follow a price: Binance takes 10 to 2000 hundredths of a percent.
@@ -147,7 +148,7 @@ def new_bot(
         venue=venue,
         symbol=symbol,
         timeframe=timeframe,
-        strategy=strategy_name,
+        strategy=chosen.name,
         parameters=chosen.params(**(parameters or {})).model_dump(mode="json"),
         decision=DecisionParams(**(decision or {})).model_dump(mode="json"),
         stops=StopParams(**(stops or {})).model_dump(mode="json", exclude_none=True),
@@ -158,13 +159,24 @@ def new_bot(
 
 
 def add_bot(ledger: Ledger, bot: Bot) -> None:
-    """Record a new bot; refuses a name that is taken."""
+    """Record a new bot; refuses a name that is taken, and a user's strategy that is not frozen."""
     with ledger.write() as books:
-        if rows(books, select(tables.bots).where(tables.bots.c.name == bot.name), Bot):
-            raise InvalidInput(
-                f"A bot named {bot.name!r} exists already; choose another name or edit it."
-            )
-        insert(books, tables.bots, bot)
+        insert_bot(books, bot)
+
+
+def insert_bot(books: Connection, bot: Bot) -> None:
+    """As `add_bot`, within a transaction."""
+    if rows(books, select(tables.bots).where(tables.bots.c.name == bot.name), Bot):
+        raise InvalidInput(
+            f"A bot named {bot.name!r} exists already; choose another name or edit it."
+        )
+    if is_own(bot.strategy) and not is_frozen(books, bot.strategy):
+        name = bot.strategy.partition("@")[0]
+        raise InvalidInput(
+            f"Strategy {bot.strategy} is not on the desk yet; put it there, with its checks, by "
+            f"`desk promote {name}`."
+        )
+    insert(books, tables.bots, bot)
 
 
 def change_bot(ledger: Ledger, name: str, change: Callable[[Bot], Bot]) -> Bot:
@@ -242,7 +254,10 @@ def load_bots(ledger: Ledger, *, running_only: bool = False) -> list[Bot]:
     query = select(tables.bots).order_by(tables.bots.c.name)
     if running_only:
         query = query.where(tables.bots.c.status == BotStatus.RUNNING)
-    return ledger.rows(query, Bot)
+    with ledger.read() as books:
+        found = rows(books, query, Bot)
+        provide_sources(books, (bot.strategy for bot in found))
+    return found
 
 
 def load_bot(ledger: Ledger, name: str) -> Bot:
@@ -255,15 +270,20 @@ def load_bot(ledger: Ledger, name: str) -> Bot:
 
 
 def _find_bot(books: Connection, name: str) -> Bot | None:
-    return first(rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot))
+    found = first(rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot))
+    if found:
+        provide_sources(books, [found.strategy])
+    return found
 
 
 def _no_bot(ledger: Ledger, name: str) -> InvalidInput:
     return unknown_name("bot", name, [bot.name for bot in load_bots(ledger)])
 
 
-def bot_as_it_was(name: str, config: dict[str, Any], at: datetime) -> Bot:
+def bot_as_it_was(ledger: Ledger, name: str, config: dict[str, Any], at: datetime) -> Bot:
     """A bot as a run's record knows it, whatever has become of it since."""
+    with ledger.read() as books:
+        provide_sources(books, [config["strategy"]])
     return Bot(name=name, status=BotStatus.STOPPED, created_at=at, updated_at=at, **config)
 
 
