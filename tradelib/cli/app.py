@@ -19,6 +19,7 @@ from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, setti
 from tradelib.cli.kernels import kernels_app
 from tradelib.cli.records import records_app
 from tradelib.cli.replay import replay_app
+from tradelib.cli.strategies import strategies_app
 from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
 from tradelib.cli.upkeep import upkeep_app
@@ -36,6 +37,7 @@ app.add_typer(bots_app, name="bots")
 app.add_typer(kernels_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)
+app.add_typer(strategies_app)
 app.add_typer(trade_app)
 app.add_typer(torture_app)
 app.add_typer(upkeep_app)

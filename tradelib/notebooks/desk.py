@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -49,6 +49,11 @@ from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
 from tradelib.venue import open_venue
+
+if TYPE_CHECKING:
+    from tradelib.candles.files import CandleFile
+    from tradelib.strategy.base import Strategy
+    from tradelib.trading.promotion import Promotion
 
 RUN_ENV = "DESK_RUN"
 REPLAY_ENV = "DESK_REPLAY"
@@ -185,6 +190,23 @@ class Desk:
         client = open_venue(self.settings, venue, trading=True)
         return reconcile_venue(self.ledger, client, self.run_id)
 
+    def promote(
+        self, strategy: Strategy | str, bot: str, sample: CandleFile, **more: Any
+    ) -> Promotion:
+        """Examine a strategy on the candles and put it on the desk as a stopped bot.
+
+        strategy: itself, or its name. more: what else a `Proposal` tells, such as symbol,
+        parameters and tried, and `overrule`. A page that may only read may do this all the same,
+        for a person wants it: its ledger takes a bot, a source and a promotion, and nothing else.
+        """
+        from tradelib.trading.promotion import ADDS, Proposal, promote
+
+        overrule = more.pop("overrule", "")
+        name = strategy if isinstance(strategy, str) else strategy.name
+        with closing(open_ledger(self.settings, adds=ADDS)) as ledger:
+            proposal = Proposal(bot, name, sample, **more)
+            return promote(self.settings, ledger, proposal, overrule=overrule)
+
     def record(self, result: Recordable | dict[str, Any]) -> None:
         """Record the page's result, with the candles that it was made of; the run fails without
         one."""
@@ -274,7 +296,7 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
         configure_logging(settings)
     ledger = open_ledger(settings, read_only=not live)
     if not live:
-        _tell_errors_plainly()
+        tell_errors_plainly()
     if not run:
         return Desk(settings, ledger, None, live=False)
     record = load_run(ledger, run)
@@ -293,7 +315,7 @@ def seed_randomness(seed: int | None) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _tell_errors_plainly() -> None:
+def tell_errors_plainly() -> None:
     """In a page that somebody looks at, the desk's own errors are sentences without a traceback."""
     from IPython import get_ipython
 

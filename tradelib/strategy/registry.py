@@ -27,13 +27,20 @@ def strategy(name: str) -> Strategy:
     `my_idea` is the one in the desk's folder of strategies, as it stands there now;
     `my_idea@3f2a9c0d12e4b567` the one with that hash and no other.
     """
+    source = find_source(name)
+    return _known[name] if source is None else make_strategy(source)
+
+
+def find_source(name: str) -> Source | None:
+    """The source of a user's strategy, by its name with or without its hash; None for one that
+    ships."""
     if name in _known:
-        return _known[name]
-    if "@" in name:
-        return make_strategy(_frozen_source(name))
+        return None
+    if is_own(name):
+        return _frozen_source(name)
     file = strategy_file(name)
     if name.isidentifier() and file.is_file():
-        return make_strategy(load_source(file))
+        return load_source(file)
     raise unknown_name("strategy", name, [*_known, *own_names(file.parent)])
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select
 
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import InvalidInput, unknown_name
+from tradelib.settings import DeskSettings
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
@@ -166,10 +167,7 @@ def add_bot(ledger: Ledger, bot: Bot) -> None:
 
 def insert_bot(books: Connection, bot: Bot) -> None:
     """As `add_bot`, within a transaction."""
-    if rows(books, select(tables.bots).where(tables.bots.c.name == bot.name), Bot):
-        raise InvalidInput(
-            f"A bot named {bot.name!r} exists already; choose another name or edit it."
-        )
+    _require_new(books, bot.name)
     if is_own(bot.strategy) and not is_frozen(books, bot.strategy):
         name = bot.strategy.partition("@")[0]
         raise InvalidInput(
@@ -177,6 +175,30 @@ def insert_bot(books: Connection, bot: Bot) -> None:
             f"`desk promote {name}`."
         )
     insert(books, tables.bots, bot)
+
+
+def require_new(ledger: Ledger, name: str) -> None:
+    """Refuse a bot's name that is taken."""
+    with ledger.read() as books:
+        _require_new(books, name)
+
+
+def _require_new(books: Connection, name: str) -> None:
+    if rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot):
+        raise InvalidInput(f"A bot named {name!r} exists already; choose another name or edit it.")
+
+
+def require_venue(settings: DeskSettings, venue: str, symbol: str) -> None:
+    """Refuse a venue that desk.toml lacks, and a symbol not quoted in the currency in which the
+    venue's limits and worth are told."""
+    if venue not in settings.venues:
+        raise unknown_name("venue", venue, settings.venues, "desk.toml")
+    quote = settings.venues[venue].quote
+    if symbol.split("/")[1] != quote:
+        raise InvalidInput(
+            f"Venue {venue} counts in {quote}, but {symbol} is quoted in another currency; "
+            f"choose a symbol in {quote} or name a second venue in desk.toml."
+        )
 
 
 def change_bot(ledger: Ledger, name: str, change: Callable[[Bot], Bot]) -> Bot:

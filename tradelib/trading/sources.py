@@ -34,15 +34,8 @@ class FrozenSource:
 
 
 def freeze(books: Connection, source: Source) -> None:
-    """Keep a source under its reference; one that is kept already stays.
-
-    InvalidInput where it leans on a file of the user's that would not be frozen with it.
-    """
-    if near := find_local_imports(source):
-        raise InvalidInput(
-            f"Strategy {source.name!r} imports {', '.join(near)}, which lies in no installed "
-            f"package and would not be frozen with it; put what it needs into its own file."
-        )
+    """Keep a source under its reference; one that is kept already stays."""
+    require_whole(source)
     known = first(rows(books, _by_reference([source.reference]), FrozenSource))
     if known is None:
         frozen = FrozenSource(source.reference, source.name, source.hash, source.text, utc_now())
@@ -51,6 +44,15 @@ def freeze(books: Connection, source: Source) -> None:
         raise InvalidInput(
             f"Another text is kept as {source.reference}; change a comment in yours, so that its "
             f"hash is another."
+        )
+
+
+def require_whole(source: Source) -> None:
+    """Refuse a source that leans on a file of the user's, which would not be frozen with it."""
+    if near := find_local_imports(source):
+        raise InvalidInput(
+            f"Strategy {source.name!r} imports {', '.join(near)}, which lies in no installed "
+            f"package and would not be frozen with it; put what it needs into its own file."
         )
 
 
