@@ -55,7 +55,7 @@ def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
     from tradelib.cli.strategies import print_promotion
     from tradelib.trading.bots import load_bot
     from tradelib.trading.ledger import open_ledger
-    from tradelib.trading.promotion import changes_since, find_promotion
+    from tradelib.trading.promotions import changes_since, find_promotion
 
     ledger = open_ledger(settings_for(home))
     bot = load_bot(ledger, name)

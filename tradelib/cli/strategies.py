@@ -15,14 +15,15 @@ from tradelib.settings import DeskSettings
 
 if TYPE_CHECKING:
     from tradelib.candles.files import CandleFile
-    from tradelib.trading.promotion import Promotion
+    from tradelib.trading.promotions import Promotion
 
 strategies_app = typer.Typer()
+_COLUMNS = ("hash", "warm_up", "history")
 
 
 @strategies_app.command()
 def strategies(home: Home = None, as_json: AsJson = False) -> None:
-    """Every strategy: those that ship, and your own with their hashes and what is wrong with them."""
+    """Every strategy: those that ship, and your own with their hashes, or with what is wrong."""
     from tradelib.strategy.own import own_names
     from tradelib.strategy.registry import strategy_names
 
@@ -33,11 +34,14 @@ def strategies(home: Home = None, as_json: AsJson = False) -> None:
         print_json(found)
         return
     table = make_table("Strategy", "Hash", "First score", "History", "Parameters")
+    table.columns[-1].no_wrap = False
+    for column, width in zip(table.columns, (20, 16, 11, 7), strict=False):
+        column.min_width = width
     for row in found:
         told = ", ".join(f"{name}={value}" for name, value in row["parameters"].items())
-        cells = (row[name] for name in ("hash", "warm_up", "history"))
-        table.add_row(row["name"], *(str(cell or "-") for cell in cells), row["error"] or told)
-    out.print(table, soft_wrap=True)
+        cells = ("-" if row[name] is None else f"{row[name]}" for name in _COLUMNS)
+        table.add_row(row["name"], *cells, row["error"] or told)
+    out.print(table)
 
 
 def _describe(name: str, *, own: bool = False) -> dict[str, Any]:
@@ -93,8 +97,9 @@ def promote(
 ) -> None:
     """Check a strategy for bias and out of sample, and add it, frozen, as a stopped bot."""
     from tradelib.trading.ledger import open_ledger
-    from tradelib.trading.promotion import NotPromoted, Proposal, summarise
-    from tradelib.trading.promotion import promote as promote_strategy
+    from tradelib.trading.promoting import NotPromoted, Proposal
+    from tradelib.trading.promoting import promote as promote_strategy
+    from tradelib.trading.promotions import summarise
 
     settings = settings_for(home)
     proposal = Proposal(

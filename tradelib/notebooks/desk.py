@@ -53,7 +53,7 @@ from tradelib.venue import open_venue
 if TYPE_CHECKING:
     from tradelib.candles.files import CandleFile
     from tradelib.strategy.base import Strategy
-    from tradelib.trading.promotion import Promotion
+    from tradelib.trading.promotions import Promotion
 
 RUN_ENV = "DESK_RUN"
 REPLAY_ENV = "DESK_REPLAY"
@@ -199,7 +199,7 @@ class Desk:
         parameters and tried, and `overrule`. A page that may only read may do this all the same,
         for a person wants it: its ledger takes a bot, a source and a promotion, and nothing else.
         """
-        from tradelib.trading.promotion import ADDS, Proposal, promote
+        from tradelib.trading.promoting import ADDS, Proposal, promote
 
         overrule = more.pop("overrule", "")
         name = strategy if isinstance(strategy, str) else strategy.name
