@@ -64,7 +64,6 @@ class PromotionsPage:
         self.shown: Shown | None = None
         self._bot = (chosen or {}).get("bot", "")
         self.picker = Picker(table="promotions", picked=(chosen or {}).get("promotion", ""))
-        self.picker.observe(lambda _: self.dashboard.look(), "picked")
         self.figure: go.FigureWidget | None = None
         self.chart = widgets.VBox([], layout={"width": "100%", "overflow": "hidden"})
         self.dashboard = Dashboard(
@@ -74,6 +73,7 @@ class PromotionsPage:
             seconds=seconds,
             name="promotions",
         )
+        self.picker.observe(lambda _: self.dashboard.look(), "picked")
 
     def version(self) -> object:
         """What is to be shown."""
