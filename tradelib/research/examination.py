@@ -329,7 +329,8 @@ def _choices(
             f"{count:,} combinations are more than the {MOST_CHOICES:,} that an examination walks "
             f"through; name fewer values."
         )
-    found = [chosen]
+    found, idle = [chosen], {(name, value) for name, told in values.items() for value in told}
+    refusal = ""
     for combination in product(*values.values()):
         told = dict(zip(values, combination, strict=True))
         try:
@@ -337,10 +338,15 @@ def _choices(
                 chosen.params.changed(**{n: v for n, v in told.items() if n in own}),
                 chosen.decision.changed(**{n: v for n, v in told.items() if n not in own}),
             )
-        except InvalidInput:
+        except InvalidInput as error:
+            refusal = refusal or str(error)
             continue
+        idle -= told.items()
         if one not in found:
             found.append(one)
+    if idle:
+        name, value = min(idle, key=str)
+        raise InvalidInput(f"{name} = {value!r} was never tried, for it cannot be: {refusal}")
     return tuple(found)
 
 
