@@ -1,6 +1,9 @@
 """A user's source becomes a strategy that is named by its hash, or is refused by one sentence."""
 
 import hashlib
+import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,7 +15,7 @@ from tradelib.research.backtest import run_backtest
 from tradelib.research.bias import check_bias
 from tradelib.research.samples import random_candles
 from tradelib.research.sweep import sweep
-from tradelib.settings import load_settings
+from tradelib.settings import PROJECT, load_settings
 from tradelib.strategy.own import Source, find_local_imports, make_strategy
 from tradelib.strategy.registry import remember_frozen, save_strategy, strategy, strategy_file
 
@@ -180,6 +183,23 @@ def test_imports_of_a_users_own_files_are_found(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     text = "import math, numba\nfrom my_helpers import x\nfrom tradelib.errors import DeskError\n"
     assert find_local_imports(Source("idea", text + REVERSAL)) == ["my_helpers"]
+
+
+@pytest.mark.parametrize("text", [REVERSAL, FALLING, WHOLE], ids=["pandas", "numba", "whole"])
+def test_a_strategy_travels_to_another_process_as_its_text(text):
+    sent = make(text, "traveller")
+    code = (
+        "import pickle, sys\n"
+        "from tradelib.research.samples import random_candles\n"
+        "found = pickle.load(sys.stdin.buffer)\n"
+        "print(found.name, repr(float(found.score(random_candles(600, seed=5))['score'].iloc[-1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=pickle.dumps(sent), capture_output=True, check=True,
+        cwd=PROJECT,
+    )  # fmt: skip
+    expected = float(sent.score(CANDLES)["score"].iloc[-1])
+    assert done.stdout.decode().split() == [sent.name, repr(expected)]
 
 
 def test_a_strategy_cannot_alter_the_candles_it_is_given():

@@ -46,6 +46,7 @@ from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import load_orders
 from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
+from tradelib.trading.sources import provide_sources
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.upkeep import reconcile_venue
 from tradelib.venue import open_venue
@@ -260,7 +261,9 @@ class Desk:
         told = self._result("live/20_generate_signals")
         decision = load_decision(self.ledger, told["decision"])
         # A later edit must not change what this page shows, nor the bot's end take it away.
-        chosen = bot_as_it_was(self.ledger, decision.bot, told["config"], decision.decided_at)
+        with self.ledger.read() as books:
+            provide_sources(books, [told["config"]["strategy"]])
+        chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
         close = decision.candle_close
         if COMPUTED not in told:  # a run of before inputs were kept
             candles, scores = load_scores(self.store, chosen, close)

@@ -27,7 +27,7 @@ import sys
 import typing
 from ast import Import, ImportFrom, parse, walk
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -102,7 +102,19 @@ def save_source(folder: Path, source: Source) -> Path:
     return file
 
 
-@lru_cache(maxsize=256)
+@dataclass(frozen=True)
+class _OwnStrategy(Strategy):
+    """A strategy that travels to other processes as its source."""
+
+    source: Source | None = None
+
+    def __reduce__(self) -> Any:
+        if self.source is None or make_strategy(self.source) is not self:
+            return object.__reduce_ex__(self, 4)
+        return make_strategy, (self.source,)
+
+
+@lru_cache(maxsize=None)
 def make_strategy(source: Source) -> Strategy:
     """The source as a strategy whose name tells its hash.
 
@@ -112,7 +124,8 @@ def make_strategy(source: Source) -> Strategy:
     module = _run(source)
     function, whole = getattr(module, "score", None), getattr(module, "STRATEGY", None)
     if isinstance(whole, Strategy) and function is None:
-        return replace(whole, name=source.reference)
+        parts = {one.name: getattr(whole, one.name) for one in fields(Strategy)}
+        return _OwnStrategy(**parts | {"name": source.reference}, source=source)
     if not callable(function) or whole is not None:
         raise InvalidInput(
             f"Strategy {source.name!r} needs either a function `score(candles, …)` or a Strategy "
@@ -123,7 +136,9 @@ def make_strategy(source: Source) -> Strategy:
     def compute(candles: pd.DataFrame, params: Params) -> pd.DataFrame:
         return _as_frame(call(candles, params), candles.index)
 
-    bare = Strategy(source.reference, params_type, compute, lambda _: 0, lambda _: 1)
+    bare = _OwnStrategy(
+        source.reference, params_type, compute, lambda _: 0, lambda _: 1, source=source
+    )
     needs = _Needs(bare, *(_declared(source, module, one) for one in ("warm_up", "history")))
     return replace(bare, warm_up=needs.warm_up, history=needs.history)
 

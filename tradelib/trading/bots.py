@@ -302,10 +302,8 @@ def _no_bot(ledger: Ledger, name: str) -> InvalidInput:
     return unknown_name("bot", name, [bot.name for bot in load_bots(ledger)])
 
 
-def bot_as_it_was(ledger: Ledger, name: str, config: dict[str, Any], at: datetime) -> Bot:
+def bot_as_it_was(name: str, config: dict[str, Any], at: datetime) -> Bot:
     """A bot as a run's record knows it, whatever has become of it since."""
-    with ledger.read() as books:
-        provide_sources(books, [config["strategy"]])
     return Bot(name=name, status=BotStatus.STOPPED, created_at=at, updated_at=at, **config)
 
 
