@@ -28,7 +28,7 @@ import typing
 from ast import Import, ImportFrom, parse, walk
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -114,7 +114,7 @@ class _OwnStrategy(Strategy):
         return make_strategy, (self.source,)
 
 
-@lru_cache(maxsize=None)
+@cache
 def make_strategy(source: Source) -> Strategy:
     """The source as a strategy whose name tells its hash.
 

@@ -251,7 +251,7 @@ def _let_only_add(engine: Engine, tables: frozenset[str]) -> None:
     @event.listens_for(engine, "before_execute")
     def _guard(_connection: Any, statement: Any, *_: Any) -> None:
         adds = isinstance(statement, Insert) and statement.table.name in tables
-        reads = isinstance(statement, SelectBase) or str(statement).startswith(_HARMLESS)
+        reads = isinstance(statement, SelectBase) or str(statement).upper().startswith(_HARMLESS)
         if not adds and not reads:
             raise ReadOnly(
                 f"This page may read the ledger, and add rows to {', '.join(sorted(tables))}; "
