@@ -92,6 +92,7 @@ def test_a_long_memory_is_measured_on_a_longer_walk():
     [
         ("def f(:\n", "'idea' does not compile: line 1: invalid syntax: def f"),
         ("x = 1\ny = x / 0\n", "'idea' raised ZeroDivisionError in line 2: division by zero"),
+        ("raise SystemExit(3)", "'idea' raised SystemExit in line 1: 3"),
         ("def scor(c): pass", "function `score.*has neither"),
         (WHOLE + REVERSAL, "has both"),
         ("score = 3", "has neither"),
@@ -180,9 +181,14 @@ def test_a_frozen_text_that_does_not_hash_to_its_name_is_refused():
 
 def test_imports_of_a_users_own_files_are_found(tmp_path, monkeypatch):
     (tmp_path / "my_helpers.py").write_text("x = 1")
+    (tmp_path / "my_folder").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
-    text = "import math, numba\nfrom my_helpers import x\nfrom tradelib.errors import DeskError\n"
-    assert find_local_imports(Source("idea", text + REVERSAL)) == ["my_helpers"]
+    text = (
+        "import math, numba, __main__, my_folder.part\nfrom my_helpers import x\n"
+        "from tradelib.errors import DeskError\nfrom nowhere import y\n"
+    )
+    near = find_local_imports(Source("idea", text + REVERSAL))
+    assert near == ["__main__", "my_folder", "my_helpers"]
 
 
 @pytest.mark.parametrize("text", [REVERSAL, FALLING, WHOLE], ids=["pandas", "numba", "whole"])

@@ -23,6 +23,7 @@ from tradelib.trading.bots import BotStatus, add_bot, change_bot, load_bot, load
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.promoting import ADDS, NotPromoted, Proposal, promote
 from tradelib.trading.promotions import changes_since, find_promotion, load_promotions
+from tradelib.venue import save_keys
 
 SAMPLE = CandleFile(Path("x_BTC-USDT_1h.csv"), "BTC/USDT", "1h", random_candles(1500, seed=6))
 TRIED = {"window": [10, 20, 40]}
@@ -194,6 +195,30 @@ def test_a_source_that_leans_on_another_file_is_not_frozen(settings, ledger, hom
     save_source(home / "strategies", Source("idea", f"import my_helpers\n{REVERSAL}"))
     with pytest.raises(InvalidInput, match="imports my_helpers, which lies in no installed pack"):
         put(settings, ledger, overrule="please")
+    assert rows(ledger) == {name: [] for name in ADDS}
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("# as {secret} says", "holds a key of venue paper"),
+        ('api_secret = "{other}"', "holds what has the name of a secret"),
+    ],
+)
+def test_a_source_or_a_reason_with_a_secret_is_not_kept(settings, ledger, home, line, words):
+    secret, other = "nHq7Tz2pLx9VbR4sWk8mYc3dFg6jQa1e", "Zt5uKp0wXe7rMn3bVc8sDf2gHj6lQy9a"
+    (home / "keys").mkdir()
+    save_keys(home / "keys" / "paper.toml", "key-of-the-venue-paper-1234567890", secret)
+    (home / "desk.toml").write_text(
+        '[venues.paper]\nrest_url = "service:paper"\nkeys = "keys/paper.toml"\n'
+    )
+    told, settings = line.format(secret=secret, other=other), load_settings(home)
+    with pytest.raises(InvalidInput, match="What overrules the checks holds"):
+        put(settings, ledger, overrule=told)
+    save_source(home / "strategies", Source("idea", f"{told}\n{REVERSAL}"))
+    with pytest.raises(InvalidInput, match=words) as error:
+        put(settings, ledger)
+    assert secret not in str(error.value)
     assert rows(ledger) == {name: [] for name in ADDS}
 
 

@@ -161,11 +161,14 @@ def find_local_imports(source: Source) -> list[str]:
 
 
 def _is_installed(name: str) -> bool:
+    if name == "__main__":  # whatever runs just now
+        return False
     spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin in (None, "built-in", "frozen"):
-        return True
+    if spec is None or spec.origin in ("built-in", "frozen"):
+        return True  # nothing, or a part of Python
     installed = {sys.prefix, sys.base_prefix, str(PROJECT / "tradelib")}
-    return any(Path(str(spec.origin)).is_relative_to(folder) for folder in installed)
+    places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
+    return all(any(Path(one).is_relative_to(home) for home in installed) for one in places)
 
 
 def _run(source: Source) -> ModuleType:
@@ -183,7 +186,7 @@ def _run(source: Source) -> ModuleType:
             f"Strategy {source.name!r} does not compile: line {error.lineno}: {error.msg}: "
             f"{(error.text or '').strip()}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         told = describe_error(error, source.reference)
         raise InvalidInput(f"Strategy {source.name!r} raised {told}: {error}") from error
     return module

@@ -21,6 +21,7 @@ from tradelib.errors import InvalidInput
 from tradelib.research.backtest import DEFAULT_FEE
 from tradelib.research.code_version import code_version
 from tradelib.research.examination import Examination, examine
+from tradelib.scrubber import Look, desk_scrubber
 from tradelib.settings import DeskSettings
 from tradelib.strategy.own import Source, load_source
 from tradelib.strategy.registry import find_source, remember_frozen, require_free
@@ -85,7 +86,9 @@ def promote(
     source = _find_source(proposal.strategy)
     if source is not None:
         require_whole(source)
+        _require_open(settings, source.text, f"The text of strategy {source.name!r}")
         remember_frozen(source.reference, source.text)
+    _require_open(settings, overrule, "What overrules the checks")
     bot = _make_bot(proposal, source.reference if source else proposal.strategy)
     require_venue(settings, bot.venue, bot.symbol)
     require_new(ledger, bot.name)
@@ -119,6 +122,18 @@ def _find_source(name: str) -> Source | None:
     if source is not None:
         require_free(source.name)
     return source
+
+
+def _require_open(settings: DeskSettings, text: str, what: str) -> None:
+    """Refuse a text with a secret: the ledger keeps it for all to read."""
+    scrubber = desk_scrubber(settings)
+    found = scrubber.find(text)
+    if found is None and scrubber.scrub(text, Look.SOURCE) != text:
+        found = "what has the name of a secret and looks like one"
+    if found:
+        raise InvalidInput(
+            f"{what} holds {found}; it would be kept for all to read, so take it out."
+        )
 
 
 def _make_bot(proposal: Proposal, strategy: str) -> Bot:
