@@ -56,15 +56,28 @@ def test_a_first_fetch_brings_the_history_in_pages(store):
     assert (report.last_close, report.age) == (time(2600), timedelta(0))
 
 
-def test_a_later_fetch_asks_for_the_one_new_candle(store):
+def test_a_later_fetch_asks_for_the_newest_and_the_one_new_candle(store):
     venue = Venue(3000)
     fetch(venue, store, time(100), history=50)
     venue.asked.clear()
     (report,) = fetch(venue, store, time(101) + timedelta(seconds=2), history=50)
-    assert venue.asked == [(100, 1)]
+    assert venue.asked == [(99, 2)]
     assert report.age == timedelta(seconds=2)
     fetch(venue, store, time(101) + timedelta(minutes=30), history=50)
-    assert venue.asked == [(100, 1)]
+    assert venue.asked == [(99, 2)]
+
+
+def test_a_newest_candle_that_the_venue_corrected_is_revised(store):
+    fetch(Venue(3000), store, time(100), history=50)
+
+    class Corrected(Venue):
+        def fetch_ohlcv(self, *asked):
+            return super().fetch_ohlcv(*asked).assign(volume=7.0)
+
+    (report,) = fetch(Corrected(3000), store, time(101), history=50)
+    assert (report.added, report.revised) == (1, 1)
+    (revision,) = store.revisions("paper", "BTC/USDT", "1h")
+    assert (revision.open_time, revision.old[-1], revision.new[-1]) == (time(99), 1.0, 7.0)
 
 
 def test_the_forming_candle_is_not_stored(store):
@@ -98,7 +111,7 @@ def test_a_hole_that_the_venue_has_too_is_recorded_and_not_asked_for_again(store
     assert report.open_gaps == ()
     venue.asked.clear()
     fetch(venue, store, time(101), history=100)
-    assert venue.asked == [(100, 1)]
+    assert venue.asked == [(99, 2)]
 
 
 def test_a_venue_without_any_candles_is_asked_once_per_page(store):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import threading
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +17,8 @@ from tradelib.paper import PaperConfig, paper_exchange
 from tradelib.paper.clock import MarketClock
 from tradelib.paper.engine import Fees
 from tradelib.paper.exchange import Exchange
+from tradelib.paper.faults import Seen
+from tradelib.paper.hub import Hub
 from tradelib.paper.live import LiveMarket, LiveTape
 from tradelib.paper.orders import BUY, SELL, Ticket
 from tradelib.paper.store import Store
@@ -140,3 +144,37 @@ def test_it_follows_another_exchange_through_ccxt(tmp_path: Path) -> None:
             assert all(row == shared[row[0]] for row in same)
             order = ours.create_order("BTC/USDT", "market", "buy", 0.01)
             assert order["status"] == "closed"
+
+
+class Ear:
+    """Listens to a hub."""
+
+    is_gone = is_crowded = False
+
+    def __init__(self) -> None:
+        self.heard: list[dict] = []
+
+    def deliver(self, stream: str, seen: Seen, text: str) -> None:
+        self.heard.append(json.loads(text))
+
+
+def test_a_followed_candle_is_told_as_closed_once_the_next_has_come(following: Following) -> None:
+    """Until then the exchange that is followed may still have something to add to it."""
+    hub, ear = Hub(following.exchange, lambda: following.now), Ear()
+
+    def hear() -> list[tuple[int, float, bool]]:
+        ear.heard.clear()
+        asyncio.run(hub.catch_up())
+        candles = [each["k"] for each in ear.heard]
+        return [(each["t"], float(each["c"]), each["x"]) for each in candles]
+
+    greet = hub.listen(ear, "aaausd@kline_1m")
+    assert greet is not None
+    last, following_one = BASE + 9 * MINUTE, BASE + 10 * MINUTE
+    following.pass_time([last, 100.0, 101.0, 99.5, 101.0, 900.0], seconds=5)
+    assert hear() == [(last, 101.0, False)]
+    following.pass_time([last, 100.0, 102.0, 99.5, 102.0, 950.0], seconds=60)
+    assert hear() == [(last, 102.0, False)]
+    late = [last, 100.0, 103.0, 99.5, 103.0, 999.0]
+    following.pass_time(late, [following_one, 103.0, 103.0, 103.0, 103.0, 1.0])
+    assert hear() == [(last, 103.0, True), (following_one, 103.0, False)]

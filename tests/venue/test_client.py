@@ -1,9 +1,11 @@
 """The venue client speaks in Decimals and in the desk's own errors, and never shows a key."""
 
+import asyncio
 import os
 import socket
 import threading
 from decimal import Decimal
+from urllib.parse import urlsplit
 
 import ccxt
 import pytest
@@ -22,8 +24,16 @@ from tradelib.errors import (
 )
 from tradelib.paper.config import RateLimits
 from tradelib.settings import VenueSettings, load_settings
-from tradelib.venue import OrderRequest, OrderType, VenueStatus, load_keys, open_venue, save_keys
-from tradelib.venue.client import Venue, make_exchange
+from tradelib.venue import (
+    OrderRequest,
+    OrderType,
+    VenueStatus,
+    load_keys,
+    open_stream,
+    open_venue,
+    save_keys,
+)
+from tradelib.venue.client import Venue, make_exchange, make_stream_exchange
 from tradelib.venue.translate import redact, translated
 
 
@@ -122,6 +132,25 @@ def test_no_address_of_an_exchange_is_left_where_it_was():
     for name in ("binance", "coinbase", "kraken", "gate", "mexc", "whitebit", "okx", "bybit"):
         exchange = make_exchange(name, VenueSettings(exchange=name, rest_url=base), None)
         assert {leaf[: len(base)] for leaf in leaves(exchange.urls["api"])} == {base}
+        streams = make_stream_exchange(name, VenueSettings(exchange=name, rest_url=base), None)
+        places = {urlsplit(leaf).netloc for leaf in leaves(streams.urls["api"])}
+        assert places == {"127.0.0.1:9"}
+
+
+def test_a_venue_is_watched_over_websockets_where_its_settings_point(desk: PaperDesk):
+    async def watch():
+        exchange = open_stream(desk.settings, "paper")
+        try:
+            for send in (exchange.create_order, exchange.createOrderWs, exchange.cancel_order):
+                with pytest.raises(ReadOnly):
+                    await send("BTC/USDT", "market", "buy", 0.01)
+            return await exchange.watch_bids_asks(["BTC/USDT"])
+        finally:
+            await exchange.close()
+
+    [watched] = asyncio.run(watch()).values()
+    quote = desk.venue().fetch_quotes(["BTC/USDT"])["BTC/USDT"]
+    assert (Decimal(watched["bid"]), Decimal(watched["ask"])) == (quote.bid, quote.ask)
 
 
 def test_refusals_of_the_venue_are_definite(desk: PaperDesk):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -19,7 +19,10 @@ PAGE = 1000
 
 
 class CandleSource(Protocol):
-    """Whatever answers with candles; a venue's client does."""
+    """Whatever answers with candles; a venue's client does.
+
+    candle_page: most candles that it gives at a time; PAGE where it does not say.
+    """
 
     def fetch_ohlcv(self, symbol: str, timeframe: str, since: datetime, limit: int) -> pd.DataFrame:
         """At most `limit` candles that open at or after `since`, oldest first, as a candle frame;
@@ -68,6 +71,22 @@ def fetch_candles(
     ]
 
 
+def iterate_pages(
+    source: CandleSource, symbol: str, timeframe: str, since: datetime, end: datetime
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """The source's candles that open from `since` to before `end`, page by page, each with the
+    number asked for. Candles from `end` on may come with them."""
+    step = timedelta(milliseconds=timeframe_ms(timeframe))
+    most = min(PAGE, getattr(source, "candle_page", PAGE))
+    while since < end:
+        limit = min(most, -(-(end - since) // step))
+        page = source.fetch_ohlcv(symbol, timeframe, since, limit)
+        yield limit, page
+        told = len(page) and page.index[-1] >= since
+        # Beyond the whole page when the venue had nothing in it.
+        since = page.index[-1].to_pydatetime() + step if told else since + limit * step
+
+
 class _SeriesFetch:
     """One symbol's fetch and its running count."""
 
@@ -92,37 +111,36 @@ class _SeriesFetch:
     def run(self) -> FetchReport:
         error = None
         try:
-            self.fetch_range(self.store.last_close(*self.name) or self.start, self.end)
+            self.fetch_range(self.begin(), self.end)
             self.close_gaps()
         except DeskError as stopped:
             error = stopped
         return self.report(error)
 
+    def begin(self) -> datetime:
+        """Where to ask from. The newest stored candle is asked for once more, with those that
+        follow it: a venue that corrects one mostly does so soon."""
+        newest = self.store.last_close(*self.name)
+        if newest is None:
+            return self.start
+        return newest - self.step if newest < self.end else newest
+
     def fetch_range(self, since: datetime, end: datetime) -> None:
         """Fetch and store the candles that open from `since` to before `end`, page by page."""
-        while since < end:
-            limit = min(PAGE, -(-(end - since) // self.step))
-            page = self.source.fetch_ohlcv(*self.name[1:], since, limit)
+        for limit, page in iterate_pages(self.source, *self.name[1:], since, end):
             self.requested += limit
             appended = self.store.append(*self.name, page, as_of=self.as_of)
             self.added += appended.added
             self.revised += appended.revised
-            since = self.after(page, since, limit)
-
-    def after(self, page: pd.DataFrame, since: datetime, limit: int) -> datetime:
-        """Where the next page begins; beyond the whole page when the venue had nothing in it."""
-        if len(page) and page.index[-1] >= since:
-            return page.index[-1].to_pydatetime() + self.step
-        return since + limit * self.step
 
     def close_gaps(self) -> None:
         """Ask once more for every hole; what the venue does not have is recorded as its own."""
         holes = self.gaps()
         for gap in holes:
             self.fetch_range(gap.start, gap.end)
-        for gap in self.gaps() if holes else ():
-            self.store.record_gap(*self.name, gap)
-            self.recorded.append(gap)
+        if holes:
+            self.recorded = self.gaps()
+            self.store.record_gaps(*self.name, self.recorded)
 
     def gaps(self) -> list[Gap]:
         return self.store.gaps(*self.name, start=self.start, end=self.end)

@@ -1,4 +1,9 @@
-"""Files on disk: one Parquet file per month, replaced whole or not at all."""
+"""Files on disk: one Parquet file per month, replaced whole or not at all.
+
+A long month that is still growing has a second one, its tail, so that a new candle costs a small
+write. Both are plain Parquet of the same columns, and no candle is in both but for the moment in
+which a tail is folded into its month.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,36 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tradelib.candles.schema import COLUMNS, TIME, candles_from_arrays, open_ms
+from tradelib.candles.schema import (
+    COLUMNS,
+    PRICES,
+    TIME,
+    candles_from_arrays,
+    empty_candles,
+    open_ms,
+)
+from tradelib.clock import to_ms
 from tradelib.errors import StorageFailed
 
 MONTH = "%Y-%m"
+TAIL_ROWS = 1440
+"""Most candles of a tail: a day of minutes. A month that is no longer than this has none."""
 
 _SCHEMA = pa.schema(
     [(TIME, pa.timestamp("ms", tz="UTC")), *((column, pa.float64()) for column in COLUMNS)]
 )
+_GROUP_ROWS = 8192
+# Open times are evenly spaced and prices repeat themselves; volumes do neither.
+_ENCODING = {
+    "use_dictionary": list(PRICES),
+    "column_encoding": {TIME: "DELTA_BINARY_PACKED", "volume": "PLAIN"},
+    "row_group_size": _GROUP_ROWS,
+}
 _TEMPORARY = ".tmp"
 
 
@@ -28,32 +51,163 @@ def month_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9][0-9][0-9][0-9]-[0-9][0-9].parquet"))
 
 
-def read_month(path: Path) -> pd.DataFrame:
-    """The candles of one month file; StorageFailed when it is not one of ours or not whole."""
+def tail_of(path: Path) -> Path:
+    """Where the newest candles of a month wait until they are many: beside the month's file."""
+    return path.with_suffix(".tail.parquet")
+
+
+def read_month(
+    path: Path, *, before_ms: int | None = None, newest: int | None = None
+) -> pd.DataFrame:
+    """The candles of one month; StorageFailed when a file is not one of ours or not whole.
+
+    before_ms: rows that open later are not needed. newest: nor are more than the newest so many;
+    more than what is needed may come all the same.
+    """
+    # The tail first: whoever folds it into the month in between cannot make a hole.
+    tail = _read_if_there(tail_of(path))
+    if newest is not None and len(tail):
+        inside = len(tail) if before_ms is None else int((open_ms(tail) < before_ms).sum())
+        if inside >= newest:
+            return tail
+        newest -= inside
+    month = _read_file(path, before_ms, newest)
+    if tail.empty:
+        return month
+    # Of a fold that was cut short, the tail is left over; its candles are in the month as well.
+    tail = tail[open_ms(tail) > open_ms(month)[-1]] if len(month) else tail
+    return pd.concat([month, tail]) if len(tail) else month
+
+
+def read_open_times(path: Path) -> np.ndarray:
+    """The open times of one month's candles, in ms, without their values."""
+    tail = _read_if_there(tail_of(path))
+    with _reading(path) as file:
+        times = _times(file.read(columns=[TIME], use_threads=False))
+    return np.concatenate([times, (found := open_ms(tail))[found > times[-1]]])
+
+
+def first_open(path: Path) -> int:
+    """Open time (ms) of a month's first candle, as its file tells without being read."""
+    with _reading(path) as file:
+        return _group_span(file, 0)[0]
+
+
+def last_open(path: Path) -> int:
+    """Open time (ms) of a month's last candle, as its files tell without being read."""
+    tail = tail_of(path)
+    return max(_last_open(path), _last_open(tail) if tail.exists() else 0)
+
+
+def write_month(path: Path, frame: pd.DataFrame) -> None:
+    """Replace the month's candles with the frame's."""
+    _write_file(path, frame)
+    tail_of(path).unlink(missing_ok=True)
+
+
+def extend_month(path: Path, frame: pd.DataFrame) -> None:
+    """Add candles that are newer than all of the month's, at the cost of its tail alone."""
+    if not path.exists():
+        write_month(path, frame)
+        return
+    with _reading(path) as file:
+        rows, last = file.metadata.num_rows, _group_span(file, file.num_row_groups - 1)[1]
+    tail = _read_if_there(tail_of(path))
+    tail = tail[open_ms(tail) > last]
+    grown = pd.concat([tail, frame]) if len(tail) else frame
+    if rows + len(grown) <= TAIL_ROWS or len(grown) > TAIL_ROWS:
+        write_month(path, pd.concat([_read_file(path), grown]))
+    else:
+        _write_file(tail_of(path), grown)
+
+
+def is_compact(path: Path) -> bool:
+    """Whether a month is one file, with groups of rows of the size that is read best."""
+    if tail_of(path).exists():
+        return False
+    with _reading(path) as file:
+        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    return all(count == _GROUP_ROWS for count in rows[:-1]) and rows[-1] <= _GROUP_ROWS
+
+
+def _read_if_there(path: Path) -> pd.DataFrame:
+    if not path.exists():
+        return empty_candles()
+    try:
+        return _read_file(path)
+    except StorageFailed:
+        if path.exists():
+            raise
+        return empty_candles()  # just folded into its month
+
+
+def _read_file(path: Path, before_ms: int | None = None, newest: int | None = None) -> pd.DataFrame:
+    with _reading(path) as file:
+        groups = _groups(file, before_ms, newest)
+        # A month is small: threads would cost more than they bring, and do not survive a fork.
+        table = file.read_row_groups(groups, use_threads=False)
+    return candles_from_arrays(_times(table), *(table[column].to_numpy() for column in COLUMNS))
+
+
+def _groups(file: pq.ParquetFile, before_ms: int | None, newest: int | None) -> list[int]:
+    """The groups of rows, next to each other, that hold what is needed."""
+    last = file.num_row_groups - 1
+    if before_ms is not None:
+        while last >= 0 and _group_span(file, last)[0] >= before_ms:
+            last -= 1
+    if newest is None:
+        return list(range(last + 1))
+    first, found = last + 1, 0
+    while first > 0 and found < newest:
+        first -= 1
+        within = before_ms is None or _group_span(file, first)[1] < before_ms
+        found += file.metadata.row_group(first).num_rows if within else 0
+    return list(range(first, last + 1))
+
+
+def _group_span(file: pq.ParquetFile, group: int) -> tuple[int, int]:
+    told = file.metadata.row_group(group).column(0).statistics
+    return to_ms(told.min), to_ms(told.max)
+
+
+def _last_open(path: Path) -> int:
+    with _reading(path) as file:
+        return _group_span(file, file.num_row_groups - 1)[1]
+
+
+def _times(table: pa.Table) -> np.ndarray:
+    return table[TIME].cast(pa.int64()).to_numpy()
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[pq.ParquetFile]:
+    """An open file of this store; what cannot be read comes out as StorageFailed."""
     try:
         with pq.ParquetFile(path) as file:
-            # A month is small: threads would cost more than they bring, and do not survive a fork.
-            table = file.read(use_threads=False)
+            _refuse_foreign(file, path)
+            yield file
     except (pa.ArrowException, OSError, ValueError) as error:
         raise StorageFailed(
             f"Candle file {path} cannot be read ({' '.join(str(error).split())}); "
             f"move it away and fetch its candles again."
         ) from error
-    if not table.schema.equals(_SCHEMA):
+
+
+def _refuse_foreign(file: pq.ParquetFile, path: Path) -> None:
+    if not file.schema_arrow.equals(_SCHEMA):
         raise StorageFailed(
             f"Candle file {path} was not written by this store (it has "
-            f"{', '.join(table.schema.names) or 'no columns'}); move it away."
+            f"{', '.join(file.schema_arrow.names) or 'no columns'}); move it away."
         )
-    values = [table[column].to_numpy() for column in COLUMNS]
-    return candles_from_arrays(table[TIME].cast(pa.int64()).to_numpy(), *values)
+    if not file.metadata.num_rows:
+        raise StorageFailed(f"Candle file {path} holds no candles; move it away.")
 
 
-def write_month(path: Path, frame: pd.DataFrame) -> None:
-    """Replace the month file with the frame's candles."""
+def _write_file(path: Path, frame: pd.DataFrame) -> None:
     columns = [pa.array(open_ms(frame), type=pa.int64()).cast(_SCHEMA.field(TIME).type)]
     columns += [pa.array(frame[column].to_numpy()) for column in COLUMNS]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=_SCHEMA), sink)
+    pq.write_table(pa.table(columns, schema=_SCHEMA), sink, **_ENCODING)
     replace_file(path, sink.getvalue())
 
 

@@ -159,7 +159,12 @@ def _text(time: datetime) -> str:
 
 def find_gaps(frame: pd.DataFrame, timeframe: str) -> list[Gap]:
     """The holes between the first and the last candle of an ordered frame, oldest first."""
-    step, times = timeframe_ms(timeframe), open_ms(frame)
+    return gaps_between(open_ms(frame), timeframe)
+
+
+def gaps_between(times: np.ndarray, timeframe: str) -> list[Gap]:
+    """The holes between open times (ms, in order), oldest first."""
+    step = timeframe_ms(timeframe)
     return [
         Gap(
             from_ms(times[i] + step),

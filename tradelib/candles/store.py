@@ -4,16 +4,19 @@ Beside the months of a series lie `revisions.jsonl` (closed candles whose values
 or that came late, with both values and the as-of time) and `gaps.json` (ranges in which the venue
 has no candles). Writers take one lock per series and write the oldest month first; readers take
 none and read the newest month first, so that they never see a hole where a writer is at work.
+A long month may have a tail beside it, `2026-01.tail.parquet`: see partitions.py.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -25,8 +28,13 @@ from filelock import FileLock, Timeout
 from tradelib.candles.partitions import (
     MONTH,
     append_lines,
+    extend_month,
+    first_open,
+    is_compact,
+    last_open,
     month_files,
     read_month,
+    read_open_times,
     remove_leftovers,
     replace_file,
     storage,
@@ -37,7 +45,7 @@ from tradelib.candles.schema import (
     Gap,
     candles_hash,
     empty_candles,
-    find_gaps,
+    gaps_between,
     open_ms,
     validate_candles,
 )
@@ -47,6 +55,8 @@ from tradelib.errors import InvalidInput, StorageFailed
 LOCK_TIMEOUT = 30.0
 """Seconds a writer waits for another writer of the same series."""
 
+# Who asks seldom loses to who has just let go and asks again.
+_LOCK_POLL = 0.002
 _VENUE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
 
 
@@ -67,13 +77,54 @@ class AppendReport:
     gaps: tuple[Gap, ...] = ()
 
 
-class _Revision(NamedTuple):
-    """One closed candle that changed at `as_of_ms`; `old` is None for one that came late."""
+class Revision(NamedTuple):
+    """One closed candle that changed: its values (open, high, low, close in quote per base,
+    volume in base) before and after, and when that was seen, in the venue's time."""
 
-    as_of_ms: int
-    open_ms: int
-    old: list[float] | None
-    new: list[float]
+    seen: datetime
+    open_time: datetime
+    old: tuple[float, ...]
+    new: tuple[float, ...]
+
+
+class LateCandles(NamedTuple):
+    """Candles that came late, between others that were stored already: those that open from
+    `first` to `last`, and when they were seen, in the venue's time."""
+
+    seen: datetime
+    first: datetime
+    last: datetime
+    candles: int
+
+
+@dataclass(frozen=True)
+class SeriesSummary:
+    """What is stored of one series: candles opened from `first` to before `last_close`.
+
+    open_gaps: holes that nobody explained; venue_gaps: those in which the venue has no candles;
+    revisions: closed candles whose values changed; late: those that came after later ones.
+    size: bytes of the candles' files, and `files` their number.
+    """
+
+    series: StoredSeries
+    candles: int
+    first: datetime
+    last_close: datetime
+    open_gaps: tuple[Gap, ...]
+    venue_gaps: tuple[Gap, ...]
+    revisions: int
+    late: int
+    files: int
+    size: int
+
+
+class Compaction(NamedTuple):
+    """Files of a series' candles and their bytes, before and after it was compacted."""
+
+    files_before: int
+    files_after: int
+    size_before: int
+    size_after: int
 
 
 @dataclass(frozen=True)
@@ -129,15 +180,29 @@ class CandleStore:
         if frame.empty:
             return AppendReport()
         with self._writing(venue, symbol, timeframe) as folder:
-            newest = self.last_close(venue, symbol, timeframe)
-            oldest = _oldest_open_ms(folder)
-            bounds = (oldest, to_ms(newest)) if newest else (0, 0)
+            files = month_files(folder)
+            last = last_open(files[-1]) if files else None
             added, revised = 0, 0
-            for month, part in frame.groupby(frame.index.strftime(MONTH)):
-                counts = _merge_month(folder / f"{month}.parquet", part, bounds, to_ms(as_of))
+            for path, part in _by_month(folder, frame):
+                if last is None or open_ms(part)[0] > last:
+                    extend_month(path, part)
+                    added += len(part)
+                    continue
+                counts = _merge_month(path, part, timeframe, (first_open(files[0]), last), as_of)
                 added, revised = added + counts[0], revised + counts[1]
-        gaps = self.gaps(venue, symbol, timeframe, start=frame.index[0], end=frame.index[-1])
+            gaps = self._gaps_around(folder, timeframe, frame, last)
         return AppendReport(added, revised, tuple(gaps))
+
+    def _gaps_around(
+        self, folder: Path, timeframe: str, frame: pd.DataFrame, last: int | None
+    ) -> list[Gap]:
+        """Unexplained holes from the frame's first candle to its last. last: the newest open time
+        before it was appended, in ms."""
+        times = open_ms(frame)
+        if last is not None and times[0] <= last:
+            return _gaps(folder, timeframe, frame.index[0], frame.index[-1])
+        known = times if last is None else np.concatenate([[last], times])
+        return _without(gaps_between(known, timeframe), folder, timeframe)
 
     def load(
         self,
@@ -158,10 +223,14 @@ class CandleStore:
         """
         as_of = as_of or self._as_of
         folder = self._folder(venue, symbol, timeframe)
-        revisions = _read_revisions(folder, as_of)
+        changed = _changed_since(folder, timeframe, as_of)
+        # A candle that was dropped again would be missed among the newest.
+        newest = None if changed else limit
+        before = _end_ms(end, as_of, timeframe)
         parts, count = [], 0
         for path in reversed(_months_between(folder, start, end or as_of)):
-            part = _undo(read_month(path), revisions)
+            need = None if newest is None else newest - count
+            part = _undo(read_month(path, before_ms=before, newest=need), changed)
             part = _between(part, start, end)
             parts.append(_closed(part, timeframe, as_of) if as_of else part)
             count += len(parts[-1])
@@ -218,23 +287,15 @@ class CandleStore:
         end: datetime | None = None,
     ) -> list[Gap]:
         """Holes between stored candles that reach into start…end, but for the recorded ones."""
-        folder = self._folder(venue, symbol, timeframe)
-        files = _with_neighbours(month_files(folder), _months_between(folder, start, end))
-        frames = [read_month(path) for path in reversed(files)][::-1]
-        if not frames:
-            return []
-        stored = _validate_stored(pd.concat(frames), timeframe, folder)
-        holes = [
-            gap
-            for gap in find_gaps(stored, timeframe)
-            if (start is None or gap.end > start) and (end is None or gap.start < end)
-        ]
-        return _without(holes, _read_gaps(folder), timeframe_ms(timeframe))
+        return _gaps(self._folder(venue, symbol, timeframe), timeframe, start, end)
 
-    def record_gap(self, venue: str, symbol: str, timeframe: str, gap: Gap) -> None:
-        """Remember that the venue itself has no candles in the gap."""
+    def record_gaps(self, venue: str, symbol: str, timeframe: str, gaps: Iterable[Gap]) -> None:
+        """Remember that the venue itself has no candles in the gaps."""
+        found = [(to_ms(gap.start), to_ms(gap.end)) for gap in gaps]
+        if not found:
+            return
         with self._writing(venue, symbol, timeframe) as folder:
-            ranges = _joined([*_read_gaps(folder), (to_ms(gap.start), to_ms(gap.end))])
+            ranges = _joined([*_read_gaps(folder), *found])
             text = json.dumps([[format_time(from_ms(t)) for t in pair] for pair in ranges])
             replace_file(folder / "gaps.json", text.encode())
 
@@ -245,6 +306,54 @@ class CandleStore:
             Gap(from_ms(start), from_ms(end), (end - start) // step)
             for start, end in _read_gaps(self._folder(venue, symbol, timeframe))
         ]
+
+    def revisions(self, venue: str, symbol: str, timeframe: str) -> list[Revision | LateCandles]:
+        """Candles that the venue changed after they were stored, and late ones, as seen."""
+        return _read_revisions(self._folder(venue, symbol, timeframe), timeframe)
+
+    def missing(
+        self, venue: str, symbol: str, timeframe: str, start: datetime, end: datetime
+    ) -> list[Gap]:
+        """What is neither stored between start and end nor known to be the venue's own gap,
+        oldest first."""
+        folder, step = self._folder(venue, symbol, timeframe), timeframe_ms(timeframe)
+        times = [read_open_times(path) for path in reversed(_months_between(folder, start, end))]
+        inside = np.concatenate([[], *times[::-1]]).astype("int64")
+        inside = inside[(inside >= to_ms(start)) & (inside < to_ms(end))]
+        fence = np.concatenate([[to_ms(start) - step], inside, [to_ms(end)]])
+        return _without(gaps_between(fence, timeframe), folder, timeframe)
+
+    def summary(self, venue: str, symbol: str, timeframe: str) -> SeriesSummary | None:
+        """What is stored of a series; None when there is nothing."""
+        folder, step = self._folder(venue, symbol, timeframe), timeframe_ms(timeframe)
+        times = [read_open_times(path) for path in reversed(month_files(folder))]
+        if not times:
+            return None
+        stored = np.concatenate(times[::-1])
+        changes = _read_revisions(folder, timeframe)
+        late = sum(one.candles for one in changes if isinstance(one, LateCandles))
+        files = _candle_files(folder)
+        return SeriesSummary(
+            StoredSeries(venue, symbol, timeframe),
+            len(stored),
+            from_ms(stored[0]),
+            from_ms(stored[-1] + step),
+            tuple(_without(gaps_between(stored, timeframe), folder, timeframe)),
+            tuple(self.recorded_gaps(venue, symbol, timeframe)),
+            sum(isinstance(one, Revision) for one in changes),
+            late,
+            *files,
+        )
+
+    def compact(self, venue: str, symbol: str, timeframe: str) -> Compaction:
+        """Make each month one file that reads fast. No candle changes; readers go on meanwhile."""
+        with self._writing(venue, symbol, timeframe) as folder:
+            before = _candle_files(folder)
+            for path in month_files(folder):
+                if not is_compact(path):
+                    write_month(path, read_month(path))
+            after = _candle_files(folder)
+        return Compaction(before[0], after[0], before[1], after[1])
 
     def series(self) -> list[StoredSeries]:
         """Every stored series, sorted by name."""
@@ -266,7 +375,8 @@ class CandleStore:
         with storage(folder):
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                with FileLock(folder / ".lock", timeout=LOCK_TIMEOUT):
+                lock = FileLock(folder / ".lock")
+                with lock.acquire(LOCK_TIMEOUT, poll_interval=_LOCK_POLL):
                     remove_leftovers(folder)
                     yield folder
             except Timeout as error:
@@ -316,9 +426,38 @@ def _with_neighbours(files: list[Path], chosen: list[Path]) -> list[Path]:
     return files[max(first - 1, 0) : last + 2]
 
 
-def _oldest_open_ms(folder: Path) -> int:
-    files = month_files(folder)
-    return int(open_ms(read_month(files[0]))[0]) if files else 0
+def _candle_files(folder: Path) -> tuple[int, int]:
+    """How many files hold candles, and their bytes."""
+    sizes = [path.stat().st_size for path in folder.glob("*.parquet")]
+    return len(sizes), sum(sizes)
+
+
+def _end_ms(end: datetime | None, as_of: datetime | None, timeframe: str) -> int | None:
+    """No candle that opens then or later is wanted."""
+    ends = [to_ms(end)] if end else []
+    if as_of:
+        ends.append(to_ms(as_of) - timeframe_ms(timeframe) + 1)
+    return min(ends, default=None)
+
+
+def _gaps(folder: Path, timeframe: str, start: datetime | None, end: datetime | None) -> list[Gap]:
+    files = _with_neighbours(month_files(folder), _months_between(folder, start, end))
+    times = [read_open_times(path) for path in reversed(files)][::-1]
+    holes = gaps_between(np.concatenate(times), timeframe) if times else []
+    reaching = [
+        gap
+        for gap in holes
+        if (start is None or gap.end > start) and (end is None or gap.start < end)
+    ]
+    return _without(reaching, folder, timeframe)
+
+
+def _by_month(folder: Path, frame: pd.DataFrame) -> Iterator[tuple[Path, pd.DataFrame]]:
+    """The frame's candles and the month's file in which each belongs, oldest first."""
+    months = open_ms(frame).astype("datetime64[ms]").astype("datetime64[M]")
+    first = np.flatnonzero(np.diff(months.astype("int64"), prepend=-1))
+    for begin, end in pairwise([*first, len(frame)]):
+        yield folder / f"{months[begin]}.parquet", frame.iloc[begin:end]
 
 
 def _validate_stored(frame: pd.DataFrame, timeframe: str, folder: Path) -> pd.DataFrame:
@@ -329,13 +468,19 @@ def _validate_stored(frame: pd.DataFrame, timeframe: str, folder: Path) -> pd.Da
 
 
 def _merge_month(
-    path: Path, part: pd.DataFrame, bounds: tuple[int, int], as_of_ms: int
+    path: Path,
+    part: pd.DataFrame,
+    timeframe: str,
+    span: tuple[int, int],
+    as_of: datetime,
 ) -> tuple[int, int]:
-    """Merge candles into their month; the numbers of added and of revised ones.
+    """Merge candles, which are not all newer than the series, into their month; the numbers of
+    added and of revised ones.
 
-    bounds: first open and last close of the series before, in ms. A candle that comes late
-        between them changes what a reader of an earlier as-of time would see, as a revision does.
+    span: first and last open time (ms) of the series before. A candle that comes late between
+        them changes what a reader of an earlier as-of time would see, as a revision does.
     """
+    first, last = span
     stored = read_month(path) if path.exists() else empty_candles()
     known = part.index.isin(stored.index)
     before = stored.loc[part.index[known]]
@@ -343,63 +488,76 @@ def _merge_month(
     new, revised = part[~known], part[known][changed]
     if new.empty and revised.empty:
         return 0, 0
-    late = new[(open_ms(new) > bounds[0]) & (open_ms(new) < bounds[1])]
-    lines = [*_revision_lines(before[changed], revised, as_of_ms)]
-    lines += _revision_lines(None, late, as_of_ms)
+    late = new[(open_ms(new) > first) & (open_ms(new) < last)]
+    lines = [*_revision_lines(before[changed], revised, as_of)]
+    lines += _late_lines(late, timeframe, as_of)
     if lines:
         # The log goes first: a crash between the two leaves a note too many, not one too few.
         append_lines(path.parent / "revisions.jsonl", lines)
-    merged = pd.concat([stored.drop(revised.index), revised, new]).sort_index()
-    write_month(path, merged)
+    write_month(path, pd.concat([stored.drop(revised.index), revised, new]).sort_index())
     return len(new), len(revised)
 
 
-def _revision_lines(old: pd.DataFrame | None, new: pd.DataFrame, as_of_ms: int) -> Iterator[str]:
-    for row, (time, values) in enumerate(zip(new.index, new.to_numpy().tolist(), strict=True)):
-        yield json.dumps(
-            {
-                "as_of": format_time(from_ms(as_of_ms)),
-                "open_time": format_time(time),
-                "old": None if old is None else old.iloc[row].tolist(),
-                "new": values,
-            }
-        )
+def _revision_lines(old: pd.DataFrame, new: pd.DataFrame, as_of: datetime) -> Iterator[str]:
+    both = zip(new.index, old.to_numpy().tolist(), new.to_numpy().tolist(), strict=True)
+    for time, before, after in both:
+        times = {"as_of": format_time(as_of), "open_time": format_time(time)}
+        yield json.dumps({**times, "old": before, "new": after})
 
 
-def _read_revisions(folder: Path, as_of: datetime | None) -> list[_Revision]:
-    """Revisions made after `as_of`, newest first; none when the newest values are wanted."""
+def _late_lines(late: pd.DataFrame, timeframe: str, as_of: datetime) -> Iterator[str]:
+    """A line for each stretch of candles without a hole: a backfill may bring very many."""
+    times = open_ms(late)
+    begins = np.flatnonzero(np.diff(times, prepend=-1) != timeframe_ms(timeframe))
+    for begin, end in pairwise([*begins, len(times)]):
+        edges = {"open_time": times[begin], "last": times[end - 1]}
+        told = {name: format_time(from_ms(time)) for name, time in edges.items()}
+        yield json.dumps({"as_of": format_time(as_of), **told, "old": None})
+
+
+def _read_revisions(folder: Path, timeframe: str) -> list[Revision | LateCandles]:
     path = folder / "revisions.jsonl"
-    if as_of is None or not path.exists():
+    if not path.exists():
         return []
     with storage(folder):
         lines = path.read_text().splitlines()
-    revisions = [revision for line in lines if (revision := _parse_revision(line))]
-    return [revision for revision in revisions if revision.as_of_ms > to_ms(as_of)][::-1]
+    return [change for line in lines if (change := _parse_revision(line, timeframe))]
 
 
-def _parse_revision(line: str) -> _Revision | None:
+def _changed_since(
+    folder: Path, timeframe: str, as_of: datetime | None
+) -> list[Revision | LateCandles]:
+    """What was seen after `as_of`, newest first; nothing when the newest values are wanted."""
+    if as_of is None:
+        return []
+    changes = _read_revisions(folder, timeframe)
+    return [one for one in changes if to_ms(one.seen) > to_ms(as_of)][::-1]
+
+
+def _parse_revision(line: str, timeframe: str) -> Revision | LateCandles | None:
     """None for a line that a crash cut short: its candles were not replaced either."""
     try:
         note = json.loads(line)
-        times = (to_ms(parse_time(note["as_of"])), to_ms(parse_time(note["open_time"])))
-        return _Revision(*times, note["old"], note["new"])
-    except (ValueError, KeyError, TypeError):
+        seen, first = parse_time(note["as_of"]), parse_time(note["open_time"])
+        if note["old"] is not None:
+            return Revision(seen, first, tuple(note["old"]), tuple(note["new"]))
+        last = parse_time(note.get("last", note["open_time"]))
+        step = timedelta(milliseconds=timeframe_ms(timeframe))
+        return LateCandles(seen, first, last, (last - first) // step + 1)
+    except (ValueError, KeyError, TypeError, InvalidInput):
         return None
 
 
-def _undo(frame: pd.DataFrame, revisions: list[_Revision]) -> pd.DataFrame:
-    """The frame as it was before the revisions (newest first)."""
-    if not revisions or frame.empty:
+def _undo(frame: pd.DataFrame, changes: list[Revision | LateCandles]) -> pd.DataFrame:
+    """The frame as it was before the changes (newest first)."""
+    if not changes or frame.empty:
         return frame
     frame = frame.copy()
-    for revision in revisions:
-        time = pd.Timestamp(revision.open_ms, unit="ms", tz="UTC")
-        if time not in frame.index:
-            continue
-        if revision.old is None:
-            frame = frame.drop(time)
-        else:
-            frame.loc[time, list(COLUMNS)] = revision.old
+    for change in changes:
+        if isinstance(change, LateCandles):
+            frame = frame[(frame.index < change.first) | (frame.index > change.last)].copy()
+        elif (time := pd.Timestamp(change.open_time).as_unit("ms")) in frame.index:
+            frame.loc[time, list(COLUMNS)] = list(change.old)
     return frame
 
 
@@ -427,17 +585,19 @@ def _joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return joined
 
 
-def _without(holes: list[Gap], recorded: list[tuple[int, int]], step: int) -> list[Gap]:
-    """The parts of the holes that no recorded range (sorted, ms) covers."""
-    left = []
+def _without(holes: list[Gap], folder: Path, timeframe: str) -> list[Gap]:
+    """The parts of the holes (in order) that no recorded range covers."""
+    left, step = [], timeframe_ms(timeframe)
+    recorded = _read_gaps(folder) if holes else []
+    ends = [end for _, end in recorded]
     for hole in holes:
         start, end = to_ms(hole.start), to_ms(hole.end)
-        for known_start, known_end in recorded:
-            if known_end <= start or known_start >= end:
-                continue
-            if known_start > start:
-                left.append((start, known_start))
-            start = max(start, known_end)
+        place = bisect_right(ends, start)
+        while place < len(recorded) and recorded[place][0] < end:
+            if recorded[place][0] > start:
+                left.append((start, recorded[place][0]))
+            start = recorded[place][1]
+            place += 1
         if start < end:
             left.append((start, end))
     return [Gap(from_ms(start), from_ms(end), (end - start) // step) for start, end in left]

@@ -15,6 +15,7 @@ import typer
 from typer.exceptions import TyperException
 
 from tradelib.cli.bots import bots_app
+from tradelib.cli.candles import candles_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.kernels import kernels_app
 from tradelib.cli.records import records_app
@@ -34,6 +35,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(bots_app, name="bots")
+app.add_typer(candles_app, name="candles")
 app.add_typer(kernels_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)

@@ -1,4 +1,5 @@
-"""`python -m tradelib.paper`: runs a paper exchange and tells how to trade on it."""
+"""`python -m tradelib.paper`: runs a paper exchange that speaks Binance's spot dialect over REST
+and WebSocket, and tells how to trade on it."""
 
 from __future__ import annotations
 
@@ -33,10 +34,11 @@ Paper exchange at {url}, market time {time}
   symbols  {symbols}
   accounts {accounts}
   keys     {secrets}
+  streams  {socket}/ws and /stream; of accounts {socket}/ws-api/v3
   control  {url}/paper/status, header X-Paper-Token from {token}
   faults   {faults}
 
-Any ccxt program can trade here, in any of its languages; the settings are JSON:
+Any ccxt program can trade here and watch, in any of its languages; the settings are JSON:
   exchange = ccxt.binance(json.load(open({settings!r})))
   exchange.exceptions["exact"].update(exchange.exceptions["spot"]["exact"])  # fine errors
 """
@@ -118,6 +120,7 @@ def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: P
     first, last = exchange.tape.market.span
     text = _WELCOME.format(
         url=url,
+        socket="ws" + url.removeprefix("http"),
         time=format_time(from_ms(exchange.now)),
         market=exchange.tape.market.identity,
         first=format_time(from_ms(first)),

@@ -164,7 +164,17 @@ class _Server(uvicorn.Server):
     def __init__(self, app: Starlette) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", access_log=False, date_header=False, server_header=False
+                app,
+                log_level="warning",
+                access_log=False,
+                date_header=False,
+                server_header=False,
+                # As the real exchange: a ping every 20 seconds, answered within a minute. What a
+                # client has to say is short, and on loopback nothing is worth compressing.
+                ws_ping_interval=20,
+                ws_ping_timeout=60,
+                ws_max_size=65_536,
+                ws_per_message_deflate=False,
             )
         )
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -228,13 +238,15 @@ class PaperHandle:
     exchange: Exchange = field(repr=False)
 
     def control(self, command: str, **asked: Any) -> dict[str, Any]:
-        """One command of the control API: status, step, halt, unhalt, faults, record or fees.
+        """One command of the control API: status, step, halt, unhalt, faults, record, fees or
+        transfer.
 
         handle.control("step", candles=3, timeframe="1h")
         handle.control("faults", seed=7, rates={"late": 0.1})  # an empty plan: rates={}
         handle.control("faults")  # what was played
         handle.control("record", account="paper")
         handle.control("fees", account="paper", asset="BNB", price="600")  # asset=None: as usual
+        handle.control("transfer", account="paper", asset="USDT", amount="-100")  # withdrawn
         """
         body = json.dumps(asked).encode() if asked or command not in _ASKED else None
         headers = {TOKEN_HEADER: self.config.control_token, "Content-Type": "application/json"}

@@ -42,6 +42,11 @@ class RateLimits:
     weight: request weight per minute and address. orders_10s, orders_day: per account.
     ban_after: requests over the limit that get 429 before the address is banned with 418.
     ban_seconds: length of the first ban; each further one doubles it.
+    stream_messages: what a client may send in a second over one connection of market streams.
+    streams: per connection. stream_connections: per address in five minutes.
+    stream_seconds: how long a connection lives. stream_backlog: messages that may wait for a
+        slow reader before its connection is cut. stream_patience: seconds a market's step waits
+        for one before that.
     """
 
     weight: int = 6000
@@ -49,6 +54,12 @@ class RateLimits:
     orders_day: int = 200_000
     ban_after: int = 20
     ban_seconds: int = 120
+    stream_messages: int = 5
+    streams: int = 1024
+    stream_connections: int = 300
+    stream_seconds: float = 86_400
+    stream_backlog: int = 10_000
+    stream_patience: float = 5.0
 
 
 class OHLCVSource(Protocol):

@@ -65,9 +65,10 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One change of one order. kind: NEW, TRADE, CANCELED, EXPIRED or TRIGGERED.
+    """One change of one order. kind: NEW, TRADE, CANCELED, EXPIRED, TRIGGERED or REJECTED.
 
     order: as it stood right after the change. cancel_id: the client's name for a cancel.
+    reason: why it was rejected, in the exchange's word.
     """
 
     kind: str
@@ -75,6 +76,17 @@ class Execution:
     time: int
     trade: Trade | None = None
     cancel_id: str | None = None
+    reason: str = "NONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Units of an asset that came to an account from elsewhere; negative when they left it."""
+
+    account: str
+    asset: str
+    amount: Decimal
+    time: int
 
 
 @dataclass(frozen=True)
@@ -85,6 +97,7 @@ class Changes:
     orders: tuple[Order, ...]
     balances: frozenset[tuple[str, str]]
     lists: tuple[OrderList, ...]
+    transfers: tuple[Transfer, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.orders or self.balances or self.lists)
@@ -137,6 +150,7 @@ class Engine:
         self._changed: dict[int, Order] = {}
         self._touched: set[tuple[str, str]] = set()
         self._new_lists: list[OrderList] = []
+        self._transfers: list[Transfer] = []
 
     # Accounts.
 
@@ -146,6 +160,13 @@ class Engine:
         for asset, amount in balances.items():
             self.balance(name, asset).free += amount
             self._touched.add((name, asset))
+
+    def transfer(self, account: str, asset: str, amount: Decimal, now: int) -> None:
+        """A deposit, or, with a negative amount, a withdrawal of what is free."""
+        if self.balance(account, asset).free + amount < 0:
+            raise insufficient()
+        self._credit(account, asset, amount)
+        self._transfers.append(Transfer(account, asset, amount, now))
 
     def balance(self, account: str, asset: str) -> Balance:
         held = self.balances[account]
@@ -165,9 +186,10 @@ class Engine:
             tuple(self._changed.values()),
             frozenset(self._touched),
             tuple(self._new_lists),
+            tuple(self._transfers),
         )
         self._executions, self._changed = [], {}
-        self._touched, self._new_lists = set(), []
+        self._touched, self._new_lists, self._transfers = set(), [], []
         return changes
 
     def is_halted(self, symbol: str) -> bool:

@@ -15,11 +15,13 @@ from tradelib.clock import format_time, from_ms, timeframe_ms
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.paper.book import Book
 from tradelib.paper.clock import MarketClock
-from tradelib.paper.engine import Changes, Engine, Leg
+from tradelib.paper.depths import Depth, Depths, Follower
+from tradelib.paper.engine import Changes, Engine, Execution, Leg
 from tradelib.paper.fees import FeeAsset, Fees
+from tradelib.paper.instruments import ZERO
 from tradelib.paper.market import Tape
-from tradelib.paper.orders import BUY, SELL
-from tradelib.paper.refusals import Refusal
+from tradelib.paper.orders import BUY, REJECTED, SELL, Order, Ticket
+from tradelib.paper.refusals import REJECT_REASONS, Refusal
 from tradelib.paper.store import Store
 
 Listener = Callable[[Changes], None]
@@ -35,6 +37,7 @@ class Exchange:
         self._shown: dict[str, int] = {}
         self._fee_assets: dict[str, FeeAsset] = {}
         self._fee_symbols: set[str] = set()
+        self._depths = Depths()
         self.engine = self._load()
 
     def _load(self) -> Engine:
@@ -84,8 +87,28 @@ class Exchange:
             # What was not stored did not happen.
             self.engine = self._load()
             raise
-        for listener in self.listeners if changes else ():
+        if changes:
+            self._tell(changes)
+
+    def _tell(self, changes: Changes) -> None:
+        for listener in self.listeners:
             listener(changes)
+
+    @contextmanager
+    def telling(self, account: str, *tickets: Ticket) -> Iterator[None]:
+        """Tells those who listen that orders were rejected, where the matching itself did it."""
+        try:
+            yield
+        except Refusal as refusal:
+            reason = REJECT_REASONS.get((refusal.code, refusal.message))
+            if reason is not None:
+                now = self.now
+                told = tuple(
+                    Execution(REJECTED, _rejected(account, each, now), now, reason=reason)
+                    for each in tickets
+                )
+                self._tell(Changes(told, (), frozenset(), ()))
+            raise
 
     def _facts(self) -> dict[str, Any]:
         walked = {
@@ -153,6 +176,14 @@ class Exchange:
             self.engine.show(symbol, liquidity)
         self._shown[symbol] = self._walked[symbol] = now
 
+    def depth(self, symbol: str) -> Depth:
+        """The book as it stands, with the number of its state; `advance` first."""
+        return self._depths.look(symbol, self.engine.books[symbol], self.now)
+
+    def follow_depth(self, symbol: str) -> Follower:
+        """What changes in a book from the last look at its depth on."""
+        return self._depths.follow(symbol)
+
     # Commands.
 
     def step(self, count: int, timeframe: str) -> None:
@@ -174,6 +205,14 @@ class Exchange:
         self.clock.set(target)
         self.advance()
         self._keep_facts()
+
+    def transfer(self, account: str, asset: str, amount: Decimal) -> None:
+        """Moves units of an asset into an account, or, with a negative amount, out of it."""
+        if account not in self.engine.balances:
+            raise unknown_name("account", account, self.engine.balances)
+        self.advance()
+        with self.settle() as engine:
+            engine.transfer(account, asset, amount, self.now)
 
     def choose_fee_asset(self, account: str, chosen: FeeAsset | None) -> None:
         """What an account pays its fees in from now on; None: the received asset."""
@@ -203,6 +242,12 @@ class Exchange:
     def _keep_facts(self) -> None:
         """Market time and halts are kept even where no order changed."""
         self.store.commit(self.engine, self.engine.drain(), self._facts())
+
+
+def _rejected(account: str, ticket: Ticket, now: int) -> Order:
+    """An order that never was: it has no id."""
+    amount = ticket.amount or ZERO
+    return Order(-1, account, ticket, amount, now, now, REJECTED, working=False)
 
 
 def _watched(book: Book) -> tuple[float, float]:

@@ -21,6 +21,16 @@ CANCELS = frozenset({"DELETE order", "DELETE openOrders", "DELETE orderList"})
 WRITES = NEW_ORDERS | CANCELS
 # Not a request: the market, on its way, fills an order that rested.
 MARKET_FILL = "MARKET fill"
+# Neither: a message of a stream to one of those who listen, and a wish to listen.
+ACCOUNT_MESSAGES = frozenset({
+    "STREAM executionReport", "STREAM outboundAccountPosition", "STREAM balanceUpdate",
+    "STREAM listStatus",
+})  # fmt: skip
+MESSAGES = ACCOUNT_MESSAGES | {
+    "STREAM trade", "STREAM aggTrade", "STREAM kline", "STREAM ticker", "STREAM miniTicker",
+    "STREAM bookTicker", "STREAM depth",
+}  # fmt: skip
+SUBSCRIPTIONS = frozenset({"STREAM SUBSCRIBE", "STREAM userDataStream.subscribe.signature"})
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,12 @@ class Kind:
 
     is_answer: it decides what becomes of the request and its answer, so that a request meets one
     such fault at most; the others change what the exchange does or shows, and may come together.
+    is_stream: it meets streams, and nothing but its routes.
     """
 
     routes: Routes
     is_answer: bool
+    is_stream: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,9 +89,27 @@ _KINDS = {
     "skew": Kind(WRITES, False),
     # The symbol is halted, for halt_ms or halt_requests, from this request on.
     "halt_symbol": Kind(NEW_ORDERS, False),
+    # A stream's message is not sent; or it is sent twice.
+    "stream_drop": Kind(MESSAGES, True, True),
+    "stream_double": Kind(MESSAGES, True, True),
+    # It is sent, and once more after stale_messages further ones of its stream.
+    "stream_stale": Kind(MESSAGES, True, True),
+    # It is sent after the next one of its stream, or after disorder_ms when none comes.
+    "stream_disorder": Kind(MESSAGES, True, True),
+    # It, and all that follow it on the connection, are sent delay_ms later.
+    "stream_delay": Kind(MESSAGES, True, True),
+    # The connection closes without a word; the message is lost.
+    "stream_disconnect": Kind(MESSAGES, True, True),
+    # The account's stream is terminated in its stead; the connection stays.
+    "stream_terminate": Kind(ACCOUNT_MESSAGES, True, True),
+    # It, and what follows on the connection for silence_ms, or silence_messages, is not sent.
+    "stream_silence": Kind(MESSAGES, True, True),
+    # A subscription is refused.
+    "stream_refuse": Kind(SUBSCRIPTIONS, True, True),
 }
 
-# Milliseconds of the wall, but for hold_ms (the event loop's) and the *_requests.
+# Milliseconds of the wall, but for hold_ms, disorder_ms and delay_ms (the event loop's), the
+# *_requests and the *_messages.
 _OPTIONS = {
     "hold_ms": 1000,  # a connection is held so long before it is closed without a reply
     "late_ms": 3000,  # between a late request's arrival and its effect
@@ -91,6 +121,11 @@ _OPTIONS = {
     "skew_ms": 15_000,  # the exchange's clock less the client's
     "halt_ms": 2000,
     "halt_requests": 0,  # when more than 0: how many requests a halt lasts, instead of halt_ms
+    "stale_messages": 2,
+    "disorder_ms": 1000,
+    "delay_ms": 500,
+    "silence_ms": 5000,
+    "silence_messages": 0,  # when more than 0: how many messages, instead of silence_ms
 }
 EXCHANGE = Catalogue("fault", _KINDS, _OPTIONS)
 _LONGEST = 30 * 86_400_000
@@ -101,6 +136,9 @@ _MILD = {
     "hang_before": 0.005, "refuse_5xx": 0.01, "maintenance": 0.001, "rate_limit": 0.003,
     "ban": 0.0005, "order_limit": 0.01, "read_lag": 0.1, "trades_lag": 0.1,
     "cancel_fill_race": 0.05, "partial": 0.1, "skew": 0.01, "halt_symbol": 0.005,
+    "stream_drop": 0.005, "stream_double": 0.01, "stream_stale": 0.01, "stream_disorder": 0.01,
+    "stream_delay": 0.005, "stream_disconnect": 0.001, "stream_terminate": 0.005,
+    "stream_silence": 0.001, "stream_refuse": 0.02,
 }  # fmt: skip
 
 
@@ -126,7 +164,7 @@ class Rule:
     def fits(self, seen: Seen) -> bool:
         return (
             (self.routes is None or seen.route in self.routes)
-            and (seen.route != MARKET_FILL or self.routes is not None)
+            and (seen.is_request or self.routes is not None)
             and self.symbol in (None, seen.symbol)
             and self.account in (None, seen.account)
         )
@@ -140,6 +178,10 @@ class Seen:
     symbol: str = ""
     account: str = ""
     client_id: str = ""
+
+    @property
+    def is_request(self) -> bool:
+        return not self.route.startswith(("MARKET ", "STREAM "))
 
 
 @dataclass(frozen=True)
@@ -287,9 +329,11 @@ class _Reader:
         if on is None:
             return self.catalogue.kinds[kind].routes
         routes = [on] if isinstance(on, str) else list(on)
+        met = self.catalogue.kinds[kind]
+        what, known = ("stream", met.routes) if met.is_stream else ("request", self.known_routes)
         for route in routes:
-            if self.known_routes and route not in self.known_routes:
-                raise unknown_name("request", str(route), self.known_routes)
+            if known and route not in known:
+                raise unknown_name(what, str(route), known)
         return frozenset(routes)
 
     def options(self, given: Mapping[str, Any], beside: Iterable[str]) -> dict[str, int]:

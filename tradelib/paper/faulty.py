@@ -116,6 +116,7 @@ class FaultyGate:
 
     def _begin(self, plan: FaultPlan) -> None:
         self.plan, self._dice = plan, Dice(plan)
+        self.meets_streams = any(EXCHANGE.kinds[each.kind].is_stream for each in plan.rules)
         self.lags.end()
         self._maintenance = self._ban = Span(0)
         self._bans = self._requests = 0
@@ -364,6 +365,16 @@ class FaultyGate:
             for fault in (each for each in self._dice.throw(seen) if each.kind == "trades_lag"):
                 self.lags.hide_trades(account, first.id, fault["trades_lag_ms"])
                 self._note(fault, seen, True)
+
+    # Streams.
+
+    def meet(self, seen: Seen) -> Fault | None:
+        """The fault, if any, that a stream's message or a subscription meets."""
+        return next(iter(self._dice.throw(seen)), None) if self.meets_streams else None
+
+    def tell_played(self, fault: Fault, seen: Seen) -> None:
+        """Puts a fault of a stream into the record."""
+        self._note(fault, seen, None)
 
     # The record.
 

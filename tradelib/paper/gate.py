@@ -7,7 +7,7 @@ import hmac
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +74,10 @@ class Twist:
 
 
 STRAIGHT = Twist()
+INTERNAL_ERROR = {
+    "code": -1001,
+    "msg": "Internal error; unable to process your request. Please try again.",
+}
 
 
 class Gate:
@@ -102,8 +106,7 @@ class Gate:
         except Refusal as refusal:
             return Reply(refusal.status, refusal.body(), headers | refusal.headers)
         except DeskError:
-            message = "Internal error; unable to process your request. Please try again."
-            return Reply(500, {"code": -1001, "msg": message}, headers)
+            return Reply(500, INTERNAL_ERROR, headers)
 
     def _answer(self, request: Request, headers: dict[str, str], twist: Twist) -> Any:
         endpoint = ENDPOINTS.get((request.method, request.path))
@@ -135,6 +138,15 @@ class Gate:
         if not hmac.compare_digest(expected.encode(), params.need("signature").encode()):
             raise Refusal(-1022, "Signature for this request is not valid.")
         return account.name
+
+    def sign_in(self, params: Mapping[str, Any], address: str) -> str:
+        """The name of the account that signed a request of the WebSocket API: its parameters in
+        the order of their names. Raises Refusal."""
+        given = {name: value for name, value in params.items() if value is not None}
+        text = "&".join(f"{name}={given[name]}" for name in sorted(given) if name != "signature")
+        query = f"{text}&signature={params.get('signature', '')}"
+        request = Request("WS", "", query, "", str(given.get("apiKey", "")), address)
+        return self._authenticate(request, Params(query), STRAIGHT)
 
     def _check_time(self, params: Params, twist: Twist) -> None:
         """A client may sign by the wall's clock, or by the market's when it adjusted to that."""

@@ -10,6 +10,7 @@ from tradelib.paper.refusals import Refusal, banned, too_many_orders, too_many_r
 
 _MINUTE, _TEN_SECONDS, _DAY = 60_000, 10_000, 86_400_000
 _LONGEST_BAN = 3 * _DAY
+_FIVE_MINUTES = 5 * _MINUTE
 
 
 @dataclass
@@ -96,6 +97,10 @@ class RateLimiter:
         self.refused += 1
         return banned(seen.banned_until, now)
 
+    def used_by(self, address: str) -> int:
+        """Weight that an address has used in this minute."""
+        return self._addresses.setdefault(address, _Address()).weight.add(self._wall(), 0)
+
     def rules(self) -> list[dict[str, object]]:
         """exchangeInfo's rateLimits."""
         return [
@@ -103,6 +108,18 @@ class RateLimiter:
             _rule("ORDERS", "SECOND", 10, self.limits.orders_10s),
             _rule("ORDERS", "DAY", 1, self.limits.orders_day),
         ]
+
+
+class Arrivals:
+    """Counts the connections that each address opens, in spans of five minutes."""
+
+    def __init__(self, most: int, wall: Wall = wall_ms) -> None:
+        self._most, self._wall = most, wall
+        self._seen: dict[str, _Window] = {}
+
+    def admit(self, address: str) -> bool:
+        window = self._seen.setdefault(address, _Window(_FIVE_MINUTES))
+        return window.add(self._wall(), 1) <= self._most
 
 
 def _rule(kind: str, interval: str, number: int, limit: int) -> dict[str, object]:

@@ -53,8 +53,19 @@ def rejected(message: str) -> Refusal:
     return Refusal(-2010, message)
 
 
+_INSUFFICIENT = "Account has insufficient balance for requested action."
+
+# How the user stream names what the matching rejects, by code and message.
+REJECT_REASONS = {
+    (-2010, _INSUFFICIENT): "INSUFFICIENT_BALANCES",
+    (-2010, "Order would immediately match and take."): "WOULD_MATCH_IMMEDIATELY",
+    (-2010, "Stop price would trigger immediately."): "STOP_PRICE_WOULD_TRIGGER_IMMEDIATELY",
+    (-2010, "The relationship of the prices for the orders is not correct."): "OCO_BAD_PRICES",
+}
+
+
 def insufficient() -> Refusal:
-    return rejected("Account has insufficient balance for requested action.")
+    return rejected(_INSUFFICIENT)
 
 
 def unknown_order() -> Refusal:

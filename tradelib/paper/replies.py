@@ -153,10 +153,11 @@ def kline_rows(candles: Candles, interval: str) -> list[list[Any]]:
 
 
 def depth(number: int, bids: list, asks: list) -> dict[str, Any]:
-    def written(levels: list[tuple[Decimal, Decimal]]) -> list[list[str]]:
-        return [[text8(price), text8(amount)] for price, amount in levels]
+    return {"lastUpdateId": number, "bids": levels(bids), "asks": levels(asks)}
 
-    return {"lastUpdateId": number, "bids": written(bids), "asks": written(asks)}
+
+def levels(side: list[tuple[Decimal, Decimal]]) -> list[list[str]]:
+    return [[text8(price), text8(amount)] for price, amount in side]
 
 
 def book_ticker(symbol: str, bids: list, asks: list) -> dict[str, Any]:

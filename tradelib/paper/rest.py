@@ -217,17 +217,19 @@ def average_price(call: Call) -> dict[str, Any]:
     return {"mins": 0, "price": text8(price or ZERO), "closeTime": call.exchange.now}
 
 
-def _top(call: Call, symbol: str, limit: int = 1) -> tuple[list, list]:
-    """Bids and asks as they stand."""
+def _top(call: Call, symbol: str) -> tuple[list, list]:
+    """The best bid and the best ask as they stand."""
     call.exchange.advance(symbol)
     book = call.exchange.engine.books[symbol]
-    return book.depth(BUY, limit), book.depth(SELL, limit)
+    return book.depth(BUY, 1), book.depth(SELL, 1)
 
 
 @_endpoint("GET depth", _depth_weight, "symbol limit")
 def depth(call: Call) -> dict[str, Any]:
-    bids, asks = _top(call, call.symbol, call.params.limit(100, 5000))
-    return replies.depth(call.exchange.now, bids, asks)
+    symbol, limit = call.symbol, call.params.limit(100, 5000)
+    call.exchange.advance(symbol)
+    seen = call.exchange.depth(symbol)
+    return replies.depth(seen.number, seen.bids[:limit], seen.asks[:limit])
 
 
 @_endpoint("GET trades", 25, "symbol limit")
@@ -338,7 +340,7 @@ def new_order(call: Call) -> dict[str, Any]:
 
 def _placed(call: Call, ticket: Ticket) -> dict[str, Any]:
     kind = _reply_kind(call, ticket)
-    with call.exchange.settle() as engine:
+    with call.exchange.telling(call.account, ticket), call.exchange.settle() as engine:
         order, fills = engine.place(call.account, ticket, call.exchange.now, call.share)
     return replies.new_order(order, fills, kind)
 
@@ -546,7 +548,7 @@ def new_oco(call: Call) -> dict[str, Any]:
     name = params.client_id("listClientOrderId") or new_client_id()
     call.count_order()
     exchange.advance(above.symbol)
-    with exchange.settle() as engine:
+    with exchange.telling(call.account, above, below), exchange.settle() as engine:
         pair, orders = engine.place_oco(call.account, above, below, name, exchange.now)
     reports = [replies.new_order(each, (), "RESULT") for each in orders]
     return replies.order_list(pair, orders, reports)

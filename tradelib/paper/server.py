@@ -7,22 +7,27 @@ import hmac
 import json
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
 from tradelib.clock import format_time, from_ms
-from tradelib.errors import DeskError, unknown_name
+from tradelib.errors import DeskError, InvalidInput, unknown_name
 from tradelib.paper import replies
 from tradelib.paper.exchange import Exchange
 from tradelib.paper.faults import NO_FAULTS, FaultPlan
 from tradelib.paper.faulty import FaultyGate
 from tradelib.paper.fees import read_fee_asset
 from tradelib.paper.gate import Gate, Reply, Request
+from tradelib.paper.hub import Hub
 from tradelib.paper.instruments import text8
+from tradelib.paper.refusals import Refusal
+from tradelib.paper.sockets import socket_routes
 
 TOKEN_HEADER = "X-Paper-Token"
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -52,11 +57,18 @@ class Lines:
 
     async def cut(self, http: HttpRequest) -> Response:
         """Closes the connection without an answer; nobody will read the one returned."""
-        for each in list(self.connections):
-            if each.client == tuple(http.client or ()):
-                each.transport.close()
-                await _gone(http)
+        for each in self._of(http):
+            each.transport.close()
+            await _gone(http)
         return Response(status_code=500)
+
+    def drop(self, caller: HTTPConnection, at_once: bool) -> None:
+        """Ends a connection without a word; at once, or once what was written has been sent."""
+        for each in self._of(caller):
+            each.transport.abort() if at_once else each.transport.close()
+
+    def _of(self, caller: HTTPConnection) -> list[Any]:
+        return [each for each in self.connections if each.client == tuple(caller.client or ())]
 
 
 async def _gone(http: HttpRequest) -> None:
@@ -66,8 +78,8 @@ async def _gone(http: HttpRequest) -> None:
 
 def make_app(exchange: Exchange, gate: Gate, token: str, plan: FaultPlan = NO_FAULTS) -> Starlette:
     """The exchange as an ASGI app. plan: faults to be played from the first request on."""
-    faulty, lines = FaultyGate(gate, plan), Lines()
-    control = Control(exchange, gate, faulty, token)
+    faulty, lines, hub = FaultyGate(gate, plan), Lines(), Hub(exchange, gate.wall)
+    control = Control(exchange, gate, faulty, hub, token)
 
     async def api(http: HttpRequest) -> Response:
         body = (await http.body()).decode("utf-8", "replace")
@@ -91,8 +103,9 @@ def make_app(exchange: Exchange, gate: Gate, token: str, plan: FaultPlan = NO_FA
         routes=[
             Route("/api/v3/{path:path}", api, methods=["GET", "POST", "PUT", "DELETE"]),
             Route("/paper/{command}", command, methods=["GET", "POST"]),
+            *socket_routes(hub, faulty, lines.drop),
         ],
-        lifespan=_lifespan(exchange, faulty),
+        lifespan=_lifespan(exchange, faulty, hub),
     )
     app.state.lines = lines
     return app
@@ -103,34 +116,38 @@ def _response(reply: Reply) -> Response:
     return Response(reply.encode(), reply.status, reply.headers, media_type=kind)
 
 
-def _lifespan(exchange: Exchange, faulty: FaultyGate) -> Callable[[Starlette], Any]:
+def _lifespan(exchange: Exchange, faulty: FaultyGate, hub: Hub) -> Callable[[Starlette], Any]:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        pulse = None if exchange.clock.is_stepped else asyncio.create_task(_beat(exchange))
+        going = hub.run() if exchange.clock.is_stepped else _beat(exchange, hub)
+        pulse = asyncio.create_task(going)
         yield
-        if pulse is not None:
-            pulse.cancel()
-            with suppress(asyncio.CancelledError):
-                await pulse
+        pulse.cancel()
+        with suppress(asyncio.CancelledError):
+            await pulse
         faulty.close()
         exchange.close()
 
     return lifespan
 
 
-async def _beat(exchange: Exchange) -> None:
+async def _beat(exchange: Exchange, hub: Hub) -> None:
     """Resting orders are filled when the market meets them, whether or not anyone asks."""
     while True:
         with suppress(DeskError):  # a full disk: whoever asks next is told
             exchange.advance()
+        await hub.catch_up()
         await asyncio.sleep(_PULSE)
 
 
 class Control:
     """Commands to the market itself, for whoever started it."""
 
-    def __init__(self, exchange: Exchange, gate: Gate, faulty: FaultyGate, token: str) -> None:
+    def __init__(
+        self, exchange: Exchange, gate: Gate, faulty: FaultyGate, hub: Hub, token: str
+    ) -> None:
         self._exchange, self._gate, self._faulty, self._token = exchange, gate, faulty, token
+        self._hub = hub
         self._commands: dict[tuple[str, str], Callable[[dict[str, Any]], dict[str, Any]]] = {
             ("GET", "status"): lambda _: self.status(),
             ("POST", "step"): self.step,
@@ -140,6 +157,7 @@ class Control:
             ("POST", "faults"): faulty.replace,
             ("POST", "record"): self.record,
             ("POST", "fees"): self.fees,
+            ("POST", "transfer"): self.transfer,
         }
 
     async def handle(self, http: HttpRequest) -> Reply:
@@ -151,8 +169,11 @@ class Control:
         try:
             asked = json.loads(await http.body() or "{}") if http.method == "POST" else {}
             self._faulty.catch_up()
-            return Reply(200, command(asked))
-        except DeskError as error:
+            answer = command(asked)
+            if self._exchange.clock.is_stepped:
+                await self._hub.catch_up()  # so that a step is over when all have been told of it
+            return Reply(200, answer)
+        except (DeskError, Refusal) as error:
             return Reply(400, {"error": str(error)})
         except (ValueError, TypeError, AttributeError, KeyError):
             return Reply(400, {"error": "The command's body is not the JSON it needs."})
@@ -193,6 +214,7 @@ class Control:
             "orders": exchange.engine.next_order - 1,
             "open_orders": len(exchange.engine.open),
             "trades": exchange.engine.next_trade - 1,
+            "streams": self._hub.counts,
         }
 
     def step(self, asked: dict[str, Any]) -> dict[str, Any]:
@@ -226,6 +248,18 @@ class Control:
         chosen = read_fee_asset(given, f"account {name!r}")
         self._exchange.choose_fee_asset(name, chosen)
         return {"account": name, "asset": chosen and chosen.asset}
+
+    def transfer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """account: whose; asset, amount: what comes to it from elsewhere, or leaves it (-5)."""
+        name, asset = str(asked["account"]), str(asked["asset"])
+        try:
+            amount = Decimal(str(asked["amount"]))
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if not amount.is_finite() or amount != round(amount, 8):
+            raise InvalidInput(f"An amount has at most 8 decimals; {asked['amount']!r} is none.")
+        self._exchange.transfer(name, asset, amount)
+        return {"account": name, "asset": asset, "amount": text8(amount)}
 
     def halt(self, asked: dict[str, Any], is_halted: bool) -> dict[str, Any]:
         symbol = str(asked["symbol"]).replace("/", "")

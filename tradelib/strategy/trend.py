@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from tradelib.candles.resample import aggregate_candles, coarse_places
 from tradelib.candles.schema import open_ms
 from tradelib.clock import first_open_ms, timeframe_ms
 from tradelib.errors import InvalidInput
@@ -105,7 +106,7 @@ def coarse_distance(
     values = np.full(len(candles), np.nan)
     if len(candles) >= need:
         which, closed = _coarse_places(open_ms(candles), multiple, need)
-        grouped = _coarse_candles(candles, which).iloc[1:]
+        grouped = aggregate_candles(candles, which).iloc[1:]
         distance = averages_distance(grouped, fast_window, slow_window, range_window).to_numpy()
         newest = np.where(closed, which, which - 1) - 1
         # Where the grid lies well there is one earlier; a warm-up must not depend on luck.
@@ -119,10 +120,7 @@ def _coarse_places(opens_ms: np.ndarray, multiple: int, need: int) -> tuple[np.n
     # that would be to look ahead.
     step = int(np.diff(opens_ms[:need]).min())
     length = step * multiple
-    closes_ms = opens_ms + step - _origin(int(opens_ms[0]), step, length)
-    number = -(-closes_ms // length)
-    which = np.cumsum(np.diff(number, prepend=number[0]) > 0)
-    return which, closes_ms == number * length
+    return coarse_places(opens_ms, step, length, _origin(int(opens_ms[0]), step, length))
 
 
 def _origin(open_ms: int, step: int, length: int) -> int:
@@ -130,17 +128,6 @@ def _origin(open_ms: int, step: int, length: int) -> int:
     monday = first_open_ms("1w")
     weekly = length % timeframe_ms("1w") == 0 and (open_ms - monday) % step == 0
     return monday if weekly else open_ms % step
-
-
-def _coarse_candles(candles: pd.DataFrame, which: np.ndarray) -> pd.DataFrame:
-    first = np.flatnonzero(np.diff(which, prepend=-1))
-    return pd.DataFrame(
-        {
-            "high": np.maximum.reduceat(candles["high"].to_numpy(), first),
-            "low": np.minimum.reduceat(candles["low"].to_numpy(), first),
-            "close": candles["close"].to_numpy()[np.append(first[1:], len(candles)) - 1],
-        }
-    )
 
 
 def _own_need(slow_window: int, range_window: int) -> int:

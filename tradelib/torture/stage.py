@@ -22,6 +22,7 @@ from tradelib.paper.exchange import Exchange
 from tradelib.paper.faulty import FaultyGate
 from tradelib.paper.fees import FeeAsset
 from tradelib.paper.gate import Reply, Request
+from tradelib.paper.hub import Hub
 from tradelib.paper.server import Control
 from tradelib.paper.wire import Wire, open_wire, read_wire_plan
 from tradelib.torture.wall import SharedWall
@@ -53,7 +54,8 @@ class Stage:
         )  # fmt: skip
         self.exchange, gate = open_exchange(config, self._wall.peek_ms)
         self.faulty = FaultyGate(gate)
-        self._control = Control(self.exchange, gate, self.faulty, "")
+        hub = Hub(self.exchange, gate.wall)  # nobody listens here
+        self._control = Control(self.exchange, gate, self.faulty, hub, "")
         self.wire.replace(read_wire_plan({}))
 
     def lower_curtain(self) -> None:

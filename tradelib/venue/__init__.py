@@ -1,6 +1,6 @@
 """Everything that talks to an exchange; the one room that imports ccxt."""
 
-from tradelib.venue.client import Venue, open_venue
+from tradelib.venue.client import Venue, open_stream, open_venue
 from tradelib.venue.facts import (
     BracketRequest,
     Instrument,
@@ -29,6 +29,7 @@ __all__ = [
     "VenueStatus",
     "VenueTrade",
     "load_keys",
+    "open_stream",
     "open_venue",
     "save_keys",
 ]

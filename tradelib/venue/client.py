@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -51,6 +52,7 @@ import_module("ccxt.base.exchange").random = random.SystemRandom()
 
 READ_ATTEMPTS = 3
 TRADE_PAGE = 500
+CANDLE_PAGE = 1000
 # How long a request may be under way where the venue does not bound it.
 _UNBOUND_REQUESTS = timedelta(seconds=60)
 # There, the client itself sends nothing that was committed longer ago.
@@ -58,6 +60,8 @@ _SEND_WITHIN = timedelta(seconds=10)
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
+# Names of ccxt's methods, in both of its spellings.
+_SENDS_ORDERS = re.compile(r"(create|edit|cancel)_?\w*order|withdraw$|transfer$", re.IGNORECASE)
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
@@ -149,6 +153,12 @@ class Venue:
             dtype="float64",
         )
         return frame.rename_axis("open_time")
+
+    @property
+    def candle_page(self) -> int:
+        """Most candles that one request brings; 1,000 where ccxt does not know."""
+        told = (self._exchange.features.get("spot") or {}).get("fetchOHLCV") or {}
+        return told.get("limit") or CANDLE_PAGE
 
     def require_timeframe(self, timeframe: str) -> None:
         """Refuse a timeframe in which the venue has no candles."""
@@ -417,6 +427,24 @@ class Venue:
 
 def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> Venue:
     """The venue of that name in desk.toml, with its keys unless they are not to be had."""
+    chosen, resolved, keys = _configured(settings, name)
+    return Venue(
+        name, resolved, keys, trading=trading, is_local=chosen.is_local,
+        identity=venue_identity(name, chosen),
+    )  # fmt: skip
+
+
+def open_stream(settings: DeskSettings, name: str) -> Any:
+    """ccxt.pro's object for the venue of that name in desk.toml, which watches over WebSockets;
+    its methods are coroutines, and `await exchange.close()` ends them."""
+    _, resolved, keys = _configured(settings, name)
+    return make_stream_exchange(name, resolved, keys)
+
+
+def _configured(
+    settings: DeskSettings, name: str
+) -> tuple[VenueSettings, VenueSettings, Keys | None]:
+    """A venue as desk.toml has it, the same with its addresses, and its keys."""
     if name not in settings.venues:
         raise unknown_name("venue", name, settings.venues, "desk.toml")
     chosen = settings.venues[name]
@@ -426,11 +454,7 @@ def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> V
             "ws_url": _resolve(settings, chosen.ws_url),
         }
     )
-    keys = load_keys(chosen.keys, settings.home, name)
-    return Venue(
-        name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen),
-    )  # fmt: skip
+    return chosen, resolved, load_keys(chosen.keys, settings.home, name)
 
 
 def venue_identity(name: str, settings: VenueSettings) -> str:
@@ -460,15 +484,38 @@ def _resolve(settings: DeskSettings, url: str | None) -> str | None:
     return url
 
 
-def _exchange_class(name: str, settings: VenueSettings) -> type[ccxt.Exchange]:
-    if settings.exchange not in ccxt.exchanges:
-        raise unknown_name("exchange", settings.exchange, ccxt.exchanges, f"venue {name}")
-    return getattr(ccxt, settings.exchange)
+def _exchange_class(name: str, settings: VenueSettings, source: Any = ccxt) -> Any:
+    if settings.exchange not in source.exchanges:
+        raise unknown_name("exchange", settings.exchange, source.exchanges, f"venue {name}")
+    return getattr(source, settings.exchange)
 
 
 def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
     """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
-    kind = _exchange_class(name, settings)
+    exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
+    exchange.fetch = _whole(exchange.fetch)
+    if settings.rest_url:
+        _redirect(exchange, settings.rest_url, settings.ws_url)
+    return exchange
+
+
+def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
+    """ccxt.pro's object for a venue, pointed where the settings say. It watches and sends no
+    orders, for which there is `Venue`."""
+    pro = import_module("ccxt.pro")  # takes seconds, and few need it
+    exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
+    if settings.rest_url:
+        _redirect(exchange, settings.rest_url, settings.ws_url)
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise ReadOnly(f"What watches venue {name} sends no orders; a scheduled run does.")
+
+    for method in filter(_SENDS_ORDERS.match, dir(exchange)):
+        setattr(exchange, method, refuse)
+    return exchange
+
+
+def _exchange_config(settings: VenueSettings, keys: Keys | None) -> dict[str, Any]:
     config: dict[str, Any] = {
         # Numbers stay text inside ccxt, so that no digit passes through a float.
         "number": str,
@@ -489,11 +536,7 @@ def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt
             "apiKey": keys.key.get_secret_value(),
             "secret": keys.secret.get_secret_value(),
         }
-    exchange = kind(config)
-    exchange.fetch = _whole(exchange.fetch)
-    if settings.rest_url:
-        _redirect(exchange, settings.rest_url, settings.ws_url)
-    return exchange
+    return config
 
 
 def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
@@ -512,11 +555,17 @@ def _whole(fetch: Callable[..., Any]) -> Callable[..., Any]:
 def _redirect(exchange: ccxt.Exchange, rest_url: str, ws_url: str | None) -> None:
     """Point every section of the exchange's API at one base, so that nothing else is reached."""
     base = rest_url.rstrip("/")
-    exchange.urls["api"] = _moved(exchange.urls["api"], base, (ws_url or base).rstrip("/"))
+    scheme, _, place = (ws_url or base).rstrip("/").partition("://")
+    socket = f"{_SOCKET_SCHEMES.get(scheme, scheme)}://{place}"
+    exchange.urls["api"] = _moved(exchange.urls["api"], base, socket)
+    dialect_of(exchange).mend_addresses()
     tables = exchange.exceptions
     if "spot" in tables:
         # ccxt picks Binance's table of spot errors by the URL's prefix, which is another now.
         tables["exact"] = {**tables["exact"], **tables["spot"]["exact"]}
+
+
+_SOCKET_SCHEMES = {"http": "ws", "https": "wss"}
 
 
 def _moved(urls: Any, base: str, socket: str) -> Any:

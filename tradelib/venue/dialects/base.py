@@ -63,6 +63,9 @@ class Dialect:
     def supports(self, order_type: OrderType, symbol: str | None) -> bool:
         return order_type in self.order_types
 
+    def mend_addresses(self) -> None:
+        """Does what else ccxt needs once its addresses point to another server."""
+
     # Sending
 
     def create_order(self, request: OrderRequest) -> Row:

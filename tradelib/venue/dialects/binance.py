@@ -29,6 +29,12 @@ class Binance(Dialect):
     # A 503 leaves an order's fate open, unless it says that nothing was done.
     clearer = ((re.compile(r'"msg"\s*:\s*"Service Unavailable\."'), ccxt.OperationRejected),)
 
+    def mend_addresses(self) -> None:
+        # ccxt tells spot from futures by '/stream' in the address: as a rule its host's name.
+        sockets = self.exchange.urls["api"].get("ws")
+        if sockets and "/stream" not in sockets["spot"]:
+            sockets["spot"] = sockets["spot"].removesuffix("/ws") + "/stream/ws"
+
     def supports(self, order_type: OrderType, symbol: str | None) -> bool:
         if symbol is None:
             return True
