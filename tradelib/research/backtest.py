@@ -137,7 +137,7 @@ def run_backtest(
     if candles.empty:
         raise InvalidInput("A backtest needs candles and got none; give it some.")
     params, decision = params or strategy.params(), decision or DecisionParams()
-    require_candles(strategy, params, len(candles))
+    strategy.require_candles(params, len(candles))
     scores = strategy.score(candles, params)
     inputs = fold_inputs(candles, timeframe, scores)
     equity, taken, fills = compiled_fold()(*inputs, decision.step(), float(fee), float(cash))
@@ -161,24 +161,6 @@ def check_money(fee: float, cash: float) -> None:
     """Refuse a fee that is no share, and cash that buys nothing."""
     if not 0 <= fee < 1 or not cash > 0:
         raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
-
-
-class TooShort(InvalidInput):
-    """There are fewer candles than a first score needs."""
-
-
-def require_candles(strategy: Strategy, params: Params, count: int) -> None:
-    """Refuse candles that are all warm-up: nothing would be traded on them."""
-    if lack := find_lack(strategy, params, count):
-        raise TooShort(f"{strategy.told(params)}: {lack}.")
-
-
-def find_lack(strategy: Strategy, params: Params, count: int) -> str | None:
-    """What so many candles lack for a first score; None where they are enough."""
-    needed = strategy.warm_up(params) + 1
-    if count >= needed:
-        return None
-    return f"a first score needs {needed:,} candles, and there are {count:,}; give more"
 
 
 class Account(NamedTuple):

@@ -19,10 +19,8 @@ from tradelib.candles.schema import validate_candles
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import (
     Account,
-    TooShort,
     check_money,
     compiled_steps,
-    find_lack,
     fold_times,
     market_return,
 )
@@ -33,7 +31,7 @@ from tradelib.research.metrics import (
     tally_close,
     tally_fill,
 )
-from tradelib.strategy.base import Columns, Strategy, find_shape_fault
+from tradelib.strategy.base import Columns, Strategy, TooShort, find_shape_fault
 from tradelib.strategy.decision import DecisionParams, DecisionState
 from tradelib.strategy.params import Params
 
@@ -57,7 +55,7 @@ class Bench:
     def scores(self, params: Params) -> np.ndarray:
         """The score of every candle, or InvalidInput that says what is wrong with it, and where."""
         warm_up = self.strategy.warm_up(params)
-        if lack := find_lack(self.strategy, params, len(self.candles)):
+        if lack := self.strategy.find_lack(params, len(self.candles)):
             raise TooShort(lack)
         if self.strategy.columns is None:
             scores = self._whole(self.strategy.compute(self.candles, params))

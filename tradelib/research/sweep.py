@@ -24,13 +24,13 @@ import pandas as pd
 
 from tradelib.candles.schema import candles_hash
 from tradelib.errors import InvalidInput, unknown_name
-from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE, TooShort
+from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
 from tradelib.research.bench import Bench, make_bench
 from tradelib.research.code_version import code_version
 from tradelib.research.metrics import METRICS, Tally, check_metrics
 from tradelib.research.progress import show_progress
 from tradelib.research.space import Combination, Space, make_space
-from tradelib.strategy.base import Strategy, describe_error
+from tradelib.strategy.base import Strategy, TooShort, describe_error
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 

@@ -90,6 +90,10 @@ def _arguments(function: Callable) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
+class TooShort(InvalidInput):
+    """There are fewer candles than a first score needs."""
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A strategy and what it needs.
@@ -140,6 +144,18 @@ class Strategy:
         if fault := find_fault(scores, candles.index, self.warm_up(params)):
             raise InvalidInput(f"{self.told(params)} {fault}, {where}.")
         return scores
+
+    def require_candles(self, params: Params, count: int) -> None:
+        """Refuse candles that are all warm-up: nothing would be traded on them."""
+        if lack := self.find_lack(params, count):
+            raise TooShort(f"{self.told(params)}: {lack}.")
+
+    def find_lack(self, params: Params, count: int) -> str | None:
+        """What so many candles lack for a first score; None where they are enough."""
+        needed = self.warm_up(params) + 1
+        if count >= needed:
+            return None
+        return f"a first score needs {needed:,} candles, and there are {count:,}; give more"
 
     def told(self, params: Params) -> str:
         """The strategy with the parameters that differ from their defaults, for a message."""
