@@ -312,11 +312,13 @@ class _Needs:
 
     def _memory(self, candles: pd.DataFrame, params: Params, warm_up: int) -> int | None:
         """The least history that serves at some places, and then at all; None for none."""
-        count = len(candles)
-        few, many = (self._newest(candles, params, _places(count, number)) for number in (5, 17))
-        low, high = warm_up + 1, count // 2
-        if not self._serves(high, few, candles, params):
-            return None
+        most = len(candles) // 2
+        few, many = (self._newest(candles, params, places) for places in (3, 11))
+        low = high = warm_up + 1
+        while not self._serves(high, few, candles, params):
+            if high == most:
+                return None
+            low, high = high + 1, min(2 * high, most)
         while low < high:
             middle = (low + high) // 2
             if self._serves(middle, few, candles, params):
@@ -324,14 +326,13 @@ class _Needs:
             else:
                 low = middle + 1
         history = _round_up(high)
-        while history <= count // 2 and not self._serves(history, many, candles, params):
+        while history <= most and not self._serves(history, many, candles, params):
             history = _round_up(history * 3 // 2 + 1)
-        return history if history <= count // 2 else None
+        return history if history <= most else None
 
-    def _newest(
-        self, candles: pd.DataFrame, params: Params, ends: list[int]
-    ) -> dict[int, np.float64]:
-        """By the end of the candles, the newest score of all candles before it."""
+    def _newest(self, candles: pd.DataFrame, params: Params, places: int) -> dict[int, np.float64]:
+        """By the end of the candles, in as many places, the newest score of all before it."""
+        ends = _places(len(candles), places)
         found = {end: self._scores(candles.iloc[:end], params)[-1] for end in ends}
         if np.isnan(list(found.values())).any():
             raise InvalidInput(
