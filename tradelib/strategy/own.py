@@ -146,18 +146,16 @@ def make_strategy(source: Source) -> Strategy:
 def find_local_imports(source: Source) -> list[str]:
     """Modules that the source imports and that lie with the user, not among installed packages:
     what they hold is not part of the hash."""
-    names = {
-        name.partition(".")[0]
-        for node in walk(parse(source.text))
-        for name in (
-            [one.name for one in node.names]
-            if isinstance(node, Import)
-            else [node.module or ""]
-            if isinstance(node, ImportFrom)
-            else []
-        )
-    }
-    return sorted(name for name in names if name and not _is_installed(name))
+    names = {name.partition(".")[0] for name in _imported(source.text)}
+    return sorted(name for name in names if not _is_installed(name))
+
+
+def _imported(text: str) -> Iterator[str]:
+    for node in walk(parse(text)):
+        if isinstance(node, Import):
+            yield from (one.name for one in node.names)
+        elif isinstance(node, ImportFrom) and node.module:
+            yield node.module
 
 
 def _is_installed(name: str) -> bool:
