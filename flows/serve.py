@@ -10,12 +10,13 @@ import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 from prefect.client.schemas.schedules import IntervalSchedule
 
+from flows.ready import announce_ready
 from flows.runner import DeskRunner
 from flows.trading import (
+    check_parity,
     cycle_at_work,
     halt_trading,
     prune_pages,
@@ -28,6 +29,9 @@ from tradelib.settings import DeskSettings, load_settings
 
 RECONCILE_SECONDS = 30
 PRUNE_SECONDS = 3_600
+DAY_SECONDS = 86_400
+# After midnight, once the last candles of the day before have closed and settled.
+PARITY_ANCHOR = datetime(1970, 1, 1, 0, 20, 40, tzinfo=UTC)
 # Flows that begin, end or wait for a person, beside those whose slow bots each hold a kernel.
 MORE_RUNS = 3
 # Prefect starts a run's process up to 10 s before its time; asked this often, never after it.
@@ -71,24 +75,26 @@ async def _serve(settings: DeskSettings, cycle_seconds: float, anchor: datetime)
         )
     )
     await runner.aadd_deployment(
+        await check_parity.ato_deployment(
+            "desk",
+            parameters=parameters,
+            schedule=_every(DAY_SECONDS, PARITY_ANCHOR),
+            description="Hold what every bot did yesterday against its backtest.",
+        )
+    )
+    await runner.aadd_deployment(
         await halt_trading.ato_deployment(
             "desk",
             parameters={**parameters, "reason": "halted from Prefect's page"},
             description="Stop every new order until `desk resume`.",
         )
     )
-    _announce()
+    announce_ready()
     await runner.start()
 
 
 def _every(seconds: float, anchor: datetime) -> IntervalSchedule:
     return IntervalSchedule(interval=timedelta(seconds=seconds), anchor_date=anchor.astimezone(UTC))
-
-
-def _announce() -> None:
-    ready = os.environ.get("DESK_READY_FILE")
-    if ready:
-        Path(ready).touch()
 
 
 if __name__ == "__main__":

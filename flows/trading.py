@@ -1,4 +1,5 @@
-"""The desk's flows: the trading cycle, reconciliation between cycles, the halt, old pages."""
+"""The desk's flows: the trading cycle, reconciliation between cycles, the nightly check against
+the backtest, the halt, old pages."""
 
 from __future__ import annotations
 
@@ -15,15 +16,22 @@ from prefect.states import Completed, Failed, State
 
 from flows.dispatch import Kernels, dispatch, make_lock, try_lock
 from flows.turns import in_turn, load_turns, next_turns, save_turns
-from flows.work import Pages, Reconciling, VenueCycle, tell
-from tradelib.clock import utc_now
+from flows.work import InTurn, Pages, VenueCycle, tell
+from tradelib.clock import parse_time, utc_now
 from tradelib.logs import configure_logging
-from tradelib.notebooks.cycle import new_cycle_id, plan_venue, running_bots, venues_in_use
+from tradelib.notebooks.cycle import (
+    bots_that_decided,
+    new_cycle_id,
+    plan_venue,
+    running_bots,
+    venues_in_use,
+)
 from tradelib.notebooks.retention import prune_pages as remove_old_pages
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.bots import Bot
 from tradelib.trading.halts import halt_trading as set_halt
 from tradelib.trading.ledger import open_ledger
+from tradelib.traffic import spend_as
 
 # By name: Prefect loads this file as a module of another one.
 log = logging.getLogger("flows.trading")
@@ -95,6 +103,30 @@ def prune_pages(home: str) -> State[None]:
     return _finished([f"{folder}: {why}" for folder, why in done.failed.items()], told=done.summary)
 
 
+@flow(name="check_parity")
+def check_parity(home: str, day: str | None = None) -> State[None]:
+    """Hold what every bot did on a UTC day, yesterday unless said, against its backtest; day: as
+    2026-01-31."""
+    settings, cycle = _begin(home, None)
+    chosen = parse_time(day, "day").date() if day else utc_now().date() - timedelta(days=1)
+    ledger = open_ledger(settings)
+    try:
+        bots = bots_that_decided(ledger, chosen)
+    finally:
+        ledger.close()
+    pages = Pages(str(settings.home), cycle)
+    failures: list[str] = []
+    plans = [
+        partial(
+            InTurn, venue, [partial(pages.check_parity, bot, venue, chosen) for bot in names],
+            failures,
+        )
+        for venue, names in bots.items()
+    ]  # fmt: skip
+    dispatch(plans, Kernels(settings, len(plans)))
+    return _finished(failures, told=f"{sum(map(len, bots.values()))} bots of {chosen}")
+
+
 def cycle_at_work(settings: DeskSettings) -> bool:
     """Whether a cycle has work to hand out."""
     with _claimed(settings, "cycle") as lock:
@@ -104,6 +136,7 @@ def cycle_at_work(settings: DeskSettings) -> bool:
 def _begin(home: str, cycle: str | None) -> tuple[DeskSettings, str]:
     settings, cycle = load_settings(home), cycle or new_cycle_id()
     configure_logging(settings, cycle)
+    spend_as("cycle", cycle)
     return settings, cycle
 
 
@@ -113,7 +146,9 @@ def _run_reconciliation(settings: DeskSettings, cycle: str) -> State[None]:
     ledger.close()
     pages = Pages(str(settings.home), cycle)
     failures: list[str] = []
-    plans = [partial(Reconciling, venue, pages, failures) for venue in venues]
+    plans = [
+        partial(InTurn, venue, [partial(pages.reconcile, venue)], failures) for venue in venues
+    ]
     dispatch(plans, Kernels(settings, len(venues)))
     return _finished(failures)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from functools import partial
 
 from flows.dispatch import Job, make_lock, try_lock
@@ -16,6 +16,7 @@ from tradelib.notebooks.cycle import (
     Step,
     VenuePlan,
     execute_step,
+    parity_step,
     reconcile_step,
     signal_step,
 )
@@ -47,25 +48,32 @@ class Pages:
     def reconcile(self, venue: str) -> None:
         read_page(self.home, reconcile_step(venue), self.cycle)
 
+    def check_parity(self, bot: str, venue: str, day: date) -> None:
+        read_page(self.home, parity_step(bot, venue, day), self.cycle)
 
-class Reconciling:
-    """A venue's reconciliation alone. failures: takes why it failed."""
 
-    def __init__(self, venue: str, pages: Pages, failures: list[str]) -> None:
-        self.venue, self._pages, self._failures = venue, pages, failures
-        self._begun = False
+class InTurn:
+    """A venue's pages, one after the other, whatever becomes of each. failures: takes why some
+    failed."""
+
+    def __init__(
+        self, venue: str, calls: Sequence[Callable[[], None]], failures: list[str]
+    ) -> None:
+        self.venue, self._waiting, self._failures = venue, deque(calls), failures
+        self._runs = False
 
     def is_ready(self, *, late: bool) -> bool:
-        return not self._begun
+        return bool(self._waiting) and not self._runs
 
     def take(self, *, late: bool) -> Job | None:
-        self._begun = True
-        return Job(partial(self._pages.reconcile, self.venue), self._note)
+        self._runs = True
+        return Job(self._waiting.popleft(), self._note)
 
     def is_handed_out(self, *, late: bool) -> bool:
-        return self._begun
+        return not self._waiting
 
     def _note(self, error: BaseException | None) -> None:
+        self._runs = False
         if error is not None:
             self._failures.append(tell(error))
 

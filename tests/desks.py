@@ -5,13 +5,12 @@ from __future__ import annotations
 import io
 import logging
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from unittest import mock
@@ -22,59 +21,32 @@ from sqlalchemy import select
 from tradelib.candles.fetch import fetch_candles
 from tradelib.candles.store import CandleStore
 from tradelib.cli import main
-from tradelib.cli.home import prepare_home
-from tradelib.cli.markets import LocalMarket, file_market, find_start, seeded_market
+from tradelib.cli.markets import file_market, find_start, seeded_market
+from tradelib.cli.stepped import SteppedDesk, stepped_desk
 from tradelib.clock import utc_now
-from tradelib.notebooks.cycle import (
-    execute_step,
-    new_cycle_id,
-    plan_venue,
-    reconcile_step,
-    run_step,
-    running_bots,
-    signal_step,
-)
-from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
-from tradelib.paper.config import read_accounts
-from tradelib.settings import PROJECT, DeskSettings, load_settings
+from tradelib.settings import PROJECT
 from tradelib.trading import tables
 from tradelib.trading.accounts import Equity
-from tradelib.trading.arming import arm_venue
 from tradelib.trading.bots import Bot, load_bots
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.execution import Execution, execute_decision
-from tradelib.trading.ledger import Ledger, open_ledger
+from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import decision_id
 from tradelib.trading.reconciliation import Reconciliation, reconcile
 from tradelib.trading.runs import Outcome, Run, start_run
-from tradelib.venue import Venue, open_venue
+from tradelib.venue import Venue
 
 SHARED = PROJECT.parent / "shared"
 SHARED_DATA = SHARED / "data"
 
 
 @dataclass(frozen=True)
-class PaperDesk:
-    """settings, ledger and paper exchange of one desk; market time stands until `step`."""
-
-    settings: DeskSettings
-    ledger: Ledger
-    paper: PaperHandle
-    market: LocalMarket
-
-    @property
-    def bot(self) -> Bot:
-        return load_bots(self.ledger)[0]
-
-    def venue(self, *, trading: bool = True) -> Venue:
-        return open_venue(self.settings, self.market.venue, trading=trading)
+class PaperDesk(SteppedDesk):
+    """A stepped desk with what tests do on it."""
 
     def ccxt(self) -> ccxt.binance:
         """Somebody else's program on the same account."""
         return ccxt.binance(self.paper.ccxt_settings(ccxt.binance))
-
-    def step(self, candles: int = 1) -> None:
-        self.paper.control("step", candles=candles, timeframe=self.market.timeframe)
 
     def decide(self, action: Action, fraction: str = "0.1", bot: Bot | None = None) -> Decision:
         """A decision for the candle that has just closed, recorded under a run of its own."""
@@ -121,21 +93,6 @@ class PaperDesk:
         )  # fmt: skip
         return store
 
-    def run_cycle(self) -> list[Run]:
-        """A whole cycle of notebooks, one after the other, without Prefect."""
-        cycle, runs = new_cycle_id(), []
-        for venue, bots in running_bots(self.settings, self.ledger).items():
-            plan = plan_venue(self.settings, venue, bots)
-            steps = [*plan.fetches.values(), *(signal_step(b, plan.as_of) for b in plan.bots)]
-            runs += [run_step(self.settings, self.ledger, step, cycle) for step in steps]
-            for bot in plan.bots:
-                signal = next(r for r in runs if r.bot == bot.name)
-                wanted = execute_step(bot, signal)
-                if wanted:
-                    runs.append(run_step(self.settings, self.ledger, wanted, cycle))
-            runs.append(run_step(self.settings, self.ledger, reconcile_step(plan.venue), cycle))
-        return runs
-
 
 @contextmanager
 def paper_desk(
@@ -154,27 +111,8 @@ def paper_desk(
     if files and start is None:
         frames = {file.symbol: file.frame for file in market.files}
         start = find_start(frames, market.timeframe, cycles=2)
-    prepared = prepare_home(home, market)
-    accounts = read_accounts(prepared.paper_home / "accounts.toml")
-    config = PaperConfig(
-        prepared.paper_home, files=tuple(files), speed=0.0, start=start, accounts=accounts, **paper
-    )
-    with paper_exchange(config) as handle:
-        point_venue(home, market.venue, handle.url)
-        settings = load_settings(home)
-        ledger = open_ledger(settings, migrate=True)
-        # Named by its address and not as a service of a running desk, it counts as elsewhere.
-        arm_venue(ledger, market.venue, timedelta(days=1))
-        yield PaperDesk(settings, ledger, handle, market)
-        ledger.close()
-        prepared.ledger.close()
-
-
-def point_venue(home: Path, venue: str, url: str) -> None:
-    """Write a venue's address into desk.toml, as a user would for a server of their own."""
-    file = home / "desk.toml"
-    text = re.sub(rf'"(service:{venue}|http://127[^"]*)"', f'"{url}"', file.read_text())
-    file.write_text(text)
+    with stepped_desk(home, market, start=start, **paper) as desk:
+        yield PaperDesk(desk.settings, desk.ledger, desk.paper, desk.market)
 
 
 def desk_command(

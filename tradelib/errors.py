@@ -4,6 +4,7 @@
     ├── RetryableError         nothing changed; ask again later
     │   ├── RateLimited            the venue wants fewer requests
     │   ├── VenueUnavailable       no usable answer to a read
+    │   │   └── NoQuote                the venue answers, but has no bid and ask for a symbol
     │   └── LeaseHeld              another process trades this bot right now
     ├── RefusedError           the answer is no; asking again changes nothing
     │   ├── InvalidInput           bad parameter, file, symbol or setting
@@ -50,6 +51,10 @@ class RateLimited(RetryableError):
 
 class VenueUnavailable(RetryableError):
     """A read got no usable answer from the venue."""
+
+
+class NoQuote(VenueUnavailable):
+    """The venue has no bid and ask for a symbol; its others may have."""
 
 
 class LeaseHeld(RetryableError):

@@ -207,10 +207,11 @@ def desk_scrubber(settings: DeskSettings, more: Mapping[str, str] | None = None)
         if venue.keys:
             for secret in _load_secrets(venue.keys, settings.home):
                 found.setdefault(secret, f"a key of venue {name}")
-    with suppress(ValueError):
-        password = urlsplit(settings.ledger_url or "").password
-        if password:
-            found[unquote(password)] = "the ledger's password"
+    for whose, url in (("ledger", settings.ledger_url), ("cache", settings.cache.url)):
+        with suppress(ValueError):
+            password = urlsplit(url or "").password
+            if password:
+                found[unquote(password)] = f"the {whose}'s password"
     for name, text in os.environ.items():
         if name.startswith("DESK_") and name.endswith("_TOKEN"):
             found.setdefault(text, "the token of this run")

@@ -131,12 +131,41 @@ class VenueSettings(_Frozen):
     keys: str | None = None
     quote: str = "USDT"
     timeout: float = Field(default=10.0, gt=0, description="seconds a request may take")
+    patience: float = Field(
+        default=20.0, ge=0, description="seconds a request may wait for the venue's rate budget"
+    )
 
     @property
     def is_local(self) -> bool:
         """Whether it is the desk's own exchange. A URL on loopback is not enough: a tunnel to a
         real exchange has one too."""
         return (self.rest_url or "").startswith(SERVICE_PREFIX)
+
+
+class CacheSettings(_Frozen):
+    """What the desk's processes share of what a venue told them."""
+
+    url: str | None = Field(
+        default=None,
+        repr=False,
+        description="a Redis that several machines share; else a file under the home",
+    )
+    quote_seconds: float = Field(
+        default=1.0, gt=0, description="age from which one process asks for a quote anew"
+    )
+    max_quote_seconds: float = Field(
+        default=5.0,
+        ge=0,
+        le=30,
+        description="age, of the market's time as of the wall's, from which no order is sized and "
+        "no stop is placed with a shared quote any more; 0: the venue is asked each time",
+    )
+    instrument_hours: float = Field(
+        default=1.0, gt=0, description="the same of a venue's list of instruments"
+    )
+    max_instrument_hours: float = Field(
+        default=6.0, gt=0, description="age from which that list is not used any more"
+    )
 
 
 class PortSettings(_Frozen):
@@ -177,6 +206,7 @@ class DeskSettings(BaseSettings):
     venues: dict[str, VenueSettings] = Field(default_factory=dict)
     limits: LimitSettings = LimitSettings()
     retention: RetentionSettings = RetentionSettings()
+    cache: CacheSettings = CacheSettings()
     ports: PortSettings = PortSettings()
     notebook_timeout: float = Field(default=120.0, gt=0, description="seconds a notebook may run")
     notebook_memory_mb: int = Field(

@@ -23,7 +23,10 @@ from tradelib.paper import (
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 ANN = PaperAccount("ann", "ann-key", "ann-secret", {"USDT": Decimal(100_000), "BTC": Decimal(2)})
 BOB = PaperAccount("bob", "bob-key", "bob-secret", {"USDT": Decimal(100_000), "BTC": Decimal(2)})
-NO_LIMITS = RateLimits(weight=10**6, orders_10s=10**6, orders_day=10**7)
+NO_LIMITS = RateLimits(
+    weight=10**6, orders_10s=10**6, orders_day=10**7, stream_messages=10**6,
+    stream_connections=10**6,
+)  # fmt: skip
 
 
 def trader(paper: PaperHandle, account: PaperAccount = ANN, **settings: Any) -> ccxt.binance:

@@ -18,7 +18,8 @@ def make_environment_file() -> str:
     """The text that environment.yml should hold; needs no network."""
     tool = Path(sys.executable).with_name("pyproject2conda")
     command = [tool, "yaml", "--pyproject", PROJECT / "pyproject.toml", "--name", "notedesk"]
-    command += ["--python-include", "infer", "-e", "postgres", "-g", "dev", "--pip-dep", "-e ."]
+    command += ["--python-include", "infer", "-e", "postgres", "-e", "dask", "-g", "dev"]
+    command += ["--pip-dep", "-e ."]
     written = subprocess.run(command, check=True, capture_output=True, text=True)
     return HEADER + written.stdout
 

@@ -19,12 +19,14 @@ from tests.project.source import PROJECT, Import, imports
 
 ROOMS = (
     "services",
+    "traffic",
     "venue",
     "candles",
     "paper",
     "strategy",
     "research",
     "trading",
+    "feed",
     "torture",
     "kernels",
     "notebooks",

@@ -29,6 +29,7 @@ def test_the_page_runs_on_a_candle_file(page, tmp_path):
     random_candles(600, seed=3).to_csv(path)
     (parameters,) = [cell for cell in page.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source += f"\ncandle_file = {str(path)!r}\nstrategy_name = 'momentum'"
+    parameters.source += "\nfill_name = 'venue'\nfill_params = {'spread_bp': 3}"
     done = execute_page(page, folder=PAGE.parent)
     text = "\n".join(str(cell.get("outputs")) for cell in done.cells)
     assert "ETH/USDT 1h: 600 candles" in text

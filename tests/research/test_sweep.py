@@ -1,13 +1,12 @@
 """The sweep: each row equals a backtest of its own, whatever is stopped, wrong or in vain."""
 
-import math
 from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import Field
 
+from tests.slopes import FAILING, SlopeParams, changed, plain, raising, slope
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import fold_inputs, fold_plainly, run_backtest
 from tradelib.research.bench import ColumnCache
@@ -18,7 +17,6 @@ from tradelib.research.space import Span, make_space
 from tradelib.research.sweep import sweep
 from tradelib.strategy.base import Columns, Strategy
 from tradelib.strategy.decision import DecisionParams
-from tradelib.strategy.params import Params
 from tradelib.strategy.registry import strategy
 
 CANDLES = random_candles(600, seed=7)
@@ -29,20 +27,6 @@ DECISIONS = {
     "confirmation_minutes": [0.0, 120.0],
     "entry_plan": ["single", "pyramid_down"],
 }
-
-
-class SlopeParams(Params):
-    window: int = Field(10, ge=1)
-    full: float = 1.0
-
-
-def slope(candles, params):
-    change = candles["close"].pct_change(params.window) * 20 / params.full
-    return pd.DataFrame({"score": change.clip(-1, 1)})
-
-
-def plain(compute=slope, warm_up=lambda params: params.window):
-    return Strategy("slope", SlopeParams, compute, warm_up, warm_up)
 
 
 def quick(found, space=None, **more):
@@ -77,7 +61,7 @@ def test_rows_equal_the_plain_fold():
     inputs = fold_inputs(CANDLES, "1h", WEIGHTED.score(CANDLES, params))
     equity, _, fills = fold_plainly(*inputs, decision.step(), 0.001, 10_000.0)
     tally = start_tally(10_000.0)
-    for price, value, (bought, fee) in zip(CANDLES["open"], equity, fills, strict=True):
+    for value, (bought, fee, price) in zip(equity, fills[:, :3], strict=True):
         if bought:
             tally = tally_fill(tally, bought, price, fee)
         tally = tally_close(tally, value, tally.entry_amount)
@@ -140,35 +124,7 @@ def test_the_cache_forgets_the_column_not_asked_for_the_longest():
     assert cache.get("b") is None
 
 
-def raising(candles, params):
-    if params.window == 10:
-        raise ZeroDivisionError("of all things")
-    return slope(candles, params)
-
-
-def changed(row, value):
-    def compute(candles, params):
-        scores = slope(candles, params)
-        if params.window == 10:
-            scores.iloc[row, 0] = value
-        return scores
-
-    return compute
-
-
-@pytest.mark.parametrize(
-    ("compute", "told"),
-    [
-        (raising, "ZeroDivisionError: of all things"),
-        (changed(40, math.nan), "score nan at 2026-01-02T16:00Z, candle 40"),
-        (changed(41, math.inf), "score inf at 2026-01-02T17:00Z"),
-        (changed(42, -1.25), "score -1.25 at 2026-01-02T18:00Z"),
-        (changed(2, 7.0), "score 7 at 2026-01-01T02:00Z"),
-        (lambda candles, params: slope(candles, params).iloc[params.window - 3 :], "593 scores"),
-        (lambda candles, params: slope(candles, params).rename(columns={"score": "s"}), "score"),
-    ],
-    ids=["raises", "nan", "inf", "outside", "outside in warm-up", "length", "no column"],
-)
+@pytest.mark.parametrize(("compute", "told"), FAILING)
 def test_a_combination_that_fails_says_why_and_the_sweep_goes_on(compute, told):
     result = quick(
         plain(compute), {"window": [3, 10]}, decision_space={"buy_threshold": [0.2, 0.4]}
@@ -322,5 +278,5 @@ def test_code_is_the_same_until_something_that_it_uses_changes(monkeypatch):
     first = version()
     assert version() == first
     assert version(row=4) != first
-    monkeypatch.setattr(f"{__name__}.slope", raising)
+    monkeypatch.setattr("tests.slopes.slope", raising)
     assert version() != first

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from pydantic import Field
 
+from tests.slopes import FAILING, plain
 from tradelib.errors import InvalidInput
 from tradelib.research.samples import random_candles
 from tradelib.research.space import Span
@@ -71,18 +72,16 @@ def test_it_can_seek_the_least():
     assert frames[0] > frames[1]
 
 
-def test_what_is_invalid_or_fails_is_a_trial_in_vain():
-    def brittle(candles, params):
-        if params.window > 40:
-            raise RuntimeError("too wide")
-        return trend(candles, params)
-
-    strategy = Strategy("brittle", TrendParams, brittle, lambda params: params.window, len)
-    result = tune(CANDLES, "1h", strategy, {"window": Span(-10, 60)}, trials=40, progress=False)
-    assert 0 < result.skipped < 40
-    assert result.failures["error"].str.contains("RuntimeError: too wide").all()
-    assert not result.failures.empty
-    assert not result.best(count=1).empty
+@pytest.mark.parametrize(("compute", "told"), FAILING)
+def test_what_is_invalid_or_fails_is_a_trial_in_vain(compute, told):
+    space = {"window": [0, 5, 10, 20, 900]}
+    result = tune(CANDLES, "1h", plain(compute), space, trials=30, progress=False)
+    assert 0 < result.skipped < 30
+    errors = result.failures["error"]
+    assert set(result.failures["window"]) == {10, 900}
+    assert errors[result.failures["window"] == 10].str.contains(told, regex=False).all()
+    assert errors[result.failures["window"] == 900].str.contains("needs 901 candles").all()
+    assert set(result.best(count=30)["window"]) == {5, 20}
 
 
 def test_optuna_logs_as_before_afterwards():

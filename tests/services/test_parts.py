@@ -88,7 +88,7 @@ def test_children_inherit_no_secrets() -> None:
 
 def test_only_the_flows_see_the_keys(home: Path) -> None:
     services = desk_services(DeskSettings(home=home), "paper", home / "paper")
-    assert [service.name for service in services if "" in service.keeps] == ["flows"]
+    assert [service.name for service in services if "" in service.keeps] == ["flows", "feed"]
 
 
 def test_the_flows_wait_for_the_market_whatever_its_name(home: Path) -> None:
@@ -101,7 +101,7 @@ def test_left_out_services_are_needed_by_nobody(home: Path) -> None:
     services = desk_services(
         DeskSettings(home=home), "paper", home / "paper", without=["paper", "jupyter"]
     )
-    assert [service.name for service in services] == ["prefect", "voila", "flows"]
+    assert [service.name for service in services] == ["prefect", "voila", "flows", "feed"]
     assert services[-1].needs == ("prefect",)
 
 

@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from tradelib.strategy.allocations import target_strategy, target_strategy_names
+from tradelib.strategy.rebalance import RebalanceParams
 from tradelib.strategy.registry import strategy, strategy_names
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "strategies.md"
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+
+
+NAMES = [*strategy_names(), *target_strategy_names()]
+OTHERS = {"Read this first", "Several symbols", "Sources"}
+
+
+def find(name):
+    return strategy(name) if name in strategy_names() else target_strategy(name)
 
 
 def sections():
@@ -33,25 +43,31 @@ def parameter_table(params_type):
     return "\n".join(rows)
 
 
-@pytest.mark.parametrize("name", strategy_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_the_page_has_the_strategys_parameters(name):
-    fields = strategy(name).params_type.model_fields
-    expected = parameter_table(strategy(name).params_type) if fields else "No parameters."
+    fields = find(name).params_type.model_fields
+    expected = parameter_table(find(name).params_type) if fields else "No parameters."
     assert f"\n{expected}\n" in sections()[name], f"The page must have:\n\n{expected}\n"
 
 
-@pytest.mark.parametrize("name", strategy_names())
+def test_the_page_has_the_rules_of_rebalancing():
+    expected = parameter_table(RebalanceParams)
+    assert f"\n{expected}\n" in sections()["Several symbols"], f"It must have:\n\n{expected}\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_page_has_the_candles_a_strategy_needs(name):
-    found = strategy(name)
+    found = find(name)
     warm_up, history = found.warm_up(found.params()), found.history(found.params())
-    assert f"first score after {warm_up:,} candles, history {history:,}." in sections()[name]
+    what = "score" if name in strategy_names() else "weights"
+    assert f"first {what} after {warm_up:,} candles, history {history:,}." in sections()[name]
 
 
 def test_the_page_has_the_strategies_there_are_and_no_others():
-    assert sorted(sections().keys() - {"Read this first", "Sources"}) == strategy_names()
+    assert sorted(sections().keys() - OTHERS) == sorted(NAMES)
 
 
-@pytest.mark.parametrize("name", strategy_names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_section_says_when_the_strategy_loses_and_cites_what_is_listed(name):
     text = sections()[name]
     assert "**Loses**" in text

@@ -219,8 +219,8 @@ def test_a_coin_without_a_price_stops_neither_orders_nor_reconciliation(desk, mo
     desk.reconcile()
     quotes = Venue.fetch_quotes
 
-    def without_sol(venue, symbols):
-        return quotes(venue, [symbol for symbol in symbols if symbol != "SOL/USDT"])
+    def without_sol(venue, symbols, **more):
+        return quotes(venue, [symbol for symbol in symbols if symbol != "SOL/USDT"], **more)
 
     monkeypatch.setattr("tradelib.venue.client.Venue.fetch_quotes", without_sol)
     desk.step()

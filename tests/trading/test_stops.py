@@ -275,7 +275,7 @@ def test_a_stop_that_came_at_a_busy_moment_is_offered_again_at_once(desk: PaperD
 def test_a_position_whose_symbol_has_no_quote_is_named(desk: PaperDesk, monkeypatch):
     protect(desk, loss=0.05)
     desk.trade(Action.BUY)
-    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_quotes", lambda *_: {})
+    monkeypatch.setattr("tradelib.venue.client.Venue.fetch_quotes", lambda *_, **__: {})
     assert "position without stop" in [f.kind for f in desk.reconcile().discrepancies]
 
 

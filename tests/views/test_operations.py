@@ -20,6 +20,10 @@ from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import OrderStatus, Side
 from tradelib.trading.runs import Outcome, finish_run
+from tradelib.traffic import Pool, spend_as
+from tradelib.traffic.budget import Budget
+from tradelib.traffic.cache import SharedCache, Terms
+from tradelib.traffic.records import budget_file
 from tradelib.views.operations import OperationsPage, draw_operations, load_cycles
 from tradelib.views.version import ledger_version
 
@@ -164,6 +168,32 @@ def test_venue_use_sums_what_the_pages_of_the_last_cycle_recorded(
         finish_run(ledger, add_run(ledger, notebook), Outcome.SUCCEEDED, result=result)
     (row,) = cells(draw(settings, ledger)["venues"])
     assert row == ["paper", "3", "1,000", "99.7%", "86"]
+
+
+def test_rate_limits_show_what_is_used_who_used_it_and_what_is_closed(
+    settings: DeskSettings, ledger: Ledger
+) -> None:
+    assert "once a venue has been asked" in draw(settings, ledger)["budget"]
+    pools = [Pool("weight", 100, 60)]
+    budget = Budget(budget_file(settings.home, "binance x"), "paper", pools, "nobody", 0)
+    spend_as(f"30_execute_orders {EVIL}", "run-1", "first")
+    budget.take({"weight": 5}, "GET time")
+    budget.close_gate("weight", 60, "it wants fewer requests")
+    html = draw(settings, ledger)["budget"]
+    assert cells(html)[0][:5] == ["binance-x", "weight", "5", "100", "60 s"]
+    assert "closed for 60 s: it wants fewer requests" in html
+    assert cells(html.split("Who asked")[1])[0][1:] == ["first", "GET time", "1", "5", "0"]
+    assert EVIL not in html
+
+
+def test_what_the_shared_cache_spared_is_shown(settings: DeskSettings, ledger: Ledger) -> None:
+    assert "once a venue has been asked" in draw(settings, ledger)["cache"]
+    shared = SharedCache(settings.home)
+    for _ in range(4):
+        terms = Terms(fresh=60, longest=60)
+        shared.get("quotes", "v", ["x"], lambda names: dict.fromkeys(names, 1), terms)
+    (row,) = cells(draw(settings, ledger)["cache"])
+    assert row[:5] == ["quotes", "75.0%", "1", "3", "0"]
 
 
 def test_a_run_that_ends_is_news_though_another_began_before(ledger: Ledger) -> None:

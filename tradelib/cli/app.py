@@ -18,11 +18,13 @@ from tradelib.cli.bots import bots_app
 from tradelib.cli.candles import candles_app
 from tradelib.cli.common import AsJson, Home, Limit, err, out, print_json, settings_for
 from tradelib.cli.kernels import kernels_app
+from tradelib.cli.parity import parity_app
 from tradelib.cli.records import records_app
 from tradelib.cli.replay import replay_app
 from tradelib.cli.strategies import strategies_app
 from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
+from tradelib.cli.traffic import traffic_app
 from tradelib.cli.upkeep import upkeep_app
 from tradelib.errors import DeskError, InvalidInput
 from tradelib.scrubber import desk_scrubber
@@ -37,10 +39,12 @@ app = typer.Typer(
 app.add_typer(bots_app, name="bots")
 app.add_typer(candles_app, name="candles")
 app.add_typer(kernels_app)
+app.add_typer(parity_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)
 app.add_typer(strategies_app)
 app.add_typer(trade_app)
+app.add_typer(traffic_app)
 app.add_typer(torture_app)
 app.add_typer(upkeep_app)
 

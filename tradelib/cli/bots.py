@@ -32,6 +32,15 @@ Stops = Annotated[
     typer.Option("--stops", help="What rests at the venue: loss, profit or trailing=0.05, or off."),
 ]
 
+Wake = Annotated[
+    str | None,
+    typer.Option("--wake", help="When it decides: schedule, close, or price=0.005 for a move."),
+]
+Fast = Annotated[
+    bool | None,
+    typer.Option("--fast/--no-fast", help="Decide in the feed's process; its page follows."),
+]
+
 
 @bots_app.command("list")
 def list_bots(home: Home = None, as_json: AsJson = False) -> None:
@@ -45,7 +54,8 @@ def list_bots(home: Home = None, as_json: AsJson = False) -> None:
         return
     table = make_table("Bot", "Status", "Venue", "Symbol", "Timeframe", "Strategy")
     for bot in found:
-        table.add_row(bot.name, bot.status, bot.venue, bot.symbol, bot.timeframe, bot.strategy)
+        symbols = ", ".join(bot.traded)
+        table.add_row(bot.name, bot.status, bot.venue, symbols, bot.timeframe, bot.strategy)
     out.print(table)
 
 
@@ -85,13 +95,19 @@ def _told(value: Any) -> str:
 @bots_app.command("add")
 def add(
     name: Name,
-    symbol: Annotated[str, typer.Option("--symbol", help="Such as BTC/USDT.")],
+    symbol: Annotated[str | None, typer.Option("--symbol", help="Such as BTC/USDT.")] = None,
+    symbols: Annotated[
+        str | None,
+        typer.Option("--symbols", help="Of a bot that holds several: BTC/USDT,ETH/USDT."),
+    ] = None,
     venue: Annotated[str, typer.Option("--venue", help="A venue of desk.toml.")] = "paper",
     timeframe: Annotated[str, typer.Option("--timeframe", help="Such as 1m, 5m, 1h.")] = "1m",
     strategy: Annotated[str, typer.Option("--strategy", help="The strategy's name.")] = "weighted",
     param: Params = None,
     decision: Decisions = None,
     stops: Stops = None,
+    wake: Wake = None,
+    fast: Fast = None,
     home: Home = None,
 ) -> None:
     """Add a bot, stopped."""
@@ -99,19 +115,31 @@ def add(
     from tradelib.trading.ledger import open_ledger
 
     settings = settings_for(home)
+    several = _parse_symbols(symbol, symbols)
     bot = new_bot(
         name,
         venue,
-        symbol,
+        symbol or several[0],
         timeframe,
         strategy,
         parse_pairs(param or [], "Parameter"),
         parse_pairs(decision or [], "Decision parameter"),
         parse_stops({}, stops),
+        _parse_wake({}, wake, fast),
+        symbols=several,
     )
     check_bot(settings, bot)
     add_bot(open_ledger(settings, migrate=True), bot)
     out.print(f"Added {name}, stopped; start it with: desk bots start {name}")
+
+
+def _parse_symbols(symbol: str | None, symbols: str | None) -> tuple[str, ...]:
+    """The symbols of a bot that holds several; none for a bot on one."""
+    if bool(symbol) == bool(symbols):
+        raise InvalidInput(
+            "Give the bot either --symbol BTC/USDT, or --symbols BTC/USDT,ETH/USDT to hold several."
+        )
+    return tuple(one.strip() for one in symbols.split(",")) if symbols else ()
 
 
 @bots_app.command("edit")
@@ -121,9 +149,11 @@ def edit(
     param: Params = None,
     decision: Decisions = None,
     stops: Stops = None,
+    wake: Wake = None,
+    fast: Fast = None,
     home: Home = None,
 ) -> None:
-    """Change a bot's timeframe, parameters or stops."""
+    """Change a bot's timeframe, parameters, stops, or when it decides."""
     from tradelib.trading.bots import change_bot, load_bot, new_bot
     from tradelib.trading.ledger import open_ledger
 
@@ -140,6 +170,8 @@ def edit(
             bot.parameters | parse_pairs(param or [], "Parameter"),
             bot.decision | parse_pairs(decision or [], "Decision parameter"),
             parse_stops(bot.stops, stops),
+            _parse_wake(bot.wake, wake, fast),
+            symbols=bot.symbols,
         )
         return replace(checked, status=bot.status, created_at=bot.created_at)
 
@@ -153,6 +185,16 @@ def parse_stops(now: dict[str, Any], pairs: list[str] | None) -> dict[str, Any]:
     """The stops with changes; `off` takes one away."""
     changed = now | parse_pairs(pairs or [], "Stop")
     return {name: value for name, value in changed.items() if value != "off"}
+
+
+def _parse_wake(now: dict[str, Any], wake: str | None, fast: bool | None) -> dict[str, Any]:
+    """When a bot decides, with changes; one that waits for the schedule again is not fast."""
+    changed = dict(now)
+    if wake is not None:
+        on, _, move = wake.partition("=")
+        kept = {"fast": now["fast"]} if "fast" in now and on != "schedule" else {}
+        changed = {"on": on, **({"move": move} if move else {}), **kept}
+    return changed | ({} if fast is None else {"fast": fast})
 
 
 @bots_app.command("start")
@@ -193,7 +235,9 @@ def remove(name: Name, home: Home = None) -> None:
 
 def check_bot(settings: DeskSettings, bot: Bot) -> None:
     """Refuse a bot that its venue cannot trade or protect as it is meant to."""
-    check_stops(check_market(settings, bot.venue, bot.symbol, bot.timeframe), bot)
+    for symbol in bot.traded:
+        account = check_market(settings, bot.venue, symbol, bot.timeframe)
+    check_stops(account, bot)
 
 
 def _check_stops_if_up(settings: DeskSettings, bot: Bot) -> None:

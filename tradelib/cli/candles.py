@@ -116,7 +116,7 @@ def backfill(
         client.fetch_instrument(symbol)
     with progress_bar(f"{timeframe} candles") as show:
         reports = backfill_candles(
-            lambda: open_venue(settings, venue), _store(home), venue, symbols, timeframe,
+            lambda: open_venue(settings, venue, bulk=True), _store(home), venue, symbols, timeframe,
             since=begin, as_of=client.fetch_time(), jobs=jobs, again=again, on_progress=show,
         )  # fmt: skip
     print_json([_report(one) for one in reports]) if as_json else _print_reports(reports)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from tradelib.clock import timeframe_ms
 from tradelib.errors import InvalidInput
 from tradelib.settings import DeskSettings, load_settings
 
@@ -93,6 +94,14 @@ def _parse_value(text: str, what: str) -> Any:
     if isinstance(value, list | dict):
         raise InvalidInput(f"{what} is a list or a table; give it one number or word.")
     return value
+
+
+def parse_span(told: str) -> timedelta:
+    """The span of time that --since names."""
+    try:
+        return timedelta(milliseconds=timeframe_ms(told))
+    except (InvalidInput, OverflowError):
+        raise InvalidInput(f"--since {told!r} is no span of time; write it as 12h or 7d.") from None
 
 
 @contextmanager

@@ -118,26 +118,28 @@ def _positions(settings: DeskSettings, ledger: Ledger) -> list[dict[str, Any]]:
     from tradelib.trading.bots import load_bots
 
     store = CandleStore(settings.candles)
-    return [_position(ledger, store, bot) for bot in load_bots(ledger)]
+    return [
+        _position(ledger, store, bot, symbol) for bot in load_bots(ledger) for symbol in bot.traded
+    ]
 
 
-def _position(ledger: Ledger, store: CandleStore, bot: Bot) -> dict[str, Any]:
+def _position(ledger: Ledger, store: CandleStore, bot: Bot, symbol: str) -> dict[str, Any]:
     from decimal import Decimal
 
     from tradelib.trading.accounts import newest_equity
     from tradelib.trading.positions import load_position
 
-    held = load_position(ledger, bot.name, bot.symbol, bot.venue)
-    newest = store.load(bot.venue, bot.symbol, bot.timeframe, limit=1)
+    held = load_position(ledger, bot.name, symbol, bot.venue)
+    newest = store.load(bot.venue, symbol, bot.timeframe, limit=1)
     last = Decimal(str(float(newest["close"].iloc[-1]))) if len(newest) else None
     with ledger.read() as books:
         worth = newest_equity(books, bot.venue)
-    equity, entries = worth.equity if worth else None, bot.decision_params.entries
+    equity = worth.equity if worth else None
     return {
         "bot": bot.name,
         "venue": bot.venue,
-        "symbol": bot.symbol,
-        "status": str(held.status(last, equity, entries=entries)),
+        "symbol": symbol,
+        "status": str(held.status(last, equity, entries=bot.entries)),
         "amount": held.amount,
         "average_entry": held.average_entry,
         "last": last,

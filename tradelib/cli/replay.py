@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,11 +13,12 @@ from tradelib.cli.common import (
     Home,
     make_table,
     out,
+    parse_span,
     print_json,
     progress_bar,
     settings_for,
 )
-from tradelib.clock import timeframe_ms, utc_now
+from tradelib.clock import utc_now
 from tradelib.errors import InvalidInput
 from tradelib.settings import DeskSettings
 from tradelib.trading.ledger import open_ledger
@@ -53,7 +53,7 @@ def replay(
     runs = (
         [load_run(ledger, run)]
         if run
-        else load_runs(ledger, since=utc_now() - _span(since), limit=None)[::-1]
+        else load_runs(ledger, since=utc_now() - parse_span(since or ""), limit=None)[::-1]
     )
     found = _replay_all(settings, runs)
     if as_json:
@@ -62,13 +62,6 @@ def replay(
         _show(found)
     if not all(one.verdict.good for one in found):
         raise typer.Exit(1)
-
-
-def _span(told: str | None) -> timedelta:
-    try:
-        return timedelta(milliseconds=timeframe_ms(told or ""))
-    except (InvalidInput, OverflowError):
-        raise InvalidInput(f"--since {told!r} is no span of time; write it as 12h or 7d.") from None
 
 
 def _replay_all(settings: DeskSettings, runs: Sequence[Run]) -> list[Replay]:

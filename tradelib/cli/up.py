@@ -104,7 +104,7 @@ def _run_claimed(
         prepared.paper_home,
         arguments,
         flow_environment=_schedule(seconds, speed, market),
-        without=("flows",) if options.cycles else (),
+        without=("flows", "feed") if options.cycles else (),
     )
     show = _StartDisplay(console)
     desk = Supervisor(settings, services, show, claimed=True)

@@ -194,7 +194,7 @@ def _account(settings: DeskSettings, name: str, files: tuple[Path, ...]) -> Iter
         folder,
         seed=market.seed,
         files=files,
-        source=PublicCandles(market.follow) if market.follow else None,
+        source=PublicCandles(market.follow, home=settings.home) if market.follow else None,
         source_symbols=market.symbols,
         speed=1.0 if market.follow else 0.0,
         limits=RateLimits(weight=10**9),

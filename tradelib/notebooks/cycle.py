@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from tradelib.clock import timeframe_ms, utc_now
@@ -21,13 +21,14 @@ from tradelib.trading.decisions import Action
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import load_orders
 from tradelib.trading.positions import load_positions
-from tradelib.trading.runs import Outcome, Run
+from tradelib.trading.runs import Outcome, Run, load_run_bots
 from tradelib.venue import open_venue
 
 FETCH = "live/10_fetch_candles"
 SIGNALS = "live/20_generate_signals"
 EXECUTE = "live/30_execute_orders"
 RECONCILE = "live/40_reconcile_orders"
+PARITY = "live/50_check_parity"
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,19 @@ def execute_step(bot: Bot, signal: Run) -> Step | None:
 
 def reconcile_step(venue: str) -> Step:
     return Step(RECONCILE, {"venue": venue}, venue)
+
+
+def parity_step(bot: str, venue: str, day: date) -> Step:
+    """Hold a bot's day against its backtest."""
+    return Step(PARITY, {"bot": bot, "day": day.isoformat()}, venue, bot)
+
+
+def bots_that_decided(ledger: Ledger, day: date) -> dict[str, list[str]]:
+    """Names of the bots that decided on a UTC day of the wall clock, by venue."""
+    found: dict[str, list[str]] = {}
+    for venue, bot in load_run_bots(ledger, SIGNALS, day):
+        found.setdefault(venue, []).append(bot)
+    return found
 
 
 def run_step(settings: DeskSettings, ledger: Ledger, step: Step, cycle: str | None) -> Run:

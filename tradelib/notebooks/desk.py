@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import partial
 from hmac import compare_digest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +28,7 @@ from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
-from tradelib.trading.bots import bot_as_it_was, load_bot, load_bots
+from tradelib.trading.bots import bot_as_it_was, candle_history, load_bot, load_bots
 from tradelib.trading.deciding import (
     DecisionInputs,
     Signal,
@@ -37,19 +39,29 @@ from tradelib.trading.deciding import (
 from tradelib.trading.decisions import Decision, load_decision
 from tradelib.trading.execution import (
     Execution,
+    LegOutcome,
     OrderInputs,
     execute_decision,
     intend_order,
     load_refusals,
 )
-from tradelib.trading.ledger import Ledger, open_ledger
-from tradelib.trading.orders import load_orders
+from tradelib.trading.ledger import Ledger, first, open_ledger
+from tradelib.trading.orders import find_attempts
+from tradelib.trading.parity import Parity
+from tradelib.trading.parity_check import check_bot, keep_incident
 from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.sources import provide_sources
 from tradelib.trading.stops import maintain_stops
+from tradelib.trading.targeting import (
+    TargetInputs,
+    TargetSignal,
+    compute_targets,
+    decide_targets,
+)
 from tradelib.trading.upkeep import reconcile_venue
-from tradelib.venue import open_venue
+from tradelib.traffic import spend_as
+from tradelib.venue import Venue, open_venue
 
 if TYPE_CHECKING:
     from tradelib.candles.files import CandleFile
@@ -61,8 +73,6 @@ REPLAY_ENV = "DESK_REPLAY"
 TOKEN_ENV = "DESK_RUN_TOKEN"
 # How long an execution waits for whoever trades its bot right now.
 _PATIENCE = timedelta(seconds=15)
-# What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
-CHART_HISTORY = 500
 
 
 class Recordable(Protocol):
@@ -98,6 +108,8 @@ class ExecutionPage:
     execution: Execution
 
     def to_json(self) -> dict[str, Any]:
+        if self.execution.decision.targets:
+            return self._legs_to_json()
         order, intention = self.execution.order, self.execution.intention
         return {
             "decision": self.execution.decision.id,
@@ -108,17 +120,38 @@ class ExecutionPage:
             COMPUTED: intention.to_json() if intention else {},
         }
 
+    def _legs_to_json(self) -> dict[str, Any]:
+        """The same of a decision on several symbols: what one order has, each leg has."""
+        legs = self.execution.legs
+        made = {str(outcome.leg.number): outcome.intention for outcome in legs if outcome.intention}
+        return {
+            "decision": self.execution.decision.id,
+            "summary": self.execution.summary,
+            "orders": [outcome.order.client_id for outcome in legs if outcome.order],
+            "statuses": [str(outcome.order.status) for outcome in legs if outcome.order],
+            "inputs": {number: intention.inputs.to_json() for number, intention in made.items()},
+            COMPUTED: {number: intention.to_json() for number, intention in made.items()},
+        }
+
 
 class Desk:
     """One notebook's hold on the desk. run: the run that the page belongs to, None when there is
     none; live: whether this very kernel was started for that run and may act.
 
     rng: a NumPy generator that starts from the run's seed, as Python's and NumPy's own do.
+    trade_at: gives a venue's client that may trade, by name; None: a new one each time.
     """
 
     def __init__(
-        self, settings: DeskSettings, ledger: Ledger, run: Run | None, *, live: bool
+        self,
+        settings: DeskSettings,
+        ledger: Ledger,
+        run: Run | None,
+        *,
+        live: bool,
+        trade_at: Callable[[str], Venue] | None = None,
     ) -> None:
+        self._trade_at = trade_at or partial(open_venue, settings, trading=True)
         self.settings = settings
         self.ledger = ledger
         self.run = run
@@ -160,21 +193,23 @@ class Desk:
         lines = tuple(_line(report) for report in reports)
         return Fetch(venue, timeframe, moment, lines, client.used_weight)
 
-    def generate_signal(self, bot: str, as_of: str) -> Signal:
-        """Score a bot's candles and record what it decides; again, show both once more."""
+    def generate_signal(self, bot: str, as_of: str) -> Signal | TargetSignal:
+        """Score a bot's candles, or weigh its symbols, and record what it decides; again, show
+        both once more."""
         if not self.live:
             return self._signal_before()
         chosen = load_bot(self.ledger, bot)
-        return decide_bot(
+        decide = decide_targets if chosen.symbols else decide_bot
+        return decide(
             self.ledger, self.store, self.settings.limits, chosen, parse_time(as_of), self.run_id
         )
 
     def execute_order(self, bot: str, decision: str) -> ExecutionPage:
-        """Turn a decision into at most one order; again, show what became of it."""
+        """Turn a decision into at most one order a symbol; again, show what became of it."""
         if not self.live:
             return ExecutionPage(self._execution_before(decision))
         chosen = load_bot(self.ledger, bot)
-        client = open_venue(self.settings, chosen.venue, trading=True)
+        client = self._trade_at(chosen.venue)
         wanted = load_decision(self.ledger, decision)
         done = execute_decision(
             self.ledger, client, self.settings.limits, chosen, wanted, self.run_id,
@@ -208,6 +243,16 @@ class Desk:
             proposal = Proposal(bot, name, sample, **more)
             return promote(self.settings, ledger, proposal, overrule=overrule)
 
+    def check_parity(self, bot: str, day: str, tolerance: float) -> Parity:
+        """Hold what a bot did on a UTC day against the backtest of its candles, and keep an
+        incident of what ought not to differ; again, what the run found."""
+        if not self.live:
+            return Parity.from_json(self._result("live/50_check_parity"))
+        since = parse_time(day, "day")
+        found = check_bot(self.ledger, self.store, bot, since, since + timedelta(days=1))
+        keep_incident(self.ledger, found, Decimal(str(tolerance)))
+        return found
+
     def record(self, result: Recordable | dict[str, Any]) -> None:
         """Record the page's result, with the candles that it was made of; the run fails without
         one."""
@@ -226,13 +271,8 @@ class Desk:
 
     def _history(self, venue: str, timeframe: str) -> int:
         """Candles to keep at least, for the bots' scores and for a chart."""
-        needs = [CHART_HISTORY]
-        for bot in load_bots(self.ledger):
-            if (bot.venue, bot.timeframe) == (venue, timeframe):
-                # A bot that cannot be understood fails on its own page, not on everybody's.
-                with suppress(DeskError):
-                    needs.append(bot.rules.history(bot.strategy_params) + bot.reach)
-        return max(needs)
+        bots = [bot for bot in load_bots(self.ledger) if bot.venue == venue]
+        return candle_history(bots, timeframe)
 
     def _result(self, notebook: str) -> dict[str, Any]:
         """The recorded result of this page's run, else of the newest run of the notebook."""
@@ -255,7 +295,7 @@ class Desk:
             told.get("used_weight"),
         )
 
-    def _signal_before(self) -> Signal:
+    def _signal_before(self) -> Signal | TargetSignal:
         """The recorded decision, and all that it came from computed again: from the candles as
         they were and from what the ledger told then."""
         told = self._result("live/20_generate_signals")
@@ -265,6 +305,10 @@ class Desk:
             provide_sources(books, [told["config"]["strategy"]])
         chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
         close = decision.candle_close
+        if chosen.symbols:
+            read = TargetInputs.from_json(told["inputs"]) if told["inputs"] else None
+            weighed = compute_targets(self.store, chosen, close, read, decision.run)
+            return TargetSignal(chosen, close, decision, weighed)
         if COMPUTED not in told:  # a run of before inputs were kept
             candles, scores = load_scores(self.store, chosen, close)
             return Signal(chosen, close, candles, scores, decision)
@@ -277,14 +321,19 @@ class Desk:
         sized and weighed again from what it was made of."""
         told = self._result("live/30_execute_orders") if self.run or not decision else {}
         wanted: Decision = load_decision(self.ledger, decision or told["decision"])
-        inputs = told.get("inputs")
-        again = intend_order(wanted, OrderInputs.from_json(inputs)) if inputs else None
-        orders = load_orders(self.ledger, decision=wanted.id)
-        if not orders:
-            return Execution(wanted, None, intention=again)
-        with self.ledger.read() as books:
-            refusals = load_refusals(books, orders[0].client_id)
-        return Execution(wanted, orders[0], refusals, again)
+        inputs = told.get("inputs") or {}
+        if not wanted.targets:
+            inputs = {"0": inputs} if inputs else {}
+        outcomes = []
+        # The bot may be gone by now; of one on one symbol, the order or its inputs tell which.
+        for leg in wanted.legs(""):
+            mine = inputs.get(str(leg.number))
+            again = intend_order(wanted, leg, OrderInputs.from_json(mine)) if mine else None
+            with self.ledger.read() as books:
+                order = first(find_attempts(books, wanted.id, leg.number)[::-1])
+                refusals = load_refusals(books, order.client_id) if order else ()
+            outcomes.append(LegOutcome(leg, order, refusals, again))
+        return Execution(wanted, tuple(outcomes))
 
 
 def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
@@ -307,6 +356,8 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
         set_clock(lambda: record.started_at)
     if live and not _may_act(record):
         raise ReadOnly(f"Run {run} has ended or was started by another process; it cannot act.")
+    if live:
+        spend_as(record.notebook.removeprefix("live/"), run, record.bot)
     return Desk(settings, ledger, record, live=live)
 
 

@@ -17,19 +17,19 @@ def record_result(result: dict[str, Any], candles: Sequence[dict[str, Any]] = ()
     run_notebook takes them; the last counts."""
     from IPython.display import display
 
-    result = _without_infinities(result)
+    result = without_infinities(result)
     told = json.dumps(result, indent=2, default=str)
     page = f"<details><summary>Recorded result</summary><pre>{escape(told)}</pre></details>"
     found = {RESULT_MIME: result, CANDLES_MIME: list(candles)}
     display({**found, "text/html": page, "text/plain": told}, raw=True)
 
 
-def _without_infinities(value: Any) -> Any:
-    """JSON has no word for numbers that are not finite: their names, as text."""
+def without_infinities(value: Any) -> Any:
+    """The value as JSON can hold it: numbers that are not finite become their names."""
     if isinstance(value, dict):
-        return {key: _without_infinities(one) for key, one in value.items()}
+        return {key: without_infinities(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_infinities(one) for one in value]
+        return [without_infinities(one) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(float(value))
     return value

@@ -24,6 +24,7 @@ from papermill.exceptions import PapermillExecutionError
 from tradelib.clock import utc_now
 from tradelib.errors import (
     InvalidInput,
+    NoQuote,
     RateLimited,
     RunFailed,
     StorageFailed,
@@ -44,7 +45,10 @@ from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run
 
 # What a page may die of that another try may not meet; the first is how the death of a kernel that
 # kept within its limits is told.
-_PASSING = ("its kernel ", VenueUnavailable.__name__, RateLimited.__name__)
+_PASSING = (
+    "its kernel ",
+    *(error.__name__ for error in (VenueUnavailable, NoQuote, RateLimited)),
+)
 _LONGEST_REASON = 2_000
 
 
@@ -76,8 +80,8 @@ def run_notebook(
     scrubber = desk_scrubber(settings, {token: "the token of this run"})
     _refuse_secrets(scrubber, notebook, parameters)
     kernel = find_kernel(kernel)
-    run = _new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
-    page = _make_page_path(settings, run)
+    run = new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
+    page = make_page_path(settings, run)
     start_run(ledger, run)
     try:
         environment = _kernel_environment(settings, run, token)
@@ -125,7 +129,7 @@ class Executed:
     kernel_kind: str | None = None
 
 
-def _new_run(
+def new_run(
     path: Path,
     notebook: str,
     parameters: Mapping[str, Any],
@@ -136,6 +140,7 @@ def _new_run(
     as_of: datetime | None,
     kernel: str,
 ) -> Run:
+    """The record of a run that starts now, not in the ledger yet."""
     now, version = utc_now(), code_version()
     unique = hashlib.sha256(token.encode()).hexdigest()[:6]
     name = "-".join(part for part in (path.stem, bot or venue) if part)
@@ -166,7 +171,8 @@ def _derive_seed(notebook: str, parameters: Mapping[str, Any]) -> int:
     return int.from_bytes(hashlib.sha256(told.encode()).digest()[:4])
 
 
-def _make_page_path(settings: DeskSettings, run: Run) -> Path:
+def make_page_path(settings: DeskSettings, run: Run) -> Path:
+    """Where the run's page is kept, its folder made."""
     settings.logs.mkdir(parents=True, exist_ok=True)
     folder = settings.reports / f"{run.started_at:%Y-%m-%d}" / run.id
     try:

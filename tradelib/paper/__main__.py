@@ -106,7 +106,9 @@ def _open_source(asked: argparse.Namespace) -> OHLCVSource | None:
         return None
     from tradelib.venue.source import PublicCandles  # ccxt, which nobody else here needs
 
-    return PublicCandles(asked.follow, asked.follow_url)
+    # A desk's own market asks as one of the desk's processes.
+    home = os.environ.get("DESK_HOME")
+    return PublicCandles(asked.follow, asked.follow_url, home=Path(home) if home else None)
 
 
 def announce(url: str, exchange: Exchange, config: PaperConfig, accounts_file: Path) -> None:

@@ -54,6 +54,10 @@ class _Stream:
         self.seen = Seen(feed.route, feed.symbol)
         self.listeners: dict[Listener, None] = {}  # in order, so that faults come again
 
+    @property
+    def is_heard(self) -> bool:
+        return not all(each.is_gone for each in self.listeners)
+
 
 class Hub:
     def __init__(self, exchange: Exchange, wall: Wall) -> None:
@@ -73,12 +77,12 @@ class Hub:
         moment = Moment(self.exchange, self.exchange.now)
         if not self._streams:
             self._told = moment.now
-        if name not in self._streams:
+        stream = self._streams.get(name)
+        if stream is None or not stream.is_heard:
             feed = open_feed(name, moment)
             if feed is None:
                 return None
-            self._streams[name] = _Stream(feed, self._wall())
-        stream = self._streams[name]
+            stream = self._streams[name] = _Stream(feed, self._wall())
         if listener in stream.listeners:
             return lambda: None
         stream.listeners[listener] = None
@@ -186,7 +190,7 @@ class Hub:
                 self._deliver(name, stream, message)
                 if is_stepped:
                     await self._wait_for(stream)
-                if all(each.is_gone for each in stream.listeners):
+                if not stream.is_heard:
                     break
 
     def _tell_present(self) -> None:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
-from itertools import count
+from decimal import Decimal
+from functools import cached_property
+from typing import NamedTuple
 
+from tradelib.paper.counts import (
+    NOISE_BITS,
+    UNIT,
+    best_price,
+    level_amount,
+    level_gap,
+)
 from tradelib.paper.instruments import EXACT, Instrument
 from tradelib.paper.orders import BUY
 
@@ -38,6 +46,22 @@ class Shape:
     growth: Decimal = Decimal("0.15")
     levels: int = 100
 
+    @cached_property
+    def shares(self) -> Shares:
+        """The same as whole counts."""
+        half, gap = self.spread_bp / 20000, self.gap_bp / 10000
+        return Shares(*(to_counts(each) for each in (half, gap, self.top, self.growth)))
+
+
+class Shares(NamedTuple):
+    """A shape's parts in counts of 1e-8: half the spread and the gap between levels, of the price;
+    the top level's size, of the volume; how a level grows, of the top."""
+
+    half_spread: int
+    gap: int
+    top: int
+    growth: int
+
 
 EXACT_SHAPE = Shape()
 
@@ -55,30 +79,37 @@ class Liquidity:
     volume: Decimal
     salt: int
 
-    def best(self, side: str) -> Decimal:
-        """The market's best bid (side BUY) or ask (SELL)."""
-        half = self.price * self.shape.spread_bp / 20000
-        tick = self.instrument.tick
-        if side == BUY:
-            ticks = ((self.price - half) / tick).to_integral_value(ROUND_FLOOR)
-        else:
-            ticks = ((self.price + half) / tick).to_integral_value(ROUND_CEILING)
-        return max(tick, EXACT.multiply(ticks, tick))
-
     def levels(self, side: str) -> Iterator[tuple[Decimal, Decimal]]:
         """(price, amount) of the market's bids (BUY) or asks (SELL), best first."""
-        best = self.best(side)
-        gap = self.instrument.round_price(self.price * self.shape.gap_bp / 10000)
-        gap = max(gap, self.instrument.tick) * (-1 if side == BUY else 1)
-        for rank in count():
+        shares, rising = self.shape.shares, -1 if side == BUY else 1
+        tick, lot = to_counts(self.instrument.tick), to_counts(self.instrument.step)
+        last, volume = to_counts(self.price), to_counts(self.volume)
+        best = best_price(last, shares.half_spread, tick, rising)
+        gap = level_gap(last, shares.gap, tick) * rising
+        for rank in range(self.shape.levels):
             price = best + gap * rank
-            if rank >= self.shape.levels or price <= 0:
+            if price <= 0:
                 return
-            yield price, self._amount(side, rank)
+            noise = level_noise(self.salt, rank * 2 + (side == BUY))
+            amount = level_amount(volume, shares.top, shares.growth, rank, noise, lot)
+            yield from_counts(price), from_counts(amount)
 
-    def _amount(self, side: str, rank: int) -> Decimal:
-        """Between a half and one and a half of the rank's usual size; one lot at least."""
-        noise = Decimal(mix(self.salt ^ (rank * 2 + (side == BUY))) >> 44) / (1 << 20)
-        size = self.volume * self.shape.top * (1 + self.shape.growth * rank)
-        lots = self.instrument.floor_amount(size * (noise + Decimal("0.5")))
-        return max(lots, self.instrument.step)
+
+def level_noise(salt: int, place: int) -> int:
+    """NOISE_BITS bits that differ by moment and level. place: twice the rank, one more for bids."""
+    return mix(salt ^ place) >> (64 - NOISE_BITS)
+
+
+def moment_salt(market_salt: int, step: int, symbol: str) -> int:
+    """A symbol's salt in the so-and-so-many-th base candle since 1970."""
+    number = int.from_bytes(symbol.encode()[:8].ljust(8, b"\0"), "little")
+    return mix(market_salt ^ mix(step) ^ mix(number))
+
+
+def to_counts(value: Decimal) -> int:
+    """As whole counts of 1e-8, the nearest."""
+    return int(EXACT.multiply(value, UNIT).to_integral_value())
+
+
+def from_counts(count: int) -> Decimal:
+    return Decimal(count).scaleb(-8, EXACT)

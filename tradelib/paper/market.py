@@ -18,10 +18,10 @@ from tradelib.clock import timeframe_ms
 from tradelib.paper.candles import DAY, Candles, interval_end, interval_start
 from tradelib.paper.engine import Leg
 from tradelib.paper.instruments import Instrument
-from tradelib.paper.liquidity import Liquidity, Shape, mix
+from tradelib.paper.liquidity import Liquidity, Shape, moment_salt
 
 PRINTS = 4  # public trades that the tape makes of each candle
-_RECENT = 24  # candles whose mean volume sets the depth of the book
+RECENT = 24  # candles whose mean volume sets the depth of the book
 _BLOCK = 2048  # candles read at once when a long stretch is searched
 
 
@@ -195,7 +195,7 @@ class Tape:
 
     def liquidity(self, symbol: str, now: int) -> Liquidity | None:
         """The market's own orders at `now`."""
-        recent = self._last_candles(symbol, now, _RECENT + 1)
+        recent = self._last_candles(symbol, now, RECENT + 1)
         if not len(recent):
             return None
         closed = recent.volume[recent.time + self.step <= now]
@@ -203,7 +203,7 @@ class Tape:
             closed = self.market.candles(symbol, int(recent.time[-1]), now + 1).volume
         volume = float(closed.mean())
         index = int(now) // self.step
-        salt = mix(self.market.salt ^ mix(index) ^ mix(_number(symbol)))
+        salt = moment_salt(self.market.salt, index, symbol)
         return Liquidity(
             self.instruments[symbol],
             self.market.shape,
@@ -324,10 +324,6 @@ class Tape:
 
 def _decimals(tick: Decimal) -> int:
     return max(0, -tick.normalize().as_tuple().exponent)
-
-
-def _number(symbol: str) -> int:
-    return int.from_bytes(symbol.encode()[:8].ljust(8, b"\0"), "little")
 
 
 def _forward(start: int, interval: str, count: int) -> int:

@@ -17,6 +17,14 @@ import pandas as pd
 from tradelib.candles.schema import open_ms, validate_candles
 from tradelib.clock import timeframe_ms
 from tradelib.errors import InvalidInput
+from tradelib.research.counted import REFUSALS, Done
+from tradelib.research.fills import (
+    NEXT_OPEN,
+    FillModel,
+    Kernel,
+    compiled_kernel,
+    plain_market,
+)
 from tradelib.research.metrics import (
     Metrics,
     Tally,
@@ -27,10 +35,11 @@ from tradelib.research.metrics import (
 )
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import (
+    CANNOT_AFFORD,
+    FROZEN,
     TEMPERATURES,
     Decision,
     DecisionParams,
-    DecisionState,
     after_fill,
     decide,
     reason_text,
@@ -53,8 +62,10 @@ class Backtest:
 
     scores: the strategy's frame. decisions: action, fraction, temperature and reason at each
     close. equity: quote value of cash and position at each close, fees paid. trades: one row per
-    fill on the open it filled at: side (1, -1), amount (base units, positive), price, fee (quote),
-    reason and the decision's candle. fee: share of a fill's value; cash: quote at the start.
+    fill on the open it filled at: side (1, -1), amount (base units, positive), price (the mean, if
+    it met several), fee (its worth in quote), what of the fee was taken in base units, reason and
+    the decision's candle. refused: orders that were not made or found nothing, and why. held: the
+    position that each decision saw. fee: share of a fill's value; cash: quote at the start.
     """
 
     strategy: str
@@ -66,8 +77,12 @@ class Backtest:
     decisions: pd.DataFrame = field(repr=False)
     equity: pd.Series = field(repr=False)
     trades: pd.DataFrame = field(repr=False)
+    refused: pd.DataFrame = field(repr=False)
+    held: pd.Series = field(repr=False)
+    fills: FillModel
     fee: float
     cash: float
+    done: np.ndarray = field(repr=False)
 
     @property
     def total_return(self) -> float:
@@ -83,35 +98,25 @@ class Backtest:
         return Metrics(**{name: float(value[0]) for name, value in found.items()})
 
     def _tally(self) -> Tally:
-        tally, held = start_tally(self.cash), 0.0
-        trades = self.trades
-        fills = {
-            row: (amount, price, fee)
-            for row, amount, price, fee in zip(
-                self.candles.index.get_indexer(trades.index).tolist(),
-                (trades["side"] * trades["amount"]).tolist(),
-                trades["price"].tolist(),
-                trades["fee"].tolist(),
-                strict=True,
-            )
-        }
-        for row, equity in enumerate(self.equity.tolist()):
-            if row in fills:
-                tally = tally_fill(tally, *fills[row])
-                held = tally.entry_amount
+        tally = start_tally(self.cash)
+        rows = zip(self.equity.tolist(), self.held.tolist(), self.done[:, :3].tolist(), strict=True)
+        for equity, held, (bought, fee, value) in rows:
+            if bought:
+                tally = tally_fill(tally, bought, value, fee)
             tally = tally_close(tally, equity, held)
         return tally
 
     def portfolio(self) -> vbt.Portfolio:
-        """vectorbt's Portfolio of the same fills."""
+        """vectorbt's Portfolio of the same fills: net amounts at what they cost, each with its
+        fee in quote."""
         import vectorbt as vbt  # seven seconds to import: only who asks for it waits
 
-        signed = (self.trades["side"] * self.trades["amount"]).reindex(self.candles.index)
+        bought, fee, value = self.done[:, :3].T
         return vbt.Portfolio.from_orders(
             self.candles["close"],
-            size=signed,
-            price=self.candles["open"],
-            fees=self.fee,
+            size=pd.Series(np.where(bought != 0, bought, np.nan), index=self.candles.index),
+            price=pd.Series(np.where(bought != 0, value, np.nan), index=self.candles.index),
+            fixed_fees=fee,
             init_cash=self.cash,
             freq=pd.Timedelta(milliseconds=timeframe_ms(self.timeframe)),
         )
@@ -126,11 +131,13 @@ def run_backtest(
     *,
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
+    fills: FillModel = NEXT_OPEN,
 ) -> Backtest:
     """Trade the candles with the strategy's scores, from `cash` in quote and nothing held.
 
-    A decision at a candle's close fills whole at the next candle's open and pays `fee`, a share
-    of its value; one at the last close never fills. A purchase spends no more than the cash.
+    A decision at a candle's close fills at the next candle's open, as `fills` says, and pays
+    `fee`, a share of its value; one at the last close never fills. A purchase spends no more than
+    the cash.
     """
     check_money(fee, cash)
     candles = validate_candles(candles, timeframe, "backtest")
@@ -140,8 +147,12 @@ def run_backtest(
     strategy.require_candles(params, len(candles))
     scores = strategy.score(candles, params)
     inputs = fold_inputs(candles, timeframe, scores)
-    equity, taken, fills = compiled_fold()(*inputs, decision.step(), float(fee), float(cash))
+    equity, taken, done = compiled_fold(fills)(
+        *inputs, decision.step(), float(fee), float(cash),
+        market=fills.market(candles, timeframe),
+    )  # fmt: skip
     decisions = _decisions_frame(taken, candles.index)
+    trades, refused = _orders_frames(done, candles, decisions)
     return Backtest(
         strategy.name,
         params,
@@ -151,9 +162,13 @@ def run_backtest(
         scores,
         decisions,
         pd.Series(equity, index=candles.index, name="equity"),
-        _trades_frame(fills, candles, decisions),
+        trades,
+        refused,
+        pd.Series(taken[:, 4], index=candles.index, name="held"),
+        fills,
         fee,
         cash,
+        done,
     )
 
 
@@ -163,120 +178,126 @@ def check_money(fee: float, cash: float) -> None:
         raise InvalidInput(f"A fee of {fee} or cash of {cash} makes no sense; give 0…1 and > 0.")
 
 
-class Account(NamedTuple):
-    """What a fold carries from candle to candle.
-
-    action, spend, sell: what the last decision wants of the next open: quote to spend on a buy,
-    base units to sell on a sell.
-    """
-
-    state: DecisionState
-    cash: float
-    action: int = 0
-    spend: float = 0.0
-    sell: float = 0.0
-
-
 class Closed(NamedTuple):
-    """What a candle did: the fill at its open, signed amount and fee (quote), zeros without one;
-    equity at its close, and the decision there."""
+    """What a candle did: the fill at its open; equity and position at its close, and the decision
+    there."""
 
-    bought: float
-    fee: float
+    done: Done
     equity: float
+    held: float
     decision: Decision
 
 
 def step(
+    fill: Callable,
+    look: Callable,
+    want: Callable,
     decide: Callable,
     after_fill: Callable,
-    account: Account,
+    account: Any,
+    market: tuple,
+    i: int,
     open_ms: int,
     close_ms: int,
     open: float,
     close: float,
     score: float,
     params: Any,
-    fee: float,
-) -> tuple[Account, Closed]:
-    """One candle: fill at its open what was decided before, decide at its close."""
-    state, cash, action, amount, paid = account.state, account.cash, account.action, 0.0, 0.0
-    if action > 0:
-        amount = min(account.spend, cash / (1.0 + fee)) / open
-    elif action < 0:
-        amount = account.sell
-    if amount > 0.0:
-        paid = amount * open * fee
-        cash = cash - action * amount * open - paid
-        state = after_fill(state, action, amount, open, open_ms)
-    equity = cash + state.amount * close
-    state, taken = decide(state, score, close, close_ms, equity, cash, params)
-    spend, sell = taken.fraction * equity, taken.fraction * state.amount
-    return (
-        Account(state, cash, taken.action, spend, sell),
-        Closed(action * amount, paid, equity, taken),
-    )
+    rules: Any,
+) -> tuple[Any, Closed]:
+    """Candle i: fill at its open what was decided before, decide at its close."""
+    account, done = fill(after_fill, account, market, i, open_ms, open, rules)
+    state, equity, cash, able = look(account, market, i, close, rules)
+    held = state.amount
+    taken = Decision(0, 0.0, FROZEN, CANNOT_AFFORD)
+    if able:
+        state, taken = decide(state, score, close, close_ms, equity, cash, params)
+    return want(account, state, taken, equity), Closed(done, equity, held, taken)
 
 
 def fold(
     step: Callable,
+    fill: Callable,
+    look: Callable,
+    want: Callable,
     decide: Callable,
     after_fill: Callable,
-    account: Account,
+    account: Any,
+    market: tuple,
     opens_ms: np.ndarray,
     closes_ms: np.ndarray,
     opens: np.ndarray,
     closes: np.ndarray,
     scores: np.ndarray,
     params: Any,
-    fee: float,
+    rules: Any,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step through every candle; runs compiled, and as plain Python.
 
-    Returns, row by row: equity at the close; the decision (action, fraction, temperature,
-    reason); the fill at the open (signed amount in base units, fee in quote), zeros without one.
+    Returns, row by row: equity at the close; the decision (action, fraction, temperature, reason)
+    and the position it saw; what was done at the open, by `Done`, zeros without an order.
     """
     count = len(closes)
-    equity, decisions, fills = np.empty(count), np.zeros((count, 4)), np.zeros((count, 2))
+    equity, decisions, fills = np.empty(count), np.zeros((count, 5)), np.zeros((count, 7))
     for i in range(count):
-        account, done = step(
-            decide, after_fill, account, opens_ms[i], closes_ms[i], opens[i], closes[i],
-            scores[i], params, fee,
+        account, closed = step(
+            fill, look, want, decide, after_fill, account, market, i, opens_ms[i], closes_ms[i],
+            opens[i], closes[i], scores[i], params, rules,
         )  # fmt: skip
-        equity[i] = done.equity
-        fills[i, 0], fills[i, 1] = done.bought, done.fee
-        decisions[i, 0], decisions[i, 1] = done.decision.action, done.decision.fraction
-        decisions[i, 2], decisions[i, 3] = done.decision.temperature, done.decision.reason
+        equity[i] = closed.equity
+        taken, done = closed.decision, closed.done
+        decisions[i, 0], decisions[i, 1] = taken.action, taken.fraction
+        decisions[i, 2], decisions[i, 3] = taken.temperature, taken.reason
+        decisions[i, 4] = closed.held
+        if done.bought != 0.0 or done.refused != 0:
+            fills[i, 0], fills[i, 1], fills[i, 2] = done.bought, done.fee, done.value
+            fills[i, 3], fills[i, 4], fills[i, 5] = done.amount, done.price, done.fee_base
+            fills[i, 6] = done.refused
     return equity, decisions, fills
 
 
-def fold_plainly(*arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fold_plainly(
+    *arguments: Any, fills: FillModel = NEXT_OPEN, market: tuple = ()
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The fold in plain Python, as live trading steps; a hundred times slower.
 
-    Takes what `fold_inputs` gives, the `StepParams`, the fee and the cash.
+    Takes what `fold_inputs` gives, the `StepParams`, the fee and the cash. market: as the model
+    makes it of the candles.
     """
-    *inputs, cash = arguments
-    return fold(step, decide, after_fill, Account(DecisionState(), cash), *inputs)
+    *inputs, fee, cash = arguments
+    kernel, given = fills.kernel, (fills.start(cash), plain_market(market))
+    steps = kernel.fill, kernel.look, kernel.want, decide, after_fill
+    return fold(step, *steps, *given, *inputs, fills.rules(fee))
 
 
 @cache
-def compiled_steps() -> tuple[Callable, Callable, Callable]:
-    """`step`, `decide` and `after_fill`, compiled."""
+def compiled_steps(kernel: Kernel) -> tuple[Callable, ...]:
+    """`step` and the functions that it takes, compiled for a fill model's kernel."""
     # Not cached on disk: numba does not notice there when the step that it calls has changed.
     import numba
 
     # Inlined, a candle's sums stay in registers: three times as fast as by calls.
     inlined = numba.njit(forceinline=True)
-    return inlined(step), inlined(decide), inlined(after_fill)
+    return inlined(step), *compiled_kernel(kernel), inlined(decide), inlined(after_fill)
 
 
 @cache
-def compiled_fold() -> Callable:
-    """`fold_plainly`, compiled: the same arguments and the same bits, a hundred times faster."""
+def _compiled_fold(kernel: Kernel) -> Callable:
     import numba
 
-    compiled, steps = numba.njit(fold), compiled_steps()
-    return lambda *inputs: compiled(*steps, Account(DecisionState(), inputs[-1]), *inputs[:-1])
+    compiled, steps = numba.njit(fold), compiled_steps(kernel)
+    return lambda *inputs: compiled(*steps, *inputs)
+
+
+def compiled_fold(fills: FillModel = NEXT_OPEN) -> Callable:
+    """`fold_plainly`, compiled for a fill model: the same bits, a hundred times faster."""
+    folded = _compiled_fold(fills.kernel)
+
+    def run(*arguments: Any, market: tuple = ()) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        *inputs, fee, cash = arguments
+        return folded(fills.start(cash), market, *inputs, fills.rules(fee))
+
+    return run
 
 
 def fold_inputs(
@@ -304,7 +325,7 @@ def market_return(candles: pd.DataFrame) -> float:
 
 
 def _decisions_frame(taken: np.ndarray, index: pd.DatetimeIndex) -> pd.DataFrame:
-    action, fraction, temperature, reason = taken.T
+    action, fraction, temperature, reason = taken[:, :4].T
     return pd.DataFrame(
         {
             "action": action.astype("int64"),
@@ -316,19 +337,34 @@ def _decisions_frame(taken: np.ndarray, index: pd.DatetimeIndex) -> pd.DataFrame
     )
 
 
-def _trades_frame(
-    fills: np.ndarray, candles: pd.DataFrame, decisions: pd.DataFrame
-) -> pd.DataFrame:
-    rows = np.flatnonzero(fills[:, 0])
-    signed, fees = fills[rows].T
-    return pd.DataFrame(
-        {
-            "side": np.sign(signed).astype("int64"),
-            "amount": np.abs(signed),
-            "price": candles["open"].to_numpy()[rows],
-            "fee": fees,
-            "reason": decisions["reason"].to_numpy()[rows - 1],
-            "decided_on": candles.index[rows - 1],
-        },
-        index=candles.index[rows],
-    )
+def _orders_frames(
+    done: np.ndarray, candles: pd.DataFrame, decisions: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The fills, and the orders that came to nothing, by the candle at whose open they were."""
+    decided = _decided_rows(decisions["action"].to_numpy())
+    frames = []
+    for rows in (np.flatnonzero(done[:, 0]), np.flatnonzero(done[:, 6])):
+        before = decided[rows]
+        frames.append(
+            pd.DataFrame(
+                {
+                    "side": decisions["action"].to_numpy()[before],
+                    "amount": done[rows, 3],
+                    "price": done[rows, 4],
+                    "fee": done[rows, 1],
+                    "fee_base": done[rows, 5],
+                    "reason": decisions["reason"].to_numpy()[before],
+                    "refused": [REFUSALS[int(code)] for code in done[rows, 6]],
+                    "decided_on": candles.index[before],
+                },
+                index=candles.index[rows],
+            )
+        )
+    trades, refused = frames
+    return trades.drop(columns="refused"), refused.drop(columns=["fee", "fee_base"])
+
+
+def _decided_rows(actions: np.ndarray) -> np.ndarray:
+    """For each candle, the one before it whose decision its order is from: the newest to act."""
+    acting = np.where(actions != 0, np.arange(len(actions)), -1)
+    return np.concatenate([[-1], np.maximum.accumulate(acting)[:-1]])

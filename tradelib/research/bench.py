@@ -18,12 +18,12 @@ import pandas as pd
 from tradelib.candles.schema import validate_candles
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import (
-    Account,
     check_money,
     compiled_steps,
     fold_times,
     market_return,
 )
+from tradelib.research.fills import NEXT_OPEN, FillModel, Kernel
 from tradelib.research.metrics import (
     Tally,
     metrics_of,
@@ -32,7 +32,7 @@ from tradelib.research.metrics import (
     tally_fill,
 )
 from tradelib.strategy.base import Columns, Strategy, TooShort, find_shape_fault
-from tradelib.strategy.decision import DecisionParams, DecisionState
+from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 
 COLUMN_BYTES = 256_000_000
@@ -51,6 +51,8 @@ class Bench:
     market_return: float
     times: tuple[np.ndarray, ...] = field(repr=False)
     columns: ColumnCache = field(repr=False)
+    fills: FillModel = NEXT_OPEN
+    market: tuple = field(default=(), repr=False)
 
     def scores(self, params: Params) -> np.ndarray:
         """The score of every candle, or InvalidInput that says what is wrong with it, and where."""
@@ -97,8 +99,10 @@ class Bench:
         """The sums of each decision step's way through the scores, one row each."""
         out = np.empty((len(decisions), len(Tally._fields)))
         steps = np.array([tuple(one.step()) for one in decisions], dtype=_step_type())
-        start = Account(DecisionState(), self.cash), start_tally(self.cash)
-        compiled_tallies()(*start, *self.times, scores, steps, self.fee, out)
+        start = self.fills.start(self.cash), start_tally(self.cash), self.market
+        compiled_tallies(self.fills.kernel)(
+            *start, *self.times, scores, steps, self.fills.rules(self.fee), out
+        )
         return out
 
     def metrics(self, tallies: np.ndarray) -> dict[str, np.ndarray]:
@@ -107,7 +111,12 @@ class Bench:
 
 
 def make_bench(
-    candles: pd.DataFrame, timeframe: str, strategy: Strategy, fee: float, cash: float
+    candles: pd.DataFrame,
+    timeframe: str,
+    strategy: Strategy,
+    fee: float,
+    cash: float,
+    fills: FillModel = NEXT_OPEN,
 ) -> Bench:
     """The bench for these candles, checked."""
     check_money(fee, cash)
@@ -115,10 +124,10 @@ def make_bench(
     if len(candles) < 2:
         raise InvalidInput(f"A sweep needs candles and got {len(candles)}; give it 2 or more.")
     times = fold_times(candles, timeframe)
-    compiled_tallies()  # made once, before threads ask for it at the same time
+    compiled_tallies(fills.kernel)  # made once, before threads ask for it at the same time
     return Bench(
         strategy, candles, timeframe, float(fee), float(cash), market_return(candles), times,
-        ColumnCache(COLUMN_BYTES),
+        ColumnCache(COLUMN_BYTES), fills, fills.market(candles, timeframe),
     )  # fmt: skip
 
 
@@ -149,62 +158,67 @@ class ColumnCache(OrderedDict):
 
 def fold_tallies(
     step: Callable,
+    fill: Callable,
+    look: Callable,
+    want: Callable,
     decide: Callable,
     after_fill: Callable,
     tally_close: Callable,
     tally_fill: Callable,
-    account: Account,
+    account: Any,
     tally: Tally,
+    market: tuple,
     opens_ms: np.ndarray,
     closes_ms: np.ndarray,
     opens: np.ndarray,
     closes: np.ndarray,
     scores: np.ndarray,
     params: Any,
-    fee: float,
+    rules: Any,
     out: np.ndarray,
 ) -> None:
     """Step through every candle for each of the params, and write the sums to its row of out."""
     for k in range(len(params)):
         mine, sums = account, tally
         for i in range(len(closes)):
-            mine, done = step(
-                decide, after_fill, mine, opens_ms[i], closes_ms[i], opens[i], closes[i],
-                scores[i], params[k], fee,
+            mine, closed = step(
+                fill, look, want, decide, after_fill, mine, market, i, opens_ms[i], closes_ms[i],
+                opens[i], closes[i], scores[i], params[k], rules,
             )  # fmt: skip
-            if done.bought != 0.0:
-                sums = tally_fill(sums, done.bought, opens[i], done.fee)
-            sums = tally_close(sums, done.equity, mine.state.amount)
+            if closed.done.bought != 0.0:
+                sums = tally_fill(sums, closed.done.bought, closed.done.value, closed.done.fee)
+            sums = tally_close(sums, closed.equity, closed.held)
         for j in range(len(sums)):
             out[k, j] = sums[j]
 
 
 @cache
-def compiled_tallies() -> Callable:
+def compiled_tallies(kernel: Kernel) -> Callable:
     """`fold_tallies`, compiled, of the step that live trading takes; it holds no lock."""
     import numba
 
     inlined = numba.njit(forceinline=True)
-    step, decide, after_fill = compiled_steps()
-    close, fill, fold = inlined(tally_close), inlined(tally_fill), numba.njit(fold_tallies)
+    step, fill, look, want, decide, after_fill = compiled_steps(kernel)
+    at_close, at_fill, fold = inlined(tally_close), inlined(tally_fill), numba.njit(fold_tallies)
 
     # The functions are constants of this one: as arguments, numba would look at them in every call.
     @numba.njit(nogil=True)
     def compiled(
-        account: Account,
+        account: Any,
         tally: Tally,
+        market: tuple,
         opens_ms: np.ndarray,
         closes_ms: np.ndarray,
         opens: np.ndarray,
         closes: np.ndarray,
         scores: np.ndarray,
         params: Any,
-        fee: float,
+        rules: Any,
         out: np.ndarray,
     ) -> None:
         fold(
-            step, decide, after_fill, close, fill, account, tally, opens_ms, closes_ms, opens,
-            closes, scores, params, fee, out,
+            step, fill, look, want, decide, after_fill, at_close, at_fill, account, tally, market,
+            opens_ms, closes_ms, opens, closes, scores, params, rules, out,
         )  # fmt: skip
 
     return compiled

@@ -5,30 +5,44 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tradelib.strategy.base import Strategy
 
-_FOLD = ("backtest", "bench", "metrics", "space", "sweep")
+_FOLD = ("backtest", "bench", "counted", "exact", "fills", "metrics", "space", "sweep")
+_PAPER = ("counts", "liquidity")
 _LIBRARIES = ("numpy", "pandas", "numba")
 
 
 def code_version(strategy: Strategy) -> str:
     """A hash of the code that a row depends on: strategies, the fold, the strategy's own parts."""
-    version = hashlib.sha256("".join(map(metadata.version, _LIBRARIES)).encode())
-    here = Path(__file__).parent
-    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD)]
-    for path in sorted(files):
-        version.update(path.read_bytes())
-    used = [strategy.compute, strategy.warm_up, strategy.params_type]
-    if strategy.columns:
-        used += [*strategy.columns.functions.values(), strategy.columns.combine]
+    version = hashlib.sha256(engine_version().encode())
     seen: set[int] = set()
-    for part in used:
+    for part in strategy_parts(strategy):
         version.update(_code(part, seen).encode())
     return version.hexdigest()
+
+
+def engine_version() -> str:
+    """A hash of the code and the libraries that fold any strategy."""
+    version = hashlib.sha256("".join(map(metadata.version, _LIBRARIES)).encode())
+    here = Path(__file__).parent
+    paper = (here.parent / "paper" / f"{name}.py" for name in _PAPER)
+    files = [*here.parent.glob("strategy/*.py"), *(here / f"{name}.py" for name in _FOLD), *paper]
+    for path in sorted(files):
+        version.update(path.read_bytes())
+    return version.hexdigest()
+
+
+def strategy_parts(strategy: Strategy) -> list[Callable]:
+    """What a sweep calls of a strategy."""
+    used: list[Callable] = [strategy.compute, strategy.warm_up, strategy.params_type]
+    if strategy.columns:
+        used += [*strategy.columns.functions.values(), strategy.columns.combine]
+    return used
 
 
 def _code(part: Any, seen: set[int]) -> str:

@@ -2,8 +2,8 @@
 
 Each combination is one pass over the candles, and leaves one row of metrics: no matrix of
 combinations × candles exists. What a score is made of is computed once for the parameters that it
-rests on. Rows are worked on in chunks, by one thread for each core, and kept in Parquet if there is
-a folder; a sweep that was stopped goes on from there.
+rests on. Rows are worked on in chunks, by one thread for each core or by a Dask cluster, and kept
+in Parquet if there is a folder; a sweep that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from tradelib.candles.schema import candles_hash
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
 from tradelib.research.bench import Bench, make_bench
+from tradelib.research.cluster import cluster_pool
 from tradelib.research.code_version import code_version
+from tradelib.research.fills import NEXT_OPEN, FillModel
 from tradelib.research.metrics import METRICS, Tally, check_metrics
 from tradelib.research.progress import show_progress
 from tradelib.research.space import Combination, Space, make_space
@@ -75,26 +78,32 @@ def sweep(
     seed: int = 0,
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
+    fills: FillModel = NEXT_OPEN,
     metrics: Sequence[str] = METRICS,
     folder: str | Path | None = None,
     workers: int | None = None,
+    cluster: Any = None,
     progress: bool = True,
 ) -> SweepResult:
     """Backtest every combination of the strategy's and the decision step's parameters.
 
     space, decision_space: values by parameter, a list, a range or one value; what is not named
     keeps its default. samples: draw so many combinations instead, by the seed; values may then be
-    a `Span` too. fee, cash: as for `run_backtest`, whose numbers each row equals. folder: where
+    a `Span` too. fee, cash, fills: `run_backtest`'s, whose numbers each row equals. folder: where
     finished chunks stay; the same call goes on from there, and one with other candles, values or
-    code begins anew beside it. workers: threads; None: one for each core.
+    code begins anew beside it. workers: threads; None: one for each core. cluster: a Dask cluster
+    that does the work instead, with the same rows: its scheduler's address, a Dask client or
+    cluster, or Prefect's `DaskTaskRunner`.
     """
+    if cluster is not None and workers is not None:
+        raise InvalidInput("A cluster has its own workers; leave out `workers`, or the cluster.")
     wanted = check_metrics(metrics)
     combinations = make_space(strategy, space, decision_space, samples=samples, seed=seed)
-    bench = make_bench(candles, timeframe, strategy, fee, cash)
+    bench = make_bench(candles, timeframe, strategy, fee, cash, fills)
     work = Work(bench, combinations, wanted)
     store = _Store(Path(folder) / work.key()) if folder is not None else None
-    chunks = _run(work, store, workers or os.cpu_count() or 1, progress)
-    return result_of(work, chunks)
+    pool = _thread_pool(work, workers) if cluster is None else cluster_pool(work, cluster)
+    return result_of(work, _run(work, store, pool, progress))
 
 
 @dataclass(frozen=True)
@@ -137,6 +146,7 @@ class Work:
         told = (
             candles_hash(bench.candles), bench.timeframe, bench.strategy.name, bench.fee,
             bench.cash, repr(self.space), self.size, self.metrics, code_version(bench.strategy),
+            repr(bench.fills),
         )  # fmt: skip
         return hashlib.sha256(repr(told).encode()).hexdigest()[:24]
 
@@ -257,30 +267,44 @@ class _Store:
         return self.folder / f"chunk-{number:05d}.parquet"
 
 
-def _run(work: Work, store: _Store | None, workers: int, progress: bool) -> list[Chunk]:
-    """All chunks in order: those on disk, and the others, by the threads."""
+Submit = Callable[[int], "Future[Chunk]"]
+Pool = AbstractContextManager[tuple[Submit, Callable[[], int]]]
+"""Who folds chunks by their number, and how many of them it should be given at a time."""
+
+
+def _run(work: Work, store: _Store | None, pool: Pool, progress: bool) -> list[Chunk]:
+    """All chunks in order: those on disk, and the others, from the pool."""
     done = {n: found for n in range(work.chunks) if store and (found := store.load(n))}
-    missing = (number for number in range(work.chunks) if number not in done)
-
-    def finish(number: int, stop: threading.Event) -> Chunk:
-        chunk = work.run(work.numbered(number), stop)
-        if store and not stop.is_set():
-            store.save(number, chunk)
-        return chunk
-
+    missing = deque(number for number in range(work.chunks) if number not in done)
     begun = sum(chunk.combinations for chunk in done.values())
-    with progress_bar(work, begun, progress) as advance, threads(workers) as (pool, stop):
-        running: dict[Future[Chunk], int] = {}
-        while True:
-            for number in islice(missing, 2 * workers - len(running)):
-                running[pool.submit(finish, number, stop)] = number
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                number = running.pop(future)
-                done[number] = future.result()
-                advance(done[number].combinations)
+    if missing:
+        with progress_bar(work, begun, progress) as advance, pool as (submit, room):
+            for number, chunk in _finished(missing, submit, room):
+                if store:
+                    store.save(number, chunk)
+                done[number] = chunk
+                advance(chunk.combinations)
     return [done[number] for number in range(work.chunks)]
+
+
+def _finished(
+    missing: deque[int], submit: Submit, room: Callable[[], int]
+) -> Iterator[tuple[int, Chunk]]:
+    """The missing chunks, as they are folded."""
+    running: dict[Future[Chunk], int] = {}
+    while missing or running:
+        while missing and len(running) < room():
+            number = missing.popleft()
+            running[submit(number)] = number
+        for future in sorted(wait(running, return_when=FIRST_COMPLETED).done, key=running.get):
+            yield running.pop(future), future.result()
+
+
+@contextmanager
+def _thread_pool(work: Work, workers: int | None) -> Iterator[tuple[Submit, Callable[[], int]]]:
+    count = workers or os.cpu_count() or 1
+    with threads(count) as (pool, stop):
+        yield lambda n: pool.submit(work.run, work.numbered(n), stop), lambda: 2 * count
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pandas as pd
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
 from tradelib.research.bench import make_bench
+from tradelib.research.fills import NEXT_OPEN, FillModel
 from tradelib.research.metrics import METRICS, check_metrics
 from tradelib.research.space import Axis, Span, make_space
 from tradelib.research.sweep import SweepResult, Work, progress_bar, result_of, threads
@@ -41,21 +42,22 @@ def tune(
     maximise: bool = True,
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
+    fills: FillModel = NEXT_OPEN,
     metrics: Sequence[str] = METRICS,
     workers: int | None = None,
     progress: bool = True,
 ) -> SweepResult:
     """So many trials in search of the highest metric, each a row as in `sweep`, in their order.
 
-    space, decision_space: as for `sweep`; a `Span` is searched, a list chosen from. What is
-    invalid, fails or has no such metric is a trial in vain. Optuna's TPE sampler by the seed: the
-    same call gives the same rows, whatever the number of workers.
+    space, decision_space, fills: as for `sweep`; a `Span` is searched, a list chosen from. What
+    is invalid, fails or has no such metric is a trial in vain. Optuna's TPE sampler by the seed:
+    the same call gives the same rows, whatever the number of workers.
     """
     wanted = check_metrics(metrics if metric in metrics else (*metrics, metric))
     asked = make_space(strategy, space, decision_space, samples=trials, seed=seed)
     if not asked.names:
         raise InvalidInput("The space is empty: no parameter is to be tuned; name one.")
-    work = Work(make_bench(candles, timeframe, strategy, fee, cash), asked, wanted)
+    work = Work(make_bench(candles, timeframe, strategy, fee, cash, fills), asked, wanted)
     chunks = []
     with (
         _study(seed, maximise) as study,

@@ -19,6 +19,7 @@ import pandas as pd
 
 from tradelib.errors import InvalidInput
 from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE, Backtest, run_backtest
+from tradelib.research.fills import NEXT_OPEN, FillModel
 from tradelib.research.luck import sharpe_ratios
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
@@ -157,7 +158,7 @@ class WalkForward:
 
     equity: quote value at each tested candle's close, fees paid. Every fold begins with the
     equity the one before it ended with, and with nothing held: a position that is open at a
-    fold's end counts as sold at its last close, and pays the fee.
+    fold's end counts as sold at its last close, and pays the fee and half the spread.
     """
 
     strategy: str
@@ -218,11 +219,13 @@ def walk_forward(
     *,
     fee: float = DEFAULT_FEE,
     cash: float = DEFAULT_CASH,
+    fills: FillModel = NEXT_OPEN,
 ) -> WalkForward:
     """Search each fold's training candles, and trade its test with what was chosen.
 
-    folds: as `rolling_folds` and `anchored_folds` make them, tests side by side. Before each test
-    the strategy gets as many candles as its history, from the purge, and trades none of them.
+    fee, cash, fills: as for `run_backtest`; a search has its own fee and fills. folds: as
+    `rolling_folds` and `anchored_folds` make them, tests side by side. Before each test the
+    strategy gets as many candles as its history, from the purge, and trades none of them.
     InvalidInput where folds do not follow each other, or where the choice's history is longer than
     the purge, with the purge to give.
     """
@@ -233,9 +236,10 @@ def walk_forward(
         choice = search(train)
         _check_purge(strategy, choice, fold, number)
         inside = run_backtest(
-            train, timeframe, strategy, choice.params, choice.decision, fee=fee, cash=cash
-        )
-        outside, curve = _trade(candles, timeframe, strategy, choice, fold, fee, equity)
+            train, timeframe, strategy, choice.params, choice.decision, fee=fee, cash=cash,
+            fills=fills,
+        )  # fmt: skip
+        outside, curve = _trade(candles, timeframe, strategy, choice, fold, fee, equity, fills)
         results.append(
             FoldResult(
                 train.index[0],
@@ -259,13 +263,14 @@ def best_in_sample(
     choices: Iterable[Choice],
     *,
     fee: float = DEFAULT_FEE,
+    fills: FillModel = NEXT_OPEN,
 ) -> Search:
     """A search that tries every choice and takes that of the highest Sharpe ratio, the first of
     several."""
     choices = list(choices)
 
     def search(candles: pd.DataFrame) -> Choice:
-        returns = trial_returns(candles, timeframe, strategy, choices, fee=fee)
+        returns = trial_returns(candles, timeframe, strategy, choices, fee=fee, fills=fills)
         return choices[int(sharpe_ratios(returns.to_numpy()).argmax())]
 
     return search
@@ -278,6 +283,7 @@ def trial_returns(
     choices: Sequence[Choice],
     *,
     fee: float = DEFAULT_FEE,
+    fills: FillModel = NEXT_OPEN,
 ) -> pd.DataFrame:
     """Returns of one backtest for each choice, fractions, one column each, as `luck` judges them.
 
@@ -292,7 +298,9 @@ def trial_returns(
             f"{len(candles):,} candles are too few for a warm-up of {warm_up:,} and three more."
         )
     curves = [
-        run_backtest(candles, timeframe, strategy, choice.params, choice.decision, fee=fee).equity
+        run_backtest(
+            candles, timeframe, strategy, choice.params, choice.decision, fee=fee, fills=fills
+        ).equity
         for choice in choices
     ]
     equity = np.column_stack([curve.to_numpy()[warm_up:] for curve in curves])
@@ -307,6 +315,7 @@ def _trade(
     fold: Fold,
     fee: float,
     cash: float,
+    fills: FillModel,
 ) -> tuple[Backtest, pd.Series]:
     """The fold's test, traded from `cash`, and its equity with nothing held at the end."""
     warm_up = strategy.history(choice.params)
@@ -319,10 +328,11 @@ def _trade(
         choice.decision,
         fee=fee,
         cash=cash,
+        fills=fills,
     )
     curve = result.equity.iloc[warm_up:].copy()
-    held = float((result.trades["side"] * result.trades["amount"]).sum())
-    curve.iloc[-1] -= held * float(candles["close"].iloc[last]) * fee
+    held = float(result.done[:, 0].sum())
+    curve.iloc[-1] -= held * float(candles["close"].iloc[last]) * fills.leaving_share(fee)
     return result, curve
 
 

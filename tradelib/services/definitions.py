@@ -1,4 +1,4 @@
-"""The desk's services: the paper exchange, Prefect, the flows, Voilà and JupyterLab."""
+"""The desk's services: the paper exchange, Prefect, the flows, the feed, Voilà and JupyterLab."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def desk_services(
     market, paper_home: the name of the paper exchange's service, and where it keeps its state.
     paper_arguments: further arguments of `python -m tradelib.paper`.
     flow_environment: further variables for `python -m flows.serve`.
-    without: names to leave out, of prefect, the market's, jupyter, voila, flows.
+    without: names to leave out, of prefect, the market's, jupyter, voila, flows, feed.
     """
     flow_needs = [name for name in ("prefect", market) if name not in without]
     services = [
@@ -45,6 +45,7 @@ def desk_services(
         jupyter_lab(settings),
         voila(settings),
         flows(settings, flow_environment or {}, flow_needs),
+        feed(settings, flow_needs),
     ]
     return [service for service in services if service.name not in without]
 
@@ -110,14 +111,30 @@ def prefect_environment(settings: DeskSettings, url: str) -> dict[str, str]:
 def flows(
     settings: DeskSettings, variables: Mapping[str, str], needs: Sequence[str] = ("prefect",)
 ) -> Service:
-    """The process that serves the flows; it makes the file DESK_READY_FILE when it is ready.
+    """The process that serves the flows."""
+    return _trading_service(settings, "flows", "flows.serve", variables, needs)
 
-    The only service that sees the venues' keys in the environment, for it alone trades.
+
+def feed(settings: DeskSettings, needs: Sequence[str] = ("prefect",)) -> Service:
+    """The process that follows what venues stream, and wakes bots."""
+    return _trading_service(settings, "feed", "flows.feed", {}, needs)
+
+
+def _trading_service(
+    settings: DeskSettings,
+    name: str,
+    module: str,
+    variables: Mapping[str, str],
+    needs: Sequence[str],
+) -> Service:
+    """A process of flows; it makes the file DESK_READY_FILE when it is ready.
+
+    No other service sees the venues' keys in the environment, for none else trades.
     """
-    ready = settings.services_file.with_name("flows.ready")
+    ready = settings.services_file.with_name(f"{name}.ready")
     return Service(
-        name="flows",
-        command=_python("flows.serve"),
+        name=name,
+        command=_python(module),
         ready=FileProbe(ready),
         env={
             **variables,

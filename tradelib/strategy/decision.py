@@ -33,7 +33,8 @@ TEMPERATURES = ("FROZEN", "COOL", "WARM", "HOT")
     STOP_LOSS,
     PLAN_COMPLETE,
     TOO_NEAR,
-) = range(13)
+    CANNOT_AFFORD,
+) = range(14)
 _REASONS = (
     "warming up",
     "no usable price",
@@ -48,6 +49,7 @@ _REASONS = (
     "stop loss",
     "all entries of the plan are made",
     "price has not moved far enough for the next entry",
+    "cannot afford an order",
 )
 
 SINGLE, EQUAL, PYRAMID_UP, PYRAMID_DOWN, ADAPTIVE = range(5)

@@ -1,25 +1,29 @@
-"""Bots: a strategy with parameters on one symbol of one venue."""
+"""Bots: a strategy with parameters on one symbol of one venue, or on several."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from sqlalchemy import Connection, select
 
 from tradelib.clock import timeframe_ms, utc_now
-from tradelib.errors import InvalidInput, unknown_name
+from tradelib.errors import DeskError, InvalidInput, unknown_name
 from tradelib.settings import DeskSettings
+from tradelib.strategy.allocations import target_strategy, target_strategy_names
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
+from tradelib.strategy.rebalance import RebalanceParams
 from tradelib.strategy.registry import is_own, strategy
+from tradelib.strategy.targets import TargetStrategy, require_symbols
 from tradelib.trading import tables
 from tradelib.trading.accounts import newest_equity
 from tradelib.trading.leases import bot_lease, lease, require_lease
@@ -29,6 +33,8 @@ from tradelib.trading.positions import Position, find_positions, is_dust
 from tradelib.trading.sources import is_frozen, provide_sources
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
+# What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
+CHART_HISTORY = 500
 # Distances at which venues follow a price: Binance takes 10 to 2000 hundredths of a percent.
 TRAILING_RANGE = (0.001, 0.2)
 
@@ -53,6 +59,28 @@ class StopParams(Params):
         return self
 
 
+class WakeParams(Params):
+    """When a bot decides, beside the schedule's cycles: on each closed candle of its own, or once
+    the price has moved by a fraction since it last did. What a venue does not stream, and what the
+    feed missed, the schedule does."""
+
+    on: Literal["schedule", "close", "price"] = "schedule"
+    move: float | None = Field(None, ge=0.0001, le=1, description="move of the price that wakes it")
+    fast: bool = Field(False, description="decide in the feed's process, and write the page after")
+
+    @model_validator(mode="after")
+    def _complete(self) -> WakeParams:
+        if (self.on == "price") != (self.move is not None):
+            raise InvalidInput(
+                "A bot that wakes on price needs its move, and no other bot has one."
+            )
+        if self.fast and self.on == "schedule":
+            raise InvalidInput(
+                "A fast bot wakes on close or on price; the schedule runs notebooks."
+            )
+        return self
+
+
 def require_trailing(distance: float | Decimal) -> None:
     """Refuse a distance, as a fraction of the price, at which no venue follows."""
     low, high = TRAILING_RANGE
@@ -70,7 +98,12 @@ class BotStatus(StrEnum):
 @dataclass(frozen=True)
 class Bot:
     """parameters: the strategy's own; decision: thresholds, confirmation, sizing, stop; stops:
-    what rests at the venue to protect a position, see `tradelib.trading.stops`."""
+    what rests at the venue to protect a position, see `tradelib.trading.stops`; wake: when it
+    decides, as `WakeParams` has it.
+
+    symbols: of a bot that holds several, all of them: its strategy is a TargetStrategy and its
+    decision a rebalancing; `symbol` is the first. Empty for a bot on one symbol.
+    """
 
     name: str
     venue: str
@@ -83,6 +116,13 @@ class Bot:
     created_at: datetime
     updated_at: datetime
     stops: dict[str, Any] = field(default_factory=dict)
+    wake: dict[str, Any] = field(default_factory=dict)
+    symbols: list[str] = field(default_factory=list)
+
+    @property
+    def traded(self) -> tuple[str, ...]:
+        """All that it trades."""
+        return tuple(self.symbols) or (self.symbol,)
 
     @property
     def base(self) -> str:
@@ -95,31 +135,61 @@ class Bot:
     @property
     def config(self) -> dict[str, Any]:
         """What its decisions depend on, as plain values: kept with each run."""
-        names = ("venue", "symbol", "timeframe", "strategy", "parameters", "decision")
+        names = ["venue", "symbol", "timeframe", "strategy", "parameters", "decision"]
+        if self.symbols:
+            names.append("symbols")
         return {name: getattr(self, name) for name in names}
 
     @property
     def rules(self) -> Strategy:
-        """The strategy itself."""
+        """The strategy itself, of a bot on one symbol."""
         return strategy(self.strategy)
 
     @property
+    def target_rules(self) -> TargetStrategy:
+        """The strategy itself, of a bot on several symbols."""
+        return target_strategy(self.strategy)
+
+    @property
     def strategy_params(self) -> Params:
-        return self.rules.params(**self.parameters)
+        chosen = self.target_rules if self.symbols else self.rules
+        return chosen.params(**self.parameters)
 
     @property
     def decision_params(self) -> DecisionParams:
         return DecisionParams(**self.decision)
 
     @property
+    def rebalancing(self) -> RebalanceParams:
+        """How a bot on several symbols decides."""
+        return RebalanceParams(**self.decision)
+
+    @property
+    def entries(self) -> int:
+        """How many entries make a position whole."""
+        return 1 if self.symbols else self.decision_params.entries
+
+    @property
+    def history(self) -> int:
+        """Candles of each symbol that it looks at to decide."""
+        chosen = self.target_rules if self.symbols else self.rules
+        return chosen.history(self.strategy_params) + self.reach
+
+    @property
     def reach(self) -> int:
         """Candles before the present one that a confirmation looks back on."""
+        if self.symbols:
+            return 0
         minutes = self.decision_params.confirmation_minutes
         return int(minutes * 60_000) // timeframe_ms(self.timeframe)
 
     @property
     def stop_params(self) -> StopParams:
         return StopParams(**self.stops)
+
+    @property
+    def wake_params(self) -> WakeParams:
+        return WakeParams(**self.wake)
 
 
 def new_bot(
@@ -131,10 +201,15 @@ def new_bot(
     parameters: dict[str, Any] | None = None,
     decision: dict[str, Any] | None = None,
     stops: dict[str, Any] | None = None,
+    wake: dict[str, Any] | None = None,
     *,
+    symbols: Sequence[str] = (),
     status: BotStatus = BotStatus.STOPPED,
 ) -> Bot:
-    """A checked bot, stopped; raises InvalidInput naming what is not acceptable."""
+    """A checked bot, stopped; raises InvalidInput naming what is not acceptable.
+
+    symbols: all of a bot that holds several; `symbol` is then the first of them.
+    """
     if not _NAME.match(name):
         raise InvalidInput(
             f"Bot name {name!r} is not acceptable; use up to 40 of a-z, 0-9, - and _."
@@ -142,7 +217,19 @@ def new_bot(
     if symbol.count("/") != 1:
         raise InvalidInput(f"Symbol {symbol!r} of bot {name} is not a pair; write it as BTC/USDT.")
     timeframe_ms(timeframe)
-    chosen = strategy(strategy_name)
+    if symbols:
+        require_symbols(symbols)
+    if symbols and stops:
+        raise InvalidInput(
+            f"Bot {name} holds several symbols; what rests at the venue protects a bot on one."
+        )
+    if not symbols and strategy_name in target_strategy_names():
+        raise InvalidInput(
+            f"Strategy {strategy_name!r} of bot {name} holds several symbols; name them all, as in "
+            f"desk bots add {name} --strategy {strategy_name} --symbols BTC/USDT,ETH/USDT"
+        )
+    chosen = target_strategy(strategy_name) if symbols else strategy(strategy_name)
+    rules = RebalanceParams if symbols else DecisionParams
     now = utc_now()
     return Bot(
         name=name,
@@ -151,8 +238,10 @@ def new_bot(
         timeframe=timeframe,
         strategy=chosen.name,
         parameters=chosen.params(**(parameters or {})).model_dump(mode="json"),
-        decision=DecisionParams(**(decision or {})).model_dump(mode="json"),
+        decision=rules(**(decision or {})).model_dump(mode="json"),
         stops=StopParams(**(stops or {})).model_dump(mode="json", exclude_none=True),
+        wake=WakeParams(**(wake or {})).model_dump(mode="json", exclude_defaults=True),
+        symbols=list(symbols),
         status=status,
         created_at=now,
         updated_at=now,
@@ -308,4 +397,15 @@ def bot_as_it_was(name: str, config: dict[str, Any], at: datetime) -> Bot:
 
 
 def symbols_of(bots: Sequence[Bot], venue: str) -> list[str]:
-    return sorted({bot.symbol for bot in bots if bot.venue == venue})
+    return sorted({symbol for bot in bots if bot.venue == venue for symbol in bot.traded})
+
+
+def candle_history(bots: Sequence[Bot], timeframe: str) -> int:
+    """Candles of a timeframe to keep at least, for these bots' scores and for a chart."""
+    needs = [CHART_HISTORY]
+    for bot in bots:
+        if bot.timeframe == timeframe:
+            # A bot that cannot be understood fails on its own page, not on everybody's.
+            with suppress(DeskError):
+                needs.append(bot.history)
+    return max(needs)

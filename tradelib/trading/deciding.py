@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -33,13 +33,13 @@ from tradelib.trading.decisions import (
 )
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import ZERO, decision_id
-from tradelib.trading.positions import Position, is_dust, load_position
+from tradelib.trading.positions import Position, load_position
 from tradelib.trading.runs import COMPUTED
 
 _ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 # Of a longer outage, only so many candles beyond a confirmation's reach are looked back on.
 LONGEST_OUTAGE = 500
-CANNOT_AFFORD = "cannot afford an order"
+CANNOT_AFFORD = step.reason_text(step.CANNOT_AFFORD)
 NO_CANDLES = "no candles yet"
 
 
@@ -102,7 +102,7 @@ class Computed:
             "candle_close": decision.candle_close.isoformat(),
             "candles": len(self.candles),
             "candles_hash": score.candles_hash if score else None,
-            "scores_hash": _frame_hash(self.scores),
+            "scores_hash": frame_hash(self.scores),
             "score": score.score if score else None,
             "components": score.components if score else {},
             "action": str(decision.action),
@@ -230,6 +230,15 @@ def _lookback(bot: Bot, inputs: DecisionInputs, close: datetime) -> int:
 
 def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) -> Purse:
     """The account by the book, priced at the stored closes as of a time."""
+    equity, cash, prices = load_worth(ledger, store, bot, as_of)
+    price = prices.get(bot.symbol, ZERO)
+    return Purse(equity, cash, living_position(ledger, bot, bot.symbol, price, equity))
+
+
+def load_worth(
+    ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime
+) -> tuple[Decimal, Decimal, dict[str, Decimal]]:
+    """Equity, free cash and the stored closes that the former was priced at, by symbol."""
     totals = {b.asset: b.booked for b in load_balances(ledger, bot.venue)}
     prices = {}
     for asset in totals:
@@ -238,13 +247,14 @@ def load_purse(ledger: Ledger, store: CandleStore, bot: Bot, as_of: datetime) ->
         if len(last):
             prices[symbol] = Decimal(str(float(last["close"].iloc[-1])))
     equity = compute_equity(totals, bot.quote, prices)
-    position = load_position(ledger, bot.name, bot.symbol)
-    price = prices.get(bot.symbol, ZERO)
-    if is_dust(position.amount * price, equity):
-        position = Position(bot.symbol, last_trade=position.last_trade)
-    # A rest of an earlier position is no entry of this one.
-    position = replace(position, tranches=tuple(position.living_tranches(price, equity)))
-    return Purse(equity, totals.get(bot.quote, ZERO), position)
+    return equity, totals.get(bot.quote, ZERO), prices
+
+
+def living_position(
+    ledger: Ledger, bot: Bot, symbol: str, price: Decimal, equity: Decimal
+) -> Position:
+    """A bot's position without what is only dust at the price."""
+    return load_position(ledger, bot.name, symbol).without_dust(price, equity)
 
 
 def _fold(
@@ -309,7 +319,12 @@ def _state_before(before: Decision | None, purse: Purse) -> DecisionState:
     """The previous decision's signal, with the position, its entries and the last trade that the
     fills tell."""
     signal = DecisionState(**before.state) if before else DecisionState()
-    position, tranches = purse.position, purse.position.tranches
+    return state_with(signal, purse.position)
+
+
+def state_with(signal: DecisionState, position: Position) -> DecisionState:
+    """A signal's state with a position that has no dust."""
+    tranches = position.tranches
     return signal._replace(
         amount=float(position.amount),
         entry_price=float(position.average_entry or 0),
@@ -324,7 +339,7 @@ def _close_times(candles: pd.DataFrame, timeframe: str) -> list[int]:
     return [int(ms) + length for ms in open_ms(candles)]
 
 
-def _frame_hash(scores: pd.DataFrame) -> str:
+def frame_hash(scores: pd.DataFrame) -> str:
     """SHA-256 of the columns' names and of their floats, bit for bit, row after row."""
     told = hashlib.sha256(repr(list(scores.columns)).encode())
     told.update(np.ascontiguousarray(scores.to_numpy(dtype="<f8")).tobytes())

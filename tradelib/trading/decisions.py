@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
@@ -16,9 +16,12 @@ from tradelib.trading.ledger import Ledger, first, insert, rows
 
 
 class Action(StrEnum):
+    """ADJUST: bring several symbols to their targets, each by an order of its own."""
+
     BUY = "BUY"
     HOLD = "HOLD"
     SELL = "SELL"
+    ADJUST = "ADJUST"
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,24 @@ class ScoreRecord:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """fraction: of the account's equity when buying, of the bot's position when selling.
+class Leg:
+    """One order of a decision. fraction: of the account's equity when buying, of the bot's
+    position in the symbol when selling."""
 
-    price: close of the candle decided on; state: the decision step's state after it.
+    number: int
+    symbol: str
+    action: Action
+    fraction: Decimal
+
+
+@dataclass(frozen=True)
+class Decision:
+    """fraction: of the account's equity when buying, of the bot's position when selling, of the
+    equity that changes hands when adjusting.
+
+    price: close of the candle decided on; state: the decision step's state after it. targets: of
+    a bot on several symbols one entry for each, as `tradelib.trading.targeting` makes them; then
+    price is None and the state empty.
     """
 
     id: str
@@ -52,6 +69,21 @@ class Decision:
     price: Decimal | None
     state: dict[str, Any]
     decided_at: datetime
+    targets: list[dict[str, Any]] = field(default_factory=list)
+
+    def legs(self, symbol: str) -> tuple[Leg, ...]:
+        """The orders that it asks for; of a bot on one symbol, one in that. Sales come first, for
+        they bring the cash of the purchases; their numbers never change."""
+        if self.action == Action.HOLD:
+            return ()
+        if not self.targets:
+            return (Leg(0, symbol, Action(self.action), self.fraction),)
+        wanted = [one for one in self.targets if one["action"] != Action.HOLD]
+        wanted.sort(key=lambda one: one["action"] != Action.SELL)
+        return tuple(
+            Leg(number, one["symbol"], Action(one["action"]), Decimal(one["fraction"]))
+            for number, one in enumerate(wanted)
+        )
 
 
 def record_decision(ledger: Ledger, decision: Decision, score: ScoreRecord | None) -> Decision:
@@ -83,6 +115,15 @@ def latest_decision(ledger: Ledger, bot: str, *, before: datetime | None = None)
     return first(
         ledger.rows(query.order_by(tables.decisions.c.candle_close.desc()).limit(1), Decision)
     )
+
+
+def latest_adjustment(ledger: Ledger, bot: str, *, before: datetime) -> Decision | None:
+    """The bot's newest decision that asked for orders in several symbols."""
+    decided = tables.decisions.c
+    query = select(tables.decisions).where(
+        decided.bot == bot, decided.action == Action.ADJUST, decided.candle_close < before
+    )
+    return first(ledger.rows(query.order_by(decided.candle_close.desc()).limit(1), Decision))
 
 
 def load_score(ledger: Ledger, bot: str, candle_close: datetime) -> ScoreRecord | None:

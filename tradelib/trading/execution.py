@@ -1,4 +1,8 @@
-"""Execution: a decision becomes at most one order, recorded before it is sent."""
+"""Execution: a decision becomes at most one order for each of its legs, recorded before it is sent.
+
+A decision on one symbol has one leg. One on several has a leg for each that changes: its sales go
+first, and each purchase is sized with what they brought.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,16 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, select
 
 from tradelib.clock import format_time, timeframe_ms, utc_now
-from tradelib.errors import InvalidInput
+from tradelib.errors import DeskError, InvalidInput, NoQuote
 from tradelib.settings import LimitSettings
 from tradelib.trading import tables
 from tradelib.trading.accounts import require_own_books
 from tradelib.trading.bots import Bot
-from tradelib.trading.decisions import Action, Decision
+from tradelib.trading.decisions import Action, Decision, Leg
 from tradelib.trading.leases import Lease, bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger, rows
 from tradelib.trading.orders import (
+    ZERO,
     Order,
     OrderStatus,
     Role,
@@ -70,7 +75,8 @@ class OrderInputs:
     attempt: int
 
     def to_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = _order_inputs().dump_python(self, mode="json")
+        # What comes from the ledger is text where the type names a member of an enum.
+        told: dict[str, Any] = _order_inputs().dump_python(self, mode="json", warnings=False)
         return told
 
     @staticmethod
@@ -106,13 +112,14 @@ class Intention:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """What became of one decision: the order as it stands and, if refused, by which limits.
+class LegOutcome:
+    """What became of one leg: the order as it stands and, if refused, by which limits.
 
-    intention: what this very execution wanted; None where it found an order that stands.
+    order: None while a purchase waits for sales. intention: what this very execution wanted; None
+    where it found an order that stands.
     """
 
-    decision: Decision
+    leg: Leg
     order: Order | None
     refusals: tuple[Refusal, ...] = ()
     intention: Intention | None = None
@@ -120,10 +127,40 @@ class Execution:
     @property
     def summary(self) -> str:
         if self.order is None:
-            return f"nothing to do: {self.decision.reason}"
+            return f"{self.leg.action.lower()} {self.leg.symbol}".strip() + ": not ordered yet"
         if self.refusals:
             return "denied: " + "; ".join(refusal.reason for refusal in self.refusals)
         return f"{self.order.side} {self.order.amount:f} {self.order.symbol}: {self.order.status}"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What became of one decision, leg by leg. order, refusals, intention: of the first leg, which
+    is the only one unless the decision is on several symbols."""
+
+    decision: Decision
+    legs: tuple[LegOutcome, ...] = ()
+
+    @property
+    def order(self) -> Order | None:
+        return self.legs[0].order if self.legs else None
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        return self.legs[0].refusals if self.legs else ()
+
+    @property
+    def intention(self) -> Intention | None:
+        return self.legs[0].intention if self.legs else None
+
+    def _tell(self, outcome: LegOutcome) -> str:
+        of_several = self.decision.targets and outcome.refusals
+        return f"{outcome.leg.symbol} {outcome.summary}" if of_several else outcome.summary
+
+    @property
+    def summary(self) -> str:
+        told = "; ".join(map(self._tell, self.legs))
+        return told or f"nothing to do: {self.decision.reason}"
 
 
 def execute_decision(
@@ -136,32 +173,55 @@ def execute_decision(
     *,
     patience: timedelta = timedelta(0),
 ) -> Execution:
-    """Size, check, record, send and book the order that a decision asks for.
+    """Size, check, record, send and book the orders that a decision asks for, one after the other.
 
-    Doing it again finds the order and sends nothing, unless the venue has proven that it never
+    Doing it again finds an order and sends nothing, unless the venue has proven that it never
     got it, or what kept it has passed, and the decision is still fresh: then a further attempt is
-    made. Raises LeaseHeld where another process trades the bot for longer than `patience`, and
-    nothing for a refused or unresolved order: both are in the ledger, and
-    reconciliation settles the latter.
+    made. A leg that was not begun, as when the process was killed before it, is begun then. A
+    purchase waits while what became of a sale is not known. A symbol that the venue does not list
+    or quote any more keeps no other from being sold; its error is raised in the end. Raises
+    LeaseHeld where another process trades the bot for longer than `patience`, and nothing for a
+    refused or unresolved order: both are in the ledger, and reconciliation settles the latter.
     """
     if decision.bot != bot.name:
         raise InvalidInput(f"Decision {decision.id} is {decision.bot}'s, not {bot.name}'s.")
-    if decision.action == Action.HOLD:
-        return Execution(decision, None)
-    case = _Case(ledger, venue, limits, bot, decision, run)
+    legs = decision.legs(bot.symbol)
+    if not legs:
+        return Execution(decision)
+    outcomes: list[LegOutcome] = []
+    failures: list[DeskError] = []
     with lease(ledger, bot_lease(bot.name), run, patience) as held:
-        return _execute(case, held)
+        for leg in legs:
+            outcome = LegOutcome(leg, None)
+            try:
+                if leg.action != Action.BUY or all(map(_is_settled, outcomes)):
+                    case = _Case(ledger, venue, limits, bot, decision, leg, run)
+                    outcome = _execute(case, held)
+            except (NoQuote, InvalidInput) as error:
+                failures.append(error)
+            outcomes.append(outcome)
+    if failures:
+        raise failures[0]
+    return Execution(decision, tuple(outcomes))
+
+
+def _is_settled(outcome: LegOutcome) -> bool:
+    """Whether a purchase may follow: what became of the leg is known, or it takes no cash away."""
+    if outcome.order is None:
+        return outcome.leg.action == Action.BUY
+    return outcome.order.is_known
 
 
 @dataclass(frozen=True)
 class _Case:
-    """Everything that one execution is about."""
+    """Everything that the execution of one leg is about."""
 
     ledger: Ledger
     venue: Venue
     limits: LimitSettings
     bot: Bot
     decision: Decision
+    leg: Leg
     run: str
 
 
@@ -174,18 +234,18 @@ class _Market:
     as_of: datetime
 
 
-def _execute(case: _Case, held: Lease) -> Execution:
-    decision = case.decision
+def _execute(case: _Case, held: Lease) -> LegOutcome:
+    leg = case.leg
     with case.ledger.read() as books:
-        before = find_attempts(books, decision.id)
+        before = find_attempts(books, case.decision.id, leg.number)
         refusals = load_refusals(books, before[-1].client_id) if before else ()
     if before and not may_try_again(case.venue, before):
-        return Execution(decision, before[-1], refusals)
-    if decision.action == Action.SELL and live_stops(case.ledger, case.bot):
+        return LegOutcome(leg, before[-1], refusals)
+    if leg.action == Action.SELL and live_stops(case.ledger, case.bot):
         _free_coins(case)
     planned, refusals, intention = _plan_order(case, held)
     (order,) = submit_planned(case.ledger, case.venue, [planned], held)
-    return Execution(decision, order, refusals, intention)
+    return LegOutcome(leg, order, refusals, intention)
 
 
 def _free_coins(case: _Case) -> None:
@@ -193,7 +253,8 @@ def _free_coins(case: _Case) -> None:
     as while trading is halted: nothing else protects the position then."""
     market = _look_at_market(case)
     with case.ledger.read() as books:
-        weighed = intend_order(case.decision, _read_inputs(books, case, market, 0))
+        inputs = _read_inputs(books, case, market, 0)
+    weighed = intend_order(case.decision, case.leg, inputs)
     if all(refusal.limit_name == StopsWithdrawn.__name__ for refusal in weighed.refusals):
         withdraw_stops(case.ledger, case.venue, case.bot)
 
@@ -224,32 +285,30 @@ def _plan_order(case: _Case, held: Lease) -> tuple[Order, tuple[Refusal, ...], I
         require_running(books, case.run)
         require_lease(books, held)
         require_own_books(books, case.venue)
-        attempt, known = _next_attempt(books, case.decision)
+        attempt, known = _next_attempt(books, case.decision, case.leg)
         if known:
             return known, load_refusals(books, known.client_id), None
         inputs = _read_inputs(books, case, market, attempt)
-        intention = intend_order(case.decision, inputs)
+        intention = intend_order(case.decision, case.leg, inputs)
         order = replace(intention.order, run=case.run, lease_token=held.token)
         return record_planned(books, order, intention.refusals), intention.refusals, intention
 
 
 def _look_at_market(case: _Case) -> _Market:
-    symbol = case.bot.symbol
-    return _Market(
-        case.venue.fetch_instrument(symbol),
-        fetch_prices(case.ledger, case.venue, symbol),
-        case.venue.fetch_time(),
-    )
+    symbol = case.leg.symbol
+    # First the time, by which a quote that is shared is judged.
+    instrument, as_of = case.venue.fetch_instrument(symbol), case.venue.fetch_time()
+    return _Market(instrument, fetch_prices(case.ledger, case.venue, symbol, as_of), as_of)
 
 
 def _read_inputs(books: Connection, case: _Case, market: _Market, attempt: int) -> OrderInputs:
     """Everything that an order of the case depends on, as it is now."""
-    trader = _trader(case.bot, case.decision, market.as_of)
+    trader = _trader(case, market.as_of)
     portfolio = read_portfolio(books, case.venue, trader, market.as_of, market.prices)
-    quote = market.prices[case.bot.symbol]
+    quote = market.prices[case.leg.symbol]
     venue, rules = case.bot.venue, market.instrument
     inputs = OrderInputs(venue, rules, quote, portfolio, case.limits, (), attempt)
-    order = _size_order(case.decision, inputs)
+    order = _size_order(case.decision, case.leg, inputs)
     protections = case.limits.protections
     against = (
         *_check_newest(books, case.decision),
@@ -258,9 +317,10 @@ def _read_inputs(books: Connection, case: _Case, market: _Market, attempt: int) 
     return replace(inputs, against=against)
 
 
-def intend_order(decision: Decision, inputs: OrderInputs) -> Intention:
-    """The order that a decision makes from its inputs: a pure function but for its time stamps."""
-    order = _size_order(decision, inputs)
+def intend_order(decision: Decision, leg: Leg, inputs: OrderInputs) -> Intention:
+    """The order that a decision's leg makes from its inputs: a pure function but for its time
+    stamps."""
+    order = _size_order(decision, leg, inputs)
     limits = limits_for(inputs.limits, inputs.instrument)
     against = check_limits(order, inputs.portfolio, limits)
     return Intention(inputs, order, (*inputs.against, *against))
@@ -286,14 +346,15 @@ def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:
     return (Refusal("NewestDecision", mine, its, reason),)
 
 
-def _trader(bot: Bot, decision: Decision, as_of: datetime) -> Trader:
+def _trader(case: _Case, as_of: datetime) -> Trader:
+    bot, age = case.bot, as_of - case.decision.candle_close
     timeframe = timedelta(milliseconds=timeframe_ms(bot.timeframe))
-    return Trader(bot.venue, bot.symbol, bot.name, as_of - decision.candle_close, timeframe)
+    return Trader(bot.venue, case.leg.symbol, bot.name, age, timeframe)
 
 
-def _next_attempt(books: Connection, decision: Decision) -> tuple[int, Order | None]:
+def _next_attempt(books: Connection, decision: Decision, leg: Leg) -> tuple[int, Order | None]:
     """The number of the attempt to make, or the one that stands."""
-    before = find_attempts(books, decision.id)
+    before = find_attempts(books, decision.id, leg.number)
     if not before:
         return 0, None
     last = before[-1]
@@ -327,19 +388,23 @@ def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
     return tuple(rows(books, query, Refusal))
 
 
-def _size_order(decision: Decision, inputs: OrderInputs) -> Order:
-    """The market order for a decision: a share of equity to buy, of the bot's position to sell."""
+def _size_order(decision: Decision, leg: Leg, inputs: OrderInputs) -> Order:
+    """The market order for a leg: a share of equity to buy, of the bot's position to sell."""
     portfolio, quote = inputs.portfolio, inputs.quote
-    side = Side.BUY if decision.action == Action.BUY else Side.SELL
+    side = Side.BUY if leg.action == Action.BUY else Side.SELL
     price = quote.ask if side is Side.BUY else quote.bid
     wanted = (
-        portfolio.equity * decision.fraction / price
+        portfolio.equity * leg.fraction / price
         if side is Side.BUY
-        else portfolio.held_amount * decision.fraction
+        else portfolio.held_amount * leg.fraction
     )
+    if decision.targets and side is Side.BUY:
+        # The sales and purchases before may have left less than was counted on.
+        free = portfolio.cash - inputs.limits.min_cash_share * portfolio.equity
+        wanted = min(wanted, max(free, ZERO) / price)
     now = utc_now()
     return Order(
-        client_id=client_order_id(decision.id, 0, inputs.attempt),
+        client_id=client_order_id(decision.id, leg.number, inputs.attempt),
         decision=decision.id,
         run=decision.run,
         bot=decision.bot,
@@ -351,6 +416,7 @@ def _size_order(decision: Decision, inputs: OrderInputs) -> Order:
         limit_price=None,
         expected_price=price,
         status=OrderStatus.PLANNED,
+        leg=leg.number,
         attempt=inputs.attempt,
         role=Role.ENTRY if side is Side.BUY else Role.EXIT,
         as_of=portfolio.as_of,

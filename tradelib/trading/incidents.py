@@ -17,6 +17,9 @@ from tradelib.trading.ledger import Ledger, first, insert, rows
 # while it does, a decision might be ordered again.
 ORDER_MISSING = "order missing from the ledger"
 
+# What a bot did is not what its backtest says; open until a day's check finds them agreeing.
+LIVE_DIFFERS = "live differs from backtest"
+
 
 @dataclass(frozen=True)
 class Incident:

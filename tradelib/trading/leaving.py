@@ -21,6 +21,7 @@ from tradelib.trading.orders import Order, OrderStatus, Role, Side, load_order, 
 from tradelib.trading.placing import cancel_live_order
 from tradelib.trading.positions import UNASSIGNED, Position, load_positions
 from tradelib.trading.stops import maintain_stops_under
+from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ def _cancel_if_possible(ledger: Ledger, venue: Venue, order: Order) -> Order:
         return load_order(ledger, order.client_id)
 
 
+@urgent(Urgency.RECONCILE)
 def cancel_orders(ledger: Ledger, venue: Venue, *, entries_only: bool = False) -> list[Order]:
     """Cancel the desk's own orders at a venue; those of others are never touched.
 
@@ -109,6 +111,7 @@ def cancel_orders(ledger: Ledger, venue: Venue, *, entries_only: bool = False) -
     return _cancel(ledger, venue, wanted)
 
 
+@urgent(Urgency.RECONCILE)
 def flatten_positions(
     ledger: Ledger, venue: Venue, limits: LimitSettings, holder: str
 ) -> list[Flattened]:

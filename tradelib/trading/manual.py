@@ -184,8 +184,9 @@ def _prepare(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> _Asked:
         limit_price=_stepped(instrument, wanted.limit_price),
         stop_price=_stepped(instrument, wanted.stop_price),
     )
-    prices = fetch_prices(ledger, venue, wanted.symbol)
-    return _Asked(stepped, instrument, prices, venue.fetch_time())
+    as_of = venue.fetch_time()
+    prices = fetch_prices(ledger, venue, wanted.symbol, as_of)
+    return _Asked(stepped, instrument, prices, as_of)
 
 
 def _require_supported(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> None:
@@ -193,9 +194,10 @@ def _require_supported(ledger: Ledger, venue: Venue, wanted: ManualOrder) -> Non
         raise InvalidInput(f"Venue {venue.name} takes no brackets; place one of the two legs.")
     if not venue.supports(wanted.type):
         raise InvalidInput(f"Venue {venue.name} takes no orders of type {wanted.type}.")
-    if wanted.bot and load_bot(ledger, wanted.bot).symbol != wanted.symbol:
+    traded = load_bot(ledger, wanted.bot).traded if wanted.bot else (wanted.symbol,)
+    if wanted.symbol not in traded:
         raise InvalidInput(
-            f"Bot {wanted.bot} trades {load_bot(ledger, wanted.bot).symbol}, not {wanted.symbol}; "
+            f"Bot {wanted.bot} trades {', '.join(traded)}, not {wanted.symbol}; "
             "leave --bot away for coins of nobody's."
         )
     if wanted.bot and (wanted.is_bracket or _role(wanted).protects):

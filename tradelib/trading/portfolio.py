@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, func, select
 
-from tradelib.errors import VenueUnavailable
+from tradelib.errors import NoQuote
 from tradelib.trading import tables
 from tradelib.trading.accounts import (
     booked_balances,
@@ -59,14 +59,15 @@ class Trader:
         return self.symbol.split("/")[1]
 
 
-def fetch_prices(ledger: Ledger, venue: Venue, symbol: str) -> dict[str, Quote]:
-    """Quotes of a symbol and of all that the account holds and the venue quotes now."""
+def fetch_prices(ledger: Ledger, venue: Venue, symbol: str, as_of: datetime) -> dict[str, Quote]:
+    """Quotes of a symbol and of all that the account holds and the venue quotes. as_of: the
+    venue's time, asked for right before."""
     quote = symbol.split("/")[1]
     held = {f"{b.asset}/{quote}" for b in load_balances(ledger, venue.name) if b.booked}
     known = venue.fetch_instruments().keys()
-    quotes = venue.fetch_quotes(sorted((held & known) | {symbol}))
+    quotes = venue.fetch_quotes(sorted((held & known) | {symbol}), as_of=as_of)
     if symbol not in quotes:
-        raise VenueUnavailable(
+        raise NoQuote(
             f"Venue {venue.name} has no bid and ask for {symbol}; nothing is sent without."
         )
     return quotes

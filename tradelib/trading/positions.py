@@ -156,6 +156,14 @@ class Position:
             return [tranche for tranche in self.tranches if tranche.left]
         return [t for t in self.tranches if t.left and not is_dust(t.left * price, equity)]
 
+    def without_dust(self, price: Decimal, equity: Decimal) -> Position:
+        """The position as a decision sees it: nothing where all that is held is dust at the
+        price, and only purchases of which more than dust is left."""
+        if is_dust(self.amount * price, equity):
+            return Position(self.symbol, last_trade=self.last_trade)
+        # A rest of an earlier position is no entry of this one.
+        return replace(self, tranches=tuple(self.living_tranches(price, equity)))
+
     def status(
         self, price: Decimal | None, equity: Decimal | None, *, entries: int = 1
     ) -> PositionStatus:
@@ -188,6 +196,14 @@ def compute_position(
     fold = _Fold(Position(symbol, venue=venue, bot=bot))
     fold.add(sorted(unique.values(), key=trade_order))
     return fold.result()
+
+
+def add_fills(position: Position, fills: Iterable[Fill]) -> Position:
+    """A position with further fills, which came after all of its own."""
+    fold = _Fold(position, position.tranches)
+    fold.add(sorted(fills, key=trade_order))
+    grown = fold.result()
+    return replace(grown, tranches=tuple(tranche for tranche in grown.tranches if tranche.left))
 
 
 def trade_order(fill: Fill) -> tuple[datetime, int, str]:

@@ -65,6 +65,7 @@ from tradelib.trading.portfolio import promised_orders
 from tradelib.trading.positions import position_differences
 from tradelib.trading.runs import COMPUTED
 from tradelib.trading.stops import find_stop_discrepancies
+from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Venue, VenueBalance, VenueOrder, VenueTrade
 
 log = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ class _Pass:
     fills_booked: int = 0
 
 
+@urgent(Urgency.RECONCILE)
 def reconcile(
     ledger: Ledger, venue: Venue, symbols: Iterable[str], *, run: str | None = None
 ) -> Reconciliation:
@@ -536,7 +538,7 @@ def _record_worth(
     quote = work.account.quote
     known = work.venue.fetch_instruments()
     held = [f"{asset}/{quote}" for asset in actual if f"{asset}/{quote}" in known]
-    prices = {symbol: q.bid for symbol, q in work.venue.fetch_quotes(held).items()}
+    prices = {symbol: q.bid for symbol, q in work.venue.fetch_quotes(held, as_of=as_of).items()}
     totals = {asset: balance.free + balance.used for asset, balance in actual.items()}
     cash = totals.get(quote, ZERO)
     worth = compute_equity(totals, quote, prices)

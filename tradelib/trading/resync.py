@@ -23,6 +23,7 @@ from sqlalchemy import Connection, Integer, Table, Text, bindparam, func, select
 
 from tradelib.clock import parse_time, utc_now
 from tradelib.errors import DeskError, InvalidInput, RetryableError
+from tradelib.strategy.targets import MOST_SYMBOLS
 from tradelib.trading import tables
 from tradelib.trading.accounts import Account, Balance, save_balance
 from tradelib.trading.backup import Tell, back_up, require_nobody_trading, tell_nobody
@@ -53,9 +54,9 @@ log = logging.getLogger(__name__)
 
 REPAIR = "rebuilt from the venue"
 LISTED = 200  # changes told one by one; the rest is only counted
-# Legs and attempts by which an order's name may derive from a decision; stops are numbered through
-# over all that a bot ever had, so that theirs may be high.
-_LEGS = tuple(product(range(4), range(6)))
+# Of a decision, as looked for; stops are numbered through over all that a bot ever had, so that
+# their legs may be high.
+_LEGS, _ATTEMPTS = 4, 6
 _MOST_STOPS = 2000
 _ENTRIES = 5
 # The desk's own facts, of which a venue knows nothing.
@@ -236,7 +237,8 @@ def _known_symbols(books: Connection, venue: str) -> set[str]:
     for table in watching:
         query = select(table.c.symbol).where(table.c.venue == venue).distinct()
         found |= set(books.execute(query).scalars())
-    return found
+    of_bots = select(tables.bots.c.symbols).where(tables.bots.c.venue == venue)
+    return found.union(*books.execute(of_bots).scalars())
 
 
 def _known_assets(books: Connection, venue: str) -> set[str]:
@@ -277,10 +279,15 @@ def _is_derived(row: Raw) -> bool:
 
 def _link_decisions(work: _Work) -> None:
     """Look for decisions from which the names of orders derive that nothing else explains."""
-    query = select(tables.decisions.c.id)
+    query = select(tables.decisions.c.id, tables.decisions.c.action)
     result = work.books.execute(query, execution_options={"yield_per": PAGE})
-    _link(work, ((decision, *leg) for decision in result.scalars() for leg in _LEGS))
+    _link(work, ((decision, *leg) for decision, action in result for leg in _legs(action)))
     result.close()
+
+
+def _legs(action: str) -> Iterator[tuple[int, int]]:
+    """Legs and attempts by which an order's name may derive from a decision."""
+    return product(range(MOST_SYMBOLS if action == Action.ADJUST else _LEGS), range(_ATTEMPTS))
 
 
 def _link_stops(work: _Work) -> None:
@@ -354,6 +361,8 @@ class _Reasons:
         if decision is None:
             order = replace(order, decision=None)
         else:
+            if decision["action"] == Action.ADJUST:  # its legs are sales and purchases, not stops
+                order = replace(order, role=_role(order.side, order.type, 0))
             at = _time(decision["decided_at"]) or order.created_at
             is_lost = order.created_at == order.as_of
             order = replace(

@@ -140,6 +140,16 @@ def finish_run(
         books.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(**changed))
 
 
+def attach_page(ledger: Ledger, run_id: str, page: str, timings: dict[str, Any] | None) -> None:
+    """Record the page of a run that acted before it had one."""
+    with ledger.write() as books:
+        books.execute(
+            tables.runs.update()
+            .where(tables.runs.c.id == run_id)
+            .values(page=page, timings=timings)
+        )
+
+
 def load_run(ledger: Ledger, run_id: str) -> Run:
     found = first(ledger.rows(select(tables.runs).where(tables.runs.c.id == run_id), Run))
     if found is None:
@@ -205,6 +215,16 @@ def _conditions(
 def load_run_values(ledger: Ledger, column: str) -> list[str]:
     """The bots, notebooks or outcomes that runs have, each once, in order."""
     return [row["value"] for row in ledger.mappings(select_values(tables.runs.c[column]))]
+
+
+def load_run_bots(ledger: Ledger, notebook: str, day: date) -> list[tuple[str, str]]:
+    """Venue and bot of a notebook's runs that started on a UTC day, each pair once, in order."""
+    runs, begin = tables.runs.c, datetime.combine(day, time(), UTC)
+    query = select(runs.venue, runs.bot).distinct()
+    query = query.where(runs.notebook == notebook, runs.started_at >= begin)
+    query = query.where(runs.started_at < begin + timedelta(days=1), runs.bot.is_not(None))
+    found = ledger.mappings(query.order_by(runs.venue, runs.bot))
+    return [(row["venue"], row["bot"]) for row in found]
 
 
 def mark_pages_removed(books: Connection, runs: Collection[str]) -> None:

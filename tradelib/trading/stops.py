@@ -46,6 +46,7 @@ from tradelib.trading.placing import (
     tell,
 )
 from tradelib.trading.positions import Position, bot_position
+from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Instrument, OrderType, Quote, Venue
 
 # A stop that the venue has just refused is not offered again at once.
@@ -143,6 +144,7 @@ def compare_stops(wanted: Sequence[Stop], live: Sequence[Order]) -> StopPlan:
     return StopPlan(cancel=tuple(live), place=tuple(wanted))
 
 
+@urgent(Urgency.RECONCILE)
 def maintain_stops(
     ledger: Ledger, venue: Venue, bot: Bot, holder: str, *, leaving: bool = False
 ) -> StopPlan:
@@ -159,6 +161,7 @@ def maintain_stops(
         return maintain_stops_under(ledger, venue, bot, held, leaving=leaving)
 
 
+@urgent(Urgency.RECONCILE)
 def maintain_stops_under(
     ledger: Ledger, venue: Venue, bot: Bot, held: Lease, *, leaving: bool = False
 ) -> StopPlan:
@@ -191,7 +194,7 @@ def plan_stops(ledger: Ledger, venue: Venue, bot: Bot) -> StopPlan:
     if bot.symbol not in venue.fetch_instruments():
         return StopPlan(waits=f"the venue lists {bot.symbol} no more")
     instrument = venue.fetch_instrument(bot.symbol)
-    quote = venue.fetch_quotes([bot.symbol]).get(bot.symbol)
+    quote = venue.fetch_quotes([bot.symbol], as_of=venue.fetch_time()).get(bot.symbol)
     if not all(order.is_known for order in others):
         return StopPlan(waits="an order of the bot is on its way")
     if quote is None:
@@ -206,8 +209,8 @@ def _place(ledger: Ledger, venue: Venue, bot: Bot, held: Lease, leaving: bool) -
     plan = plan_stops(ledger, venue, bot)
     if plan.waits or plan.cancel or not plan.place:
         return
-    quote = venue.fetch_quotes([bot.symbol])[bot.symbol]
     as_of = venue.fetch_time()
+    quote = venue.fetch_quotes([bot.symbol], as_of=as_of)[bot.symbol]
     with ledger.write() as books:
         require_running(books, held.run)
         require_lease(books, held)

@@ -79,6 +79,8 @@ bots = Table(
     Column("parameters", JSON, nullable=False),
     Column("decision", JSON, nullable=False),
     Column("stops", JSON, nullable=False, server_default="{}"),
+    Column("wake", JSON, nullable=False, server_default="{}"),
+    Column("symbols", JSON, nullable=False, server_default="[]"),
     Column("status", String(16), nullable=False),
     Column("created_at", UtcText, nullable=False),
     Column("updated_at", UtcText, nullable=False),
@@ -170,6 +172,7 @@ decisions = Table(
     Column("reason", Text, nullable=False),
     Column("price", MoneyText),
     Column("state", JSON, nullable=False),
+    Column("targets", JSON, nullable=False, server_default="[]"),
     Column("decided_at", UtcText, nullable=False),
     UniqueConstraint("bot", "candle_close"),
 )

@@ -12,6 +12,7 @@ from tradelib.trading.orders import load_orders
 from tradelib.trading.placing import cancel_live_order
 from tradelib.trading.reconciliation import Reconciliation, merge, reconcile
 from tradelib.trading.stops import maintain_stops
+from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ def _see_cancels_through(ledger: Ledger, venue: Venue) -> bool:
     return bool(wanted)
 
 
+@urgent(Urgency.RECONCILE)
 def reconcile_venue(ledger: Ledger, venue: Venue, holder: str) -> Reconciliation:
     """Reconcile an account, make every bot's stops fit its position, and look again where that
     changed something.

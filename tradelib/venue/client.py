@@ -10,13 +10,14 @@ import logging
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
 from itertools import chain
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,7 +29,11 @@ from tradelib.clock import from_ms, timeframe_ms, to_ms, utc_now
 from tradelib.errors import InvalidInput, OrderRejected, ReadOnly, VenueUnavailable, unknown_name
 from tradelib.scrubber import Scrubber
 from tradelib.services.addresses import service_url
-from tradelib.settings import SERVICE_PREFIX, DeskSettings, VenueSettings
+from tradelib.settings import SERVICE_PREFIX, CacheSettings, DeskSettings, VenueSettings
+from tradelib.traffic.budget import Budget, account_name
+from tradelib.traffic.cache import Entry, SharedCache, Terms
+from tradelib.traffic.rates import Urgency, urgent
+from tradelib.traffic.records import budget_file
 from tradelib.venue.dialects import Dialect, Page, Row, dialect_of
 from tradelib.venue.facts import (
     BracketRequest,
@@ -42,6 +47,7 @@ from tradelib.venue.facts import (
     VenueTrade,
 )
 from tradelib.venue.keys import Keys, load_keys
+from tradelib.venue.metering import Answers, budgeted, budgeted_stream
 from tradelib.venue.translate import translated
 
 # Retries are told to whoever listens; without a listener Python would print them.
@@ -57,6 +63,10 @@ CANDLE_PAGE = 1000
 _UNBOUND_REQUESTS = timedelta(seconds=60)
 # There, the client itself sends nothing that was committed longer ago.
 _SEND_WITHIN = timedelta(seconds=10)
+# Seconds that a committed order waits for the rate budget: its request is soon too old.
+_ORDER_PATIENCE = 2.0
+# A symbol that a shared list lacks, or tells not to be traded, is looked for in one no older.
+_NEW_LISTING_SECONDS = 60.0
 # Before the moment an order was sent, for clocks that differ, when looking for it in a list.
 _SINCE_MARGIN = timedelta(minutes=5)
 _UNPRICED = {kind.value for kind in OrderType if not kind.has_limit}
@@ -74,7 +84,9 @@ class Venue:
         itself; None where it cannot be bound. visibility_lag: an order that was sent and cannot
         be seen after so long was never accepted. dedupes_client_ids: whether a second request
         with a client id used before never makes a second order.
-    trade_page: rows asked for at a time in histories.
+    trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
+        venue's rate budget and what it told them; None shares nothing. bulk:
+        for long walks, which leave more of the budget to others and wait longer.
     """
 
     def __init__(
@@ -86,6 +98,9 @@ class Venue:
         trading: bool = False,
         is_local: bool = False,
         identity: str | None = None,
+        home: Path | None = None,
+        cache: CacheSettings | None = None,
+        bulk: bool = False,
     ) -> None:
         self.name = name
         self.quote = settings.quote
@@ -93,10 +108,16 @@ class Venue:
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
         self.trade_page = TRADE_PAGE
         self._instruments: dict[str, Instrument] = {}
-        self._exchange = make_exchange(name, settings, keys)
+        self.identity = identity or venue_identity(name, settings)
+        self._exchange = make_exchange(
+            name, settings, keys, home=home, identity=self.identity, bulk=bulk
+        )
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._dialect = dialect_of(self._exchange)
-        self.identity = identity or venue_identity(name, settings)
+        self._sharing = cache or CacheSettings()
+        self._cache = SharedCache(home, self._sharing.url) if home else None
+        self._answers = Answers(self._exchange) if home else None
+        self._is_shared_list = False
         self.request_lifetime = self._dialect.request_lifetime
         self.dedupes_client_ids = self._dialect.dedupes_client_ids
         self.supports_brackets = self._dialect.has_brackets
@@ -122,18 +143,49 @@ class Venue:
         return from_ms(self._read("tell its time", lambda: self._exchange.fetch_time()))
 
     def fetch_instruments(self) -> dict[str, Instrument]:
-        """Every spot instrument, by symbol; asked once per client."""
+        """Every spot instrument, by symbol; asked once per client, or shared by all processes."""
         if not self._instruments:
-            markets = self._read("list its instruments", lambda: self._exchange.load_markets())
+            self._load_instruments()
+            markets = self._exchange.markets
             spot = {symbol: market for symbol, market in markets.items() if market.get("spot")}
             self._instruments = {symbol: _instrument(market) for symbol, market in spot.items()}
         return self._instruments
 
     def fetch_instrument(self, symbol: str) -> Instrument:
-        instruments = self.fetch_instruments()
-        if symbol not in instruments:
-            raise unknown_name("symbol", symbol, instruments, f"venue {self.name}")
-        return instruments[symbol]
+        """One symbol's rules. Raises InvalidInput for one that the venue does not list."""
+        found = self.fetch_instruments().get(symbol)
+        if self._is_shared_list and not (found and found.active):
+            # Listed, or traded again, since the list was shared, maybe.
+            self._instruments, self._exchange.markets = {}, None
+            self._load_instruments(_NEW_LISTING_SECONDS)
+            self._is_shared_list = False
+            found = self.fetch_instruments().get(symbol)
+        if found is None:
+            raise unknown_name("symbol", symbol, self._instruments, f"venue {self.name}")
+        return found
+
+    def _load_instruments(self, longest: float | None = None) -> None:
+        """Let ccxt know the venue's instruments, by a list no older than so many seconds."""
+        action = "list its instruments"
+        if self._cache is None or self._answers is None or self._exchange.markets:
+            self._read(action, self._exchange.load_markets)
+            return
+        answers, asked = self._answers, False
+
+        def ask(_: list[str]) -> dict[str, Any]:
+            nonlocal asked
+            asked = True
+            return {"": self._read(action, lambda: answers.note(self._exchange.load_markets))}
+
+        longest = longest or 3600 * self._sharing.max_instrument_hours
+        terms = Terms(min(3600 * self._sharing.instrument_hours, longest), longest)
+        # What an account may trade, and at which fee, is its own.
+        group = f"{self.identity} {account_name(self._exchange.apiKey)}"
+        told = self._cache.get("instruments", group, [""], ask, terms)[""].value
+        self._is_shared_list = not asked
+        if not asked:
+            load = self._exchange.load_markets
+            self._read(action, lambda: answers.repeat(told, load))
 
     def fetch_ohlcv(self, symbol: str, timeframe: str, since: datetime, limit: int) -> pd.DataFrame:
         """Candles from `since`, at most `limit`, the forming one included as venues answer it.
@@ -142,17 +194,12 @@ class Venue:
         """
         self.fetch_instrument(symbol)
         self.require_timeframe(timeframe)
-        rows = self._read(
-            f"give {timeframe} candles of {symbol}",
-            lambda: self._exchange.fetch_ohlcv(symbol, timeframe, to_ms(since), limit),
+        return parse_candles(
+            self._read(
+                f"give {timeframe} candles of {symbol}",
+                lambda: self._exchange.fetch_ohlcv(symbol, timeframe, to_ms(since), limit),
+            )
         )
-        frame = pd.DataFrame(
-            [[float(value) for value in row[1:6]] for row in rows],
-            columns=_CANDLE_COLUMNS,
-            index=pd.to_datetime([int(row[0]) for row in rows], unit="ms", utc=True).as_unit("ms"),
-            dtype="float64",
-        )
-        return frame.rename_axis("open_time")
 
     @property
     def candle_page(self) -> int:
@@ -167,13 +214,55 @@ class Venue:
         if timeframe not in known:
             raise unknown_name("timeframe", timeframe, known, f"venue {self.name}")
 
-    def fetch_quotes(self, symbols: Sequence[str]) -> dict[str, Quote]:
+    def fetch_quotes(
+        self, symbols: Sequence[str], *, as_of: datetime | None = None
+    ) -> dict[str, Quote]:
         """Best bid and ask of several symbols, in one request; without those that have none, as
-        a delisted coin has."""
+        a delisted coin has.
+
+        as_of: the venue's own time, asked for right before. With it, a quote will do that another
+            process was told, unless it is older, by the venue's time or by this machine's, than
+            the desk's `cache.max_quote_seconds`; without, the venue is asked.
+        """
         if not symbols:
             return {}
         for symbol in symbols:
             self.fetch_instrument(symbol)
+        longest = self._sharing.max_quote_seconds
+        if self._cache is None or as_of is None or longest <= 0:
+            got_at = utc_now()
+            told = self._ask_quotes(symbols)
+            return {s: Quote(s, *map(Decimal, pair), as_of, got_at) for s, pair in told.items()}
+        terms = Terms(min(self._sharing.quote_seconds, longest), longest, to_ms(as_of))
+        found = self._cache.get(
+            "quotes", self.identity, symbols, self._ask_quotes, terms, together=True
+        )
+        if not all(map(terms.accept, found.values())):
+            raise VenueUnavailable(
+                f"Venue {self.name} took longer than {longest:g} s to quote {', '.join(symbols)}; "
+                "no order is sized with prices so old."
+            )
+        quotes = (_shared_quote(symbol, found[symbol]) for symbol in symbols)
+        return {quote.symbol: quote for quote in quotes if quote}
+
+    def share_quotes(self, quotes: Iterable[Quote]) -> None:
+        """Let all processes have what came without being asked for, as from a stream.
+
+        Quotes without the venue's time are of use to nobody and left out.
+        """
+        if self._cache is None:
+            return
+        told: dict[tuple[float, int], dict[str, list[str]]] = {}
+        for quote in quotes:
+            if quote.venue_time is not None:
+                moment = (quote.got_at or utc_now()).timestamp(), to_ms(quote.venue_time)
+                pair = [format(quote.bid, "f"), format(quote.ask, "f")]
+                told.setdefault(moment, {})[quote.symbol] = pair
+        for (got_at, venue_ms), pairs in told.items():
+            self._cache.put("quotes", self.identity, pairs, got_at=got_at, venue_ms=venue_ms)
+
+    def _ask_quotes(self, symbols: Sequence[str]) -> dict[str, list[str]]:
+        """Bid and ask by symbol, as text."""
         tickers = self._read(
             f"quote {', '.join(symbols)}",
             lambda: (
@@ -182,8 +271,9 @@ class Venue:
                 else self._exchange.fetch_tickers(list(symbols))
             ),
         )
-        quotes = (_quote(symbol, tickers.get(symbol)) for symbol in symbols)
-        return {quote.symbol: quote for quote in quotes if quote}
+        found = {symbol: tickers.get(symbol) or {} for symbol in symbols}
+        pairs = {s: [_maybe(row.get(side)) for side in ("bid", "ask")] for s, row in found.items()}
+        return {s: [format(price, "f") for price in pair] for s, pair in pairs.items() if all(pair)}
 
     def fetch_balances(self) -> dict[str, VenueBalance]:
         """Every asset the account holds any of."""
@@ -217,12 +307,13 @@ class Venue:
         """
         self.fetch_instrument(symbol)
         start = since - _SINCE_MARGIN if since else None
-        return self._read(
-            f"find order {venue_order_id or client_id}",
-            lambda: self._order(
-                self._dialect.fetch_order(symbol, client_id, venue_order_id, start)
-            ),
-        )
+        with urgent(Urgency.RECONCILE):  # what became of an order is never a luxury
+            return self._read(
+                f"find order {venue_order_id or client_id}",
+                lambda: self._order(
+                    self._dialect.fetch_order(symbol, client_id, venue_order_id, start)
+                ),
+            )
 
     def fetch_open_orders(self, symbols: Sequence[str]) -> list[VenueOrder]:
         found: list[VenueOrder] = []
@@ -265,7 +356,7 @@ class Venue:
             ),
         )
         for page in self._oldest_first(pages, last_trade_id):
-            trades = [trade for trade in _in_order(page) if trade.trade_id != last_trade_id]
+            trades = [trade for trade in parse_trades(page) if trade.trade_id != last_trade_id]
             kept = [t for t in trades if last_trade_id or not (since and t.at < since)]
             if kept:
                 yield kept
@@ -303,7 +394,7 @@ class Venue:
         newest = self._read(
             f"tell the last trade of {symbol}", lambda: self._dialect.fetch_last_trades(symbol)
         )
-        return _in_order(newest)[-1].trade_id if newest else None
+        return parse_trades(newest)[-1].trade_id if newest else None
 
     def fetch_order_trades(self, symbol: str, venue_order_id: str) -> list[VenueTrade]:
         """The executions of one order, oldest first."""
@@ -312,7 +403,7 @@ class Venue:
             f"list trades of order {venue_order_id}",
             lambda: self._dialect.fetch_order_trades(symbol, venue_order_id),
         )
-        return _in_order(page)
+        return parse_trades(page)
 
     # Effects
 
@@ -325,7 +416,7 @@ class Venue:
         self._require_trading()
         self._require_order(request)
         self._require_fresh(request.signed_at)
-        with self._sending(str(request)):
+        with urgent(Urgency.ORDINARY, _ORDER_PATIENCE), self._sending(str(request)):
             return _completed(self._order(self._dialect.create_order(request)), request)
 
     def submit_bracket(self, request: BracketRequest) -> tuple[VenueOrder, VenueOrder]:
@@ -335,7 +426,8 @@ class Venue:
         for leg in (request.target, request.stop):
             self._require_order(leg)
         self._require_fresh(request.signed_at)
-        with self._sending(f"bracket {request.target}, {request.stop}"):
+        action = f"bracket {request.target}, {request.stop}"
+        with urgent(Urgency.ORDINARY, _ORDER_PATIENCE), self._sending(action):
             rows = map(self._order, self._dialect.create_bracket(request))
             legs = {order.client_id: order for order in rows}
             return legs[request.target.client_id], legs[request.stop.client_id]
@@ -350,7 +442,8 @@ class Venue:
         """
         self._require_trading()
         self.fetch_instrument(symbol)
-        with self._sending(f"cancel order {venue_order_id or client_id}"):
+        action = f"cancel order {venue_order_id or client_id}"
+        with urgent(Urgency.CANCEL), self._sending(action):
             self._dialect.cancel_order(symbol, venue_order_id, client_id)
 
     def _sending(self, action: str) -> AbstractContextManager[None]:
@@ -390,7 +483,7 @@ class Venue:
             )
 
     def _order(self, row: Row) -> VenueOrder:
-        return _venue_order(self._dialect.tidy(row), self._dialect)
+        return parse_order(self._dialect.tidy(row), self._dialect)
 
     @property
     def used_weight(self) -> int | None:
@@ -400,6 +493,11 @@ class Venue:
         told = {name.upper(): value for name, value in headers.items()}
         weight = told.get("X-MBX-USED-WEIGHT-1M")
         return int(weight) if weight else None
+
+    def lend_instruments(self, exchange: Any) -> None:
+        """Let another of ccxt's objects for the venue know its instruments without asking."""
+        self.fetch_instruments()
+        exchange.set_markets_from_exchange(self._exchange)
 
     def close(self) -> None:
         self._exchange.session.close()
@@ -425,36 +523,35 @@ class Venue:
         raise AssertionError("unreachable")
 
 
-def open_venue(settings: DeskSettings, name: str, *, trading: bool = False) -> Venue:
-    """The venue of that name in desk.toml, with its keys unless they are not to be had."""
-    chosen, resolved, keys = _configured(settings, name)
+def open_venue(
+    settings: DeskSettings, name: str, *, trading: bool = False, bulk: bool = False
+) -> Venue:
+    """The venue of that name in desk.toml, with its keys unless they are not to be had. trading,
+    bulk: see Venue."""
+    resolved, keys = resolve_venue(settings, name)
+    chosen = settings.venues[name]
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
-        identity=venue_identity(name, chosen),
+        identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache, bulk=bulk,
     )  # fmt: skip
 
 
 def open_stream(settings: DeskSettings, name: str) -> Any:
     """ccxt.pro's object for the venue of that name in desk.toml, which watches over WebSockets;
     its methods are coroutines, and `await exchange.close()` ends them."""
-    _, resolved, keys = _configured(settings, name)
-    return make_stream_exchange(name, resolved, keys)
+    resolved, keys = resolve_venue(settings, name)
+    identity = venue_identity(name, settings.venues[name])
+    return make_stream_exchange(name, resolved, keys, home=settings.home, identity=identity)
 
 
-def _configured(
-    settings: DeskSettings, name: str
-) -> tuple[VenueSettings, VenueSettings, Keys | None]:
-    """A venue as desk.toml has it, the same with its addresses, and its keys."""
+def resolve_venue(settings: DeskSettings, name: str) -> tuple[VenueSettings, Keys | None]:
+    """What desk.toml says of a venue, with the addresses of services in place of their names, and
+    its keys if they are to be had."""
     if name not in settings.venues:
         raise unknown_name("venue", name, settings.venues, "desk.toml")
     chosen = settings.venues[name]
-    resolved = chosen.model_copy(
-        update={
-            "rest_url": _resolve(settings, chosen.rest_url),
-            "ws_url": _resolve(settings, chosen.ws_url),
-        }
-    )
-    return chosen, resolved, load_keys(chosen.keys, settings.home, name)
+    urls = {which: _resolve(settings, getattr(chosen, which)) for which in ("rest_url", "ws_url")}
+    return chosen.model_copy(update=urls), load_keys(chosen.keys, settings.home, name)
 
 
 def venue_identity(name: str, settings: VenueSettings) -> str:
@@ -490,18 +587,51 @@ def _exchange_class(name: str, settings: VenueSettings, source: Any = ccxt) -> A
     return getattr(source, settings.exchange)
 
 
-def make_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> ccxt.Exchange:
-    """ccxt's object for a venue, pointed where the settings say; `name` is for messages."""
+def make_exchange(
+    name: str,
+    settings: VenueSettings,
+    keys: Keys | None,
+    *,
+    home: Path | None = None,
+    identity: str | None = None,
+    bulk: bool = False,
+) -> ccxt.Exchange:
+    """ccxt's object for a venue, pointed where the settings say; `name` is for messages.
+
+    home: of the desk under whose rate budget it asks, as the exchange of that identity; bulk: see
+    Venue.
+    """
     exchange = _exchange_class(name, settings)(_exchange_config(settings, keys))
     exchange.fetch = _whole(exchange.fetch)
     if settings.rest_url:
         _redirect(exchange, settings.rest_url, settings.ws_url)
+    if home is not None:
+        dialect = dialect_of(exchange)
+        budget = _open_budget(name, settings, exchange, home, identity, bulk=bulk)
+        exchange.fetch2 = budgeted(exchange, dialect, budget)
     return exchange
 
 
-def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) -> Any:
+def _open_budget(
+    name: str, settings: VenueSettings, exchange: Any, home: Path, identity: str | None,
+    *, bulk: bool = False,
+) -> Budget:  # fmt: skip
+    file = budget_file(home, identity or venue_identity(name, settings))
+    pools, account = dialect_of(exchange).pools, account_name(exchange.apiKey)
+    return Budget(file, name, pools, account, settings.patience, bulk=bulk)
+
+
+def make_stream_exchange(
+    name: str,
+    settings: VenueSettings,
+    keys: Keys | None,
+    *,
+    home: Path | None = None,
+    identity: str | None = None,
+) -> Any:
     """ccxt.pro's object for a venue, pointed where the settings say. It watches and sends no
-    orders, for which there is `Venue`."""
+    orders, for which there is `Venue`. home, identity: as for `make_exchange`, since it asks for
+    order books and instruments too."""
     pro = import_module("ccxt.pro")  # takes seconds, and few need it
     exchange = _exchange_class(name, settings, pro)(_exchange_config(settings, keys))
     if settings.rest_url:
@@ -512,6 +642,9 @@ def make_stream_exchange(name: str, settings: VenueSettings, keys: Keys | None) 
 
     for method in filter(_SENDS_ORDERS.match, dir(exchange)):
         setattr(exchange, method, refuse)
+    if home is not None:
+        budget = _open_budget(name, settings, exchange, home, identity)
+        exchange.fetch2 = budgeted_stream(exchange, dialect_of(exchange), budget)
     return exchange
 
 
@@ -602,12 +735,33 @@ def _instrument(market: dict[str, Any]) -> Instrument:
     )
 
 
-def _quote(symbol: str, ticker: dict[str, Any] | None) -> Quote | None:
+def parse_candles(rows: Sequence[Sequence[Any]]) -> pd.DataFrame:
+    """ccxt's rows of candles as a candle frame."""
+    frame = pd.DataFrame(
+        [[float(value) for value in row[1:6]] for row in rows],
+        columns=_CANDLE_COLUMNS,
+        index=pd.to_datetime([int(row[0]) for row in rows], unit="ms", utc=True).as_unit("ms"),
+        dtype="float64",
+    )
+    return frame.rename_axis("open_time")
+
+
+def parse_quote(symbol: str, ticker: Row | None) -> Quote | None:
+    """ccxt's ticker as best bid and ask; None without both."""
     bid, ask = (_maybe((ticker or {}).get(side)) for side in ("bid", "ask"))
     return Quote(symbol, bid, ask) if bid and ask else None
 
 
-def _venue_order(row: Row, dialect: Dialect) -> VenueOrder:
+def _shared_quote(symbol: str, told: Entry) -> Quote | None:
+    if told.value is None:
+        return None
+    bid, ask = map(Decimal, told.value)
+    at = from_ms(told.venue_ms) if told.venue_ms is not None else None
+    return Quote(symbol, bid, ask, at, datetime.fromtimestamp(told.got_at, UTC))
+
+
+def parse_order(row: Row, dialect: Dialect) -> VenueOrder:
+    """ccxt's row of an order, tidied by the dialect."""
     if not row.get("id"):
         raise ccxt.BadResponse("an order came without an id")
     filled, created = _maybe(row.get("filled")), dialect.created_ms(row)
@@ -672,8 +826,8 @@ def gather(pages: Iterator[list[Row]], known: str | None) -> list[Row]:
     return [row for row in rows if (row["timestamp"] or 0) >= since]
 
 
-def _in_order(trades: list[dict[str, Any]]) -> list[VenueTrade]:
-    """Oldest first; of one millisecond, ids that are numbers count up."""
+def parse_trades(trades: Sequence[Row]) -> list[VenueTrade]:
+    """ccxt's rows of executions, oldest first; of a millisecond, ids that are numbers count up."""
     found = [_venue_trade(trade) for trade in trades]
     return sorted(found, key=lambda t: (t.at, len(t.trade_id), t.trade_id))
 

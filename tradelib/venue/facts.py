@@ -163,11 +163,17 @@ class Instrument:
 
 @dataclass(frozen=True)
 class Quote:
-    """Best bid and ask, in quote currency."""
+    """Best bid and ask, in quote currency.
+
+    venue_time: a moment of the venue's before which they were not told, None where it was not
+    asked for; got_at: the same by this machine's clock.
+    """
 
     symbol: str
     bid: Decimal
     ask: Decimal
+    venue_time: datetime | None = None
+    got_at: datetime | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ccxt
 
 from tradelib.settings import VenueSettings
@@ -13,12 +15,15 @@ class PublicCandles:
     """Candles of one exchange, asked for without keys.
 
     exchange: ccxt's id. rest_url: another server of the same dialect, None for the exchange.
+    home: of the desk under whose rate budget it asks; None counts nothing.
     """
 
-    def __init__(self, exchange: str, rest_url: str | None = None) -> None:
+    def __init__(
+        self, exchange: str, rest_url: str | None = None, home: Path | None = None
+    ) -> None:
         self.name = exchange
         self._exchange: ccxt.Exchange = make_exchange(
-            exchange, VenueSettings(exchange=exchange, rest_url=rest_url), None
+            exchange, VenueSettings(exchange=exchange, rest_url=rest_url), None, home=home
         )
 
     def fetch_ohlcv(

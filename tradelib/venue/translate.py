@@ -57,6 +57,8 @@ def translated(
     except ccxt.BaseError as error:
         # `from None`: the original's text and frames carry the signed URL.
         told = _clear(error, clearer)
+        # When the venue takes requests again, as the budget was told.
+        told.retry_after = getattr(error, "retry_after", None)
         raise _translate(told, redact(str(told), scrubber), venue, action, sends) from None
     except DeskError:
         raise
@@ -80,7 +82,9 @@ def _translate(error: ccxt.BaseError, said: str, venue: str, action: str, sends:
     if isinstance(error, ccxt.OrderNotFound):
         return OrderUnknown(text)
     if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-        return RateLimited(f"{text}; it wants fewer requests, wait a minute.")
+        seconds = getattr(error, "retry_after", None)
+        again = "wait a minute" if seconds is None else f"come again in {seconds:.0f} s"
+        return RateLimited(f"{text}; it wants fewer requests, {again}.", retry_after=seconds)
     if isinstance(error, ccxt.InvalidNonce):
         # A read that another process overtook, or that was held up, may be asked again.
         kind = OrderRejected if sends else VenueUnavailable

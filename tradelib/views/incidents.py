@@ -40,6 +40,9 @@ _MEANINGS = {
     "pass, unless trading is halted or the venue refuses it.",
     "stop without position": "An order rests that protects nothing. It is cancelled with the next "
     "pass.",
+    "live differs from backtest": "On a day of its own the bot read other candles, decided "
+    "otherwise or missed candles, or lost more than was agreed to. Its page of that day names each "
+    "gap; the next day's check closes this when it finds none.",
     "no healthy cycle": "No cycle has seen the market and settled the books for a while. Resting "
     "entries were cancelled; look at `desk logs` and at Prefect's page.",
 }

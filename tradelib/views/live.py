@@ -13,8 +13,10 @@ from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time
 from tradelib.trading.accounts import load_account
 from tradelib.trading.deciding import Signal
+from tradelib.trading.decisions import Decision
 from tradelib.trading.ledger import Ledger
-from tradelib.trading.orders import load_fills, load_orders
+from tradelib.trading.orders import ZERO, OrderStatus, load_fills, load_orders
+from tradelib.trading.targeting import TargetSignal, load_common
 from tradelib.views.accounts import (
     balances_table,
     discrepancies_table,
@@ -31,6 +33,7 @@ from tradelib.views.orders import (
     orders_table,
     status_word,
 )
+from tradelib.views.targets import weights_figure, weights_picture
 
 if TYPE_CHECKING:
     # These reach the venue's client, which costs half a second that no page needs to pay.
@@ -95,8 +98,11 @@ def fetch_chart(store: CandleStore, fetched: Recordable) -> Chart | Html:
     return Chart(closes_figure(closes))
 
 
-def signal_summary(ledger: Ledger, signal: Signal) -> Html:
-    """What the bot decided, why, and how sure its strategy was."""
+def signal_summary(ledger: Ledger, signal: Signal | TargetSignal) -> Html:
+    """What the bot decided, why, and how sure its strategy was; of several symbols, their weights
+    now and wanted."""
+    if isinstance(signal, TargetSignal):
+        return _targets_summary(ledger, signal.decision)
     told, decision = signal.to_json(), signal.decision
     score = told["score"]
     figures = {
@@ -111,8 +117,25 @@ def signal_summary(ledger: Ledger, signal: Signal) -> Html:
     )
 
 
-def signal_chart(ledger: Ledger, store: CandleStore, signal: Signal) -> Chart | Html:
-    """Candles up to the decision, scores and thresholds; the bot's fills so far are marked."""
+def _targets_summary(ledger: Ledger, decision: Decision) -> Html:
+    changed = f"{decision.fraction:.1%}"
+    figures = {
+        "Decision": action_word(decision.action),
+        "Equity that changes hands": Cell(changed, f"{decision.fraction:f}"),
+        "Orders wanted": count(len(decision.legs(""))),
+    }
+    return (
+        cards(figures, name="signal")
+        + weights_picture(decision)
+        + decisions_table(ledger, [decision], name="decision", empty="")
+    )
+
+
+def signal_chart(ledger: Ledger, store: CandleStore, signal: Signal | TargetSignal) -> Chart | Html:
+    """Candles up to the decision, scores and thresholds; the bot's fills so far are marked. Of
+    several symbols, their closes and target weights."""
+    if isinstance(signal, TargetSignal):
+        return _targets_chart(store, signal)
     bot, close = signal.bot, signal.decision.candle_close
     candles = store.load(bot.venue, bot.symbol, bot.timeframe, as_of=close, limit=SHOWN_CANDLES)
     if candles.empty:
@@ -121,10 +144,25 @@ def signal_chart(ledger: Ledger, store: CandleStore, signal: Signal) -> Chart | 
     return Chart(signal_figure(signal, candles, fills))
 
 
-def signal_orders(ledger: Ledger, signal: Signal) -> Html:
+def _targets_chart(store: CandleStore, signal: TargetSignal) -> Chart | Html:
+    bot, close = signal.bot, signal.decision.candle_close
+    candles = load_common(store, bot, close, SHOWN_CANDLES + bot.history)
+    if candles[bot.symbols[0]].empty:
+        return empty(f"Nothing to draw: {signal.decision.reason}.", name="signal-chart")
+    weights = bot.target_rules.weights(candles, bot.strategy_params)
+    shown = {symbol: frame.iloc[-SHOWN_CANDLES:] for symbol, frame in candles.items()}
+    return Chart(weights_figure(bot, shown, weights.iloc[-SHOWN_CANDLES:]))
+
+
+def signal_orders(ledger: Ledger, signal: Signal | TargetSignal) -> Html:
     """What became of the decision, as the ledger tells it now."""
     orders = load_orders(ledger, decision=signal.decision.id)
     waiting = "No order yet: one follows a BUY or SELL as soon as the execution page has run."
+    if signal.decision.targets:
+        waiting = "No order yet: they follow an ADJUST as soon as the execution page has run."
+        return heading("Its orders, as they stand now") + orders_table(
+            ledger, orders, name="decision-orders", empty=waiting
+        )
     return heading("Its order, as it stands now") + orders_table(
         ledger, orders, name="decision-orders", empty=waiting
     )
@@ -132,6 +170,8 @@ def signal_orders(ledger: Ledger, signal: Signal) -> Html:
 
 def execution_summary(ledger: Ledger, execution: Execution) -> Html:
     """The decision, and in one line what became of it."""
+    if execution.decision.targets:
+        return _legs_summary(ledger, execution)
     order = execution.order
     figures = {
         "Decision": action_word(execution.decision.action),
@@ -144,8 +184,28 @@ def execution_summary(ledger: Ledger, execution: Execution) -> Html:
     )  # fmt: skip
 
 
+def _legs_summary(ledger: Ledger, execution: Execution) -> Html:
+    orders = [outcome.order for outcome in execution.legs if outcome.order]
+    quote = orders[0].quote if orders else ""
+    filled = sum(order.status == OrderStatus.FILLED for order in orders)
+    figures = {
+        "Decision": action_word(execution.decision.action),
+        "Orders filled": Cell(f"{filled} of {len(execution.legs)}", str(filled)),
+        "Filled (quote)": money(sum((order.cost for order in orders), ZERO), quote),
+    }
+    return (
+        cards(figures, name="execution")
+        + note(execution.summary)
+        + weights_picture(execution.decision)
+        + decisions_table(ledger, [execution.decision], name="decision", empty="")
+    )
+
+
 def execution_orders(ledger: Ledger, execution: Execution) -> Html:
-    """The order as it stands now, why it was refused if it was, its events and its fills."""
+    """The order as it stands now, why it was refused if it was, its events and its fills; of
+    several orders each."""
+    if execution.decision.targets:
+        return _legs_orders(ledger, execution)
     none = f"No order: {execution.decision.reason}."
     orders = [execution.order] if execution.order else []
     page = heading("Order") + orders_table(ledger, orders, name="order", empty=none)
@@ -162,6 +222,23 @@ def execution_orders(ledger: Ledger, execution: Execution) -> Html:
         + events_table(ledger, client_id)
         + heading("Fills")
         + fills_table(ledger, fills, orders, name="fills", empty=unfilled)
+    )
+
+
+def _legs_orders(ledger: Ledger, execution: Execution) -> Html:
+    outcomes = [outcome for outcome in execution.legs if outcome.order]
+    orders = [outcome.order for outcome in outcomes if outcome.order]
+    none = "No order: purchases wait until it is known what became of the sales."
+    page = heading("Orders", "sales first, each purchase with what they brought")
+    page += orders_table(ledger, orders, name="order", empty=none)
+    fills = [fill for order in orders for fill in load_fills(ledger, client_id=order.client_id)]
+    for outcome, order in zip(outcomes, orders, strict=True):
+        if outcome.refusals:
+            page += heading(f"{order.symbol} was refused by") + refusals_table(outcome.refusals)
+        page += heading(f"What happened to {order.symbol}") + events_table(ledger, order.client_id)
+    unfilled = "No fills: they show here when the venue has told of them."
+    return (
+        page + heading("Fills") + fills_table(ledger, fills, orders, name="fills", empty=unfilled)
     )
 
 

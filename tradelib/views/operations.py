@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import ipywidgets as widgets
@@ -17,6 +18,7 @@ from sqlalchemy import func, select
 from tradelib.candles.store import CandleStore, StoredSeries
 from tradelib.clock import parse_time, timeframe_ms, utc_now
 from tradelib.errors import DeskError
+from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.services.addresses import Running, load_services
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading import tables
@@ -32,10 +34,13 @@ from tradelib.views.html import Html, cards, empty, heading, table
 from tradelib.views.links import outcome_word, page_cell, record_url
 from tradelib.views.orders import orders_table
 from tradelib.views.theme import ACCENT, LOSS, themed
+from tradelib.views.traffic import budget_section, cache_section
 from tradelib.views.version import ledger_version
 
 FETCH = "live/10_fetch_candles"
 SHOWN_RUNS = 30
+# A feed looks every few seconds.
+_FEED_IS_DOWN = timedelta(minutes=1)
 SHOWN_CYCLES = 120
 
 
@@ -159,7 +164,7 @@ class OperationsPage:
             self.version,
             self.draw,
             layout=("halt", "headline", "services", "attention", "runs", "cycles", self.chart,
-                    "candles", "venues", "refusals", "disk"),
+                    "streams", "candles", "venues", "cache", "budget", "refusals", "disk"),
             seconds=seconds,
             name="operations",
         )  # fmt: skip
@@ -205,8 +210,11 @@ def draw_operations(
         "runs": heading("Runs", f"the newest {SHOWN_RUNS}")
         + _runs_table(load_runs(ledger, limit=SHOWN_RUNS), settings.reports),
         "cycles": _cycles_heading(cycles),
+        "streams": _streams_section(settings),
         "candles": _candles_section(settings, ledger, store),
         "venues": _venue_section(ledger, cycles),
+        "cache": cache_section(settings.home),
+        "budget": budget_section(settings.home),
         "refusals": heading("Refused orders", "by limit") + _refusals_table(ledger),
         "disk": _disk_section(settings),
     }
@@ -316,6 +324,35 @@ def _cycles_figure(bars: go.Scatter) -> go.Figure:
     figure = themed(go.Figure([bars]), 240, margin={"l": 60, "r": 20, "t": 10, "b": 36})
     figure.update_yaxes(title="cycle (s)", rangemode="tozero")
     return figure.update_xaxes(title="began (UTC, wall clock)")
+
+
+def _streams_section(settings: DeskSettings) -> Html:
+    """What each venue streams, and how long it was cut; REST makes up for what is missed."""
+    columns = (
+        "venue", "channel", "state", "last heard (UTC)", "messages", "by stream / by REST", "cuts",
+        "made up for in", "last cut",
+    )  # fmt: skip
+    title = heading("Streams", "what comes without being asked for")
+    none = "Streams show here while a desk runs; without one, each cycle asks by REST."
+    return title + table("streams", columns, map(_stream_row, load_streams(settings)), empty=none)
+
+
+def _stream_row(one: StreamStatus) -> list[Cell]:
+    silent = utc_now() - one.looked_at > _FEED_IS_DOWN
+    joined = word("on", "gain") if one.joined else word("cut", "warn")
+    gaps = sorted(one.gaps)
+    took = f"{median(gaps):.2f} s, at most {gaps[-1]:.2f} s" if gaps else "–"
+    return [
+        word(one.venue),
+        word(one.channel),
+        word("feed is down", "loss") if silent else joined,
+        moment(one.heard_at),
+        count(one.messages),
+        Cell("–" if one.told is None else f"{one.told:,} / {one.asked:,}", number=True),
+        count(one.cuts),
+        Cell(took, number=True),
+        prose(one.why),
+    ]
 
 
 def _candles_section(settings: DeskSettings, ledger: Ledger, store: CandleStore) -> Html:

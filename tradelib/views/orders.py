@@ -21,7 +21,9 @@ _TONES = {
     OrderStatus.UNRESOLVED: "loss",
     OrderStatus.SUBMITTED: "warn",
 }
-_ACTION_TONES = {Action.BUY: "gain", Action.SELL: "loss", Action.HOLD: "muted"}
+_ACTION_TONES = {
+    Action.BUY: "gain", Action.SELL: "loss", Action.HOLD: "muted", Action.ADJUST: "",
+}  # fmt: skip
 
 
 def orders_table(ledger: Ledger, orders: Sequence[Order], *, name: str, empty: str) -> Html:

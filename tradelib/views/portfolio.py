@@ -52,8 +52,8 @@ OLD_AFTER = timedelta(minutes=5)
 
 @dataclass(frozen=True)
 class Holding:
-    """A bot's position, with the newest stored close of its symbol, None without candles, and
-    its account's worth, None before the first reconciliation."""
+    """A bot's position in one symbol, with the newest stored close of that, None without candles,
+    and its account's worth, None before the first reconciliation."""
 
     bot: Bot
     position: Position
@@ -71,8 +71,7 @@ class Holding:
 
     @property
     def status(self) -> PositionStatus:
-        entries = self.bot.decision_params.entries
-        return self.position.status(self.close, self.equity, entries=entries)
+        return self.position.status(self.close, self.equity, entries=self.bot.entries)
 
 
 @dataclass(frozen=True)
@@ -106,14 +105,20 @@ class Worth:
 
 
 def load_holdings(ledger: Ledger, store: CandleStore) -> list[Holding]:
-    """The position of every bot, by name."""
+    """The positions of every bot, by name, one for each symbol that it trades."""
     worth = {venue: _newest_equity(ledger, venue) for venue in load_venues(ledger)}
-    return [_holding(ledger, store, bot, worth.get(bot.venue)) for bot in load_bots(ledger)]
+    return [
+        _holding(ledger, store, bot, symbol, worth.get(bot.venue))
+        for bot in load_bots(ledger)
+        for symbol in bot.traded
+    ]
 
 
-def _holding(ledger: Ledger, store: CandleStore, bot: Bot, worth: Equity | None) -> Holding:
-    position = load_position(ledger, bot.name, bot.symbol, bot.venue)
-    return Holding(bot, position, newest_close(store, bot), worth.equity if worth else None)
+def _holding(
+    ledger: Ledger, store: CandleStore, bot: Bot, symbol: str, worth: Equity | None
+) -> Holding:
+    position = load_position(ledger, bot.name, symbol, bot.venue)
+    return Holding(bot, position, newest_close(store, bot, symbol), worth.equity if worth else None)
 
 
 def load_account_views(ledger: Ledger, holdings: Sequence[Holding]) -> list[AccountView]:
@@ -121,14 +126,14 @@ def load_account_views(ledger: Ledger, holdings: Sequence[Holding]) -> list[Acco
     found = []
     for venue in load_venues(ledger):
         mine = [holding for holding in holdings if holding.bot.venue == venue]
-        closes = {h.bot.symbol: h.close for h in mine if h.close is not None}
+        closes = {h.position.symbol: h.close for h in mine if h.close is not None}
         found.append(load_account_view(ledger, venue, _newest_equity(ledger, venue), closes))
     return found
 
 
-def newest_close(store: CandleStore, bot: Bot) -> Decimal | None:
-    """The newest stored close of the bot's symbol, in quote currency."""
-    candles = store.load(bot.venue, bot.symbol, bot.timeframe, limit=1)
+def newest_close(store: CandleStore, bot: Bot, symbol: str) -> Decimal | None:
+    """The newest stored close of one of the bot's symbols, in quote currency."""
+    candles = store.load(bot.venue, symbol, bot.timeframe, limit=1)
     return Decimal(str(float(candles["close"].iloc[-1]))) if len(candles) else None
 
 
@@ -333,7 +338,7 @@ def _holding_row(holding: Holding, promoted: Collection[tuple[str, str]]) -> lis
     return [
         word(bot.name, href=evidence, title=bot.strategy),
         word(bot.status.lower(), "" if bot.status == "RUNNING" else "muted"),
-        word(bot.symbol),
+        word(position.symbol),
         amount(position.amount),
         price(position.average_entry),
         price(holding.close),

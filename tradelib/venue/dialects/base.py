@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from math import ceil
 from typing import Any, ClassVar
 
 import ccxt
 
 from tradelib.clock import to_ms
 from tradelib.errors import InvalidInput
+from tradelib.traffic.rates import Pool
 from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType, VenueStatus
 from tradelib.venue.translate import Clearer
 
@@ -45,7 +47,7 @@ class Dialect:
     request_lifetime: a request signed longer ago is refused by the venue itself; None where it
         cannot be bound. read_lag: how long a read may lag behind what was accepted.
     newest_first: pages go back in time. clearer: texts of the venue that say more than the class
-        of ccxt's error.
+        of ccxt's error. pools: what the venue counts of the requests.
     """
 
     exchange: ccxt.Exchange
@@ -59,6 +61,26 @@ class Dialect:
     client_id_name: ClassVar[str] = "clientOrderId"
     balance_params: ClassVar[dict[str, Any]] = {}
     clearer: ClassVar[Clearer] = ()
+    # ccxt's own pace for an exchange, in hundredths of a second of its time.
+    pools: ClassVar[tuple[Pool, ...]] = (Pool("pace", 1000, 10),)
+
+    # What a request costs
+
+    def charges(self, method: str, path: str, is_private: bool, cost: float) -> dict[str, int]:
+        """The units of each pool that a request takes. cost: by ccxt's table."""
+        return {"pace": ceil(cost * self.exchange.rateLimit / 10)}
+
+    def told_used(self, headers: Mapping[str, str]) -> dict[str, int]:
+        """What is used of each pool, as an answer tells. headers: with names in capitals."""
+        return {}
+
+    def told_limits(self, path: str, answer: Any) -> dict[str, int]:
+        """The limits that an answer states."""
+        return {}
+
+    def refused_pool(self, charges: Mapping[str, int], words: str) -> str:
+        """The pool for whose sake the venue wants fewer requests."""
+        return next(iter(charges))
 
     def supports(self, order_type: OrderType, symbol: str | None) -> bool:
         return order_type in self.order_types
@@ -170,6 +192,26 @@ class Dialect:
 
     def fetch_account_id(self) -> str | None:
         return None
+
+    # Streams, of ccxt's asynchronous objects
+
+    def tell_closed_candles(
+        self, tell: Callable[[str, str, list[Any]], None], tell_time: Callable[[int], None]
+    ) -> None:
+        """Call `tell` with symbol, timeframe and row of every candle that the stream calls
+        closed, and `tell_time` with the venue's own time (ms) of each candle's message; a venue
+        that does not say so is never heard."""
+
+    async def subscribe_account(self) -> None:
+        """Come back once the account's events are on their way, where the venue confirms it."""
+
+    def quote_number(self, ticker: Row) -> int | None:
+        """A number that grows with each of a symbol's quotes; None where the venue tells none."""
+        return None
+
+    def tidy_event(self, row: Row) -> Row:
+        """A streamed order's row as one that was read."""
+        return self.tidy(row)
 
 
 def text(value: Any) -> str | None:

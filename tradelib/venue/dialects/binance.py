@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 import ccxt
 
 from tradelib.clock import to_ms
+from tradelib.traffic.rates import Pool
 from tradelib.venue.dialects.base import Dialect, Page, Row, text
 from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType
 
@@ -20,6 +24,21 @@ _KINDS = {kind: kind.value.upper() for kind in OrderType} | {
 }
 
 
+_WEIGHT, _ORDERS, _DAY = "weight", "orders", "orders a day"
+# How many orders a request makes by the venue's count.
+_NEW_ORDERS = {"order": 1, "order/cancelReplace": 1, "orderList/oco": 2}
+_COUNTS = {
+    _WEIGHT: "X-MBX-USED-WEIGHT-1M",
+    _ORDERS: "X-MBX-ORDER-COUNT-10S",
+    _DAY: "X-MBX-ORDER-COUNT-1D",
+}
+_RULES = {
+    ("REQUEST_WEIGHT", "MINUTE", 1): _WEIGHT,
+    ("ORDERS", "SECOND", 10): _ORDERS,
+    ("ORDERS", "DAY", 1): _DAY,
+}
+
+
 class Binance(Dialect):
     """Binance spot. A request lives for its recvWindow; ids of orders and trades count up."""
 
@@ -28,6 +47,30 @@ class Binance(Dialect):
     request_lifetime = timedelta(seconds=10)
     # A 503 leaves an order's fate open, unless it says that nothing was done.
     clearer = ((re.compile(r'"msg"\s*:\s*"Service Unavailable\."'), ccxt.OperationRejected),)
+    pools = (
+        Pool(_WEIGHT, 6000, 60),
+        Pool(_ORDERS, 100, 10, by_account=True),
+        Pool(_DAY, 200_000, 86_400, by_account=True),
+    )
+
+    def charges(self, method: str, path: str, is_private: bool, cost: float) -> dict[str, int]:
+        # ccxt's unit of cost is five of the venue's.
+        charged = {_WEIGHT: ceil(round(cost * 5, 6))}
+        if method == "POST" and path in _NEW_ORDERS:
+            charged |= dict.fromkeys((_ORDERS, _DAY), _NEW_ORDERS[path])
+        return charged
+
+    def told_used(self, headers: Mapping[str, str]) -> dict[str, int]:
+        told = {name: headers.get(header) for name, header in _COUNTS.items()}
+        return {name: int(text) for name, text in told.items() if text and text.isdigit()}
+
+    def told_limits(self, path: str, answer: Any) -> dict[str, int]:
+        rules = answer.get("rateLimits") or () if path == "exchangeInfo" else ()
+        told = ((_RULES.get(_rule(rule)), rule.get("limit")) for rule in rules)
+        return {name: int(most) for name, most in told if name and most}
+
+    def refused_pool(self, charges: Mapping[str, int], words: str) -> str:
+        return _ORDERS if "-1015" in words and _ORDERS in charges else _WEIGHT
 
     def mend_addresses(self) -> None:
         # ccxt tells spot from futures by '/stream' in the address: as a rule its host's name.
@@ -122,6 +165,48 @@ class Binance(Dialect):
 
     def fetch_account_id(self) -> str | None:
         return text(self.exchange.fetch_balance()["info"].get("uid"))
+
+    def tell_closed_candles(
+        self, tell: Callable[[str, str, list[Any]], None], tell_time: Callable[[int], None]
+    ) -> None:
+        exchange, handle = self.exchange, self.exchange.handle_ohlcv
+
+        def handle_and_tell(client: Any, message: Row) -> None:
+            handle(client, message)
+            kline = message["k"]
+            tell_time(int(message["E"]))
+            if kline["x"]:
+                symbol = exchange.safe_symbol(kline["s"], None, None, "spot")
+                row = [int(kline["t"]), *(kline[name] for name in "ohlcv")]
+                tell(symbol, exchange.find_timeframe(kline["i"]), row)
+
+        # ccxt keeps a candle's values and drops whether they are its last.
+        exchange.handle_ohlcv = handle_and_tell
+
+    async def subscribe_account(self) -> None:
+        exchange, handle = self.exchange, self.exchange.handle_event_stream_terminated
+
+        def handle_and_end(client: Any, message: Row) -> None:
+            with suppress(Exception):  # of a subscription that it has forgotten already
+                handle(client, message)
+            # ccxt rejects nothing that anybody waits for, and would be silent for ever.
+            client.reject(ccxt.NetworkError("the account's stream was terminated"))
+
+        exchange.handle_event_stream_terminated = handle_and_end
+        await exchange.authenticate({"type": "spot"})
+
+    def quote_number(self, ticker: Row) -> int | None:
+        return self.exchange.safe_integer(ticker["info"], "u")
+
+    def tidy_event(self, row: Row) -> Row:
+        said = row["info"]
+        names = {"type": "o", "orderListId": "g", "trailingDelta": "d", "transactTime": "T"}
+        told = {name: said[short] for name, short in names.items() if said.get(short) is not None}
+        return self.tidy(row | {"info": said | told})
+
+
+def _rule(rule: Row) -> tuple[Any, ...]:
+    return tuple(rule.get(name) for name in ("rateLimitType", "interval", "intervalNum"))
 
 
 def _after(rows: list[Row]) -> int:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import ccxt
 
 from tradelib.errors import InvalidInput
+from tradelib.traffic.rates import Pool
 from tradelib.venue.dialects.base import PLAIN, Dialect, Page, Row, iso, text
 from tradelib.venue.facts import OrderRequest, OrderType, TimeInForce, VenueStatus
 
@@ -48,6 +49,11 @@ class Coinbase(Dialect):
             ccxt.OperationRejected,
         ),
     )
+
+    pools = (Pool("private requests", 30, 1, by_account=True), Pool("public requests", 10, 1))
+
+    def charges(self, method: str, path: str, is_private: bool, cost: float) -> dict[str, int]:
+        return {f"{'private' if is_private else 'public'} requests": 1}
 
     def order_params(self, request: OrderRequest) -> dict[str, Any]:
         if request.type.has_stop and request.time_in_force not in (None, TimeInForce.GTC):

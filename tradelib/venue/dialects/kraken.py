@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any
 
 import ccxt
 
 from tradelib.clock import to_ms
 from tradelib.errors import InvalidInput
+from tradelib.traffic.rates import Pool
 from tradelib.venue.dialects.base import Dialect, Page, Row, iso
 from tradelib.venue.facts import OrderRequest, OrderType
 
@@ -21,6 +23,11 @@ _TEXT = 18
 _DESK_ID = re.compile(r"nd-([0-9a-f]{21})")
 _PREFIX = "6e642d00000"
 _NONCE_ATTEMPTS = 3
+
+
+_COUNTER, _TRADING, _PUBLIC = "counter", "trading", "public"
+# A cancel costs the more the younger its order: 8 in the first 5 s, nothing after 5 minutes.
+_ORDER_COSTS = {"AddOrder": 1, "AmendOrder": 3, "EditOrder": 7, "CancelOrder": 4}
 
 
 class Kraken(Dialect):
@@ -40,6 +47,22 @@ class Kraken(Dialect):
             ccxt.OperationRejected,
         ),
     )
+
+    # Those of the lowest tier. Both counters of an account decay, by one in 3 s and in 1 s; the
+    # second counts for each pair, and is kept to for all of them together.
+    pools = (
+        Pool(_COUNTER, 15, 45, by_account=True),
+        Pool(_TRADING, 60, 60, by_account=True),
+        Pool(_PUBLIC, 10, 10),
+    )
+
+    def charges(self, method: str, path: str, is_private: bool, cost: float) -> dict[str, int]:
+        if not is_private:
+            return {_PUBLIC: max(round(cost), 1)}
+        if path in _ORDER_COSTS:
+            return {_TRADING: _ORDER_COSTS[path]}
+        # ccxt's cost is in seconds, of which a unit takes three to decay.
+        return {_COUNTER: max(ceil(cost / 3), 1)}
 
     def create_order(self, request: OrderRequest) -> Row:
         return _nonced(lambda: super(Kraken, self).create_order(request))

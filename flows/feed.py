@@ -1,0 +1,80 @@
+"""Follows what venues stream: `python -m flows.feed`, started by `desk up`.
+
+One flow run for each venue that the desk looks after, for as long as the desk is up. DESK_HOME
+names the desk, DESK_READY_FILE a file to make once venues are followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from contextlib import suppress
+
+from prefect import flow
+from prefect.states import Completed, State
+
+from flows.react import Reactor
+from flows.ready import announce_ready
+from tradelib.feed.feed import Feed
+from tradelib.logs import configure_logging
+from tradelib.notebooks.cycle import venues_in_use
+from tradelib.settings import DeskSettings, load_settings
+from tradelib.trading.ledger import open_ledger
+
+log = logging.getLogger("flows.feed")
+
+# Between two looks at which venues are in use, and before one whose feed failed is tried again.
+PAUSE_SECONDS = 10.0
+
+
+@flow(name="follow_venue", flow_run_name="follow {venue}", validate_parameters=False)
+async def follow_venue(home: str, venue: str) -> State[None]:
+    """Keep candles, quotes and account as new as the venue streams them, until the desk ends; and
+    wake the bots that react to them."""
+    settings = load_settings(home)
+    ledger = open_ledger(settings)
+    reactor = Reactor(settings, ledger, venue)
+    try:
+        await Feed(settings, ledger, venue, [reactor]).run()
+    except asyncio.CancelledError:
+        return Completed(message="the desk ended")
+    finally:
+        await asyncio.to_thread(reactor.end)
+        ledger.close()
+
+
+def main() -> None:
+    settings = load_settings()
+    configure_logging(settings)
+    asyncio.run(_follow_all(settings))
+
+
+async def _follow_all(settings: DeskSettings) -> None:
+    ended = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, ended.set)
+    following: dict[str, asyncio.Task[State[None]]] = {}
+    while not ended.is_set():
+        for venue in await asyncio.to_thread(_venues, settings):
+            if venue not in following or following[venue].done():
+                flow_run = follow_venue(str(settings.home), venue, return_state=True)
+                following[venue] = asyncio.create_task(flow_run)
+        announce_ready()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), PAUSE_SECONDS)
+    for task in following.values():
+        task.cancel()
+    await asyncio.gather(*following.values(), return_exceptions=True)
+
+
+def _venues(settings: DeskSettings) -> list[str]:
+    ledger = open_ledger(settings)
+    try:
+        return venues_in_use(settings, ledger)
+    finally:
+        ledger.close()
+
+
+if __name__ == "__main__":
+    main()

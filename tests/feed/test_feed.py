@@ -1,0 +1,243 @@
+"""A feed on an unmodified ccxt.pro: whatever its streams do, store, quotes and books are right."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.desks import PaperDesk, paper_desk
+from tests.waiting import until
+from tradelib.candles.store import CandleStore
+from tradelib.clock import parse_time, timeframe_ms
+from tradelib.feed.feed import Feed
+from tradelib.feed.status import StreamStatus, load_streams
+from tradelib.trading.accounts import load_balances
+from tradelib.trading.bots import Bot
+from tradelib.trading.orders import load_fills
+from tradelib.venue import Quote, Venue
+from tradelib.venue.streams import Channel, Series
+from tradelib.views.operations import draw_operations
+
+
+class Heard:
+    """What a feed has told."""
+
+    def __init__(self) -> None:
+        self.closes: dict[Series, list[datetime]] = {}
+        self.quotes: dict[str, Quote] = {}
+
+    def know(self, bots: Sequence[Bot]) -> None:
+        pass
+
+    def on_close(self, series: Series, closed: datetime) -> None:
+        self.closes.setdefault(series, []).append(closed)
+
+    def on_quotes(self, quotes: Sequence[Quote]) -> None:
+        self.quotes |= {quote.symbol: quote for quote in quotes}
+
+
+@contextmanager
+def running(feed: Feed) -> Iterator[None]:
+    """The feed at work in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(feed.run())
+
+    def work() -> None:
+        try:
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+        assert not task.done(), task
+    finally:
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join()
+
+
+@pytest.fixture
+def desk(home: Path) -> Iterator[PaperDesk]:
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        yield desk
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture
+def feed(desk: PaperDesk, heard: Heard) -> Iterator[Feed]:
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [heard], look_seconds=0.5)
+    with running(feed):
+        until(lambda: all(health.is_joined for health in feed.health.values()))
+        until(lambda: set(feed.subjects.series) == heard.closes.keys())
+        yield feed
+
+
+@pytest.fixture
+def venue(desk: PaperDesk) -> Venue:
+    return desk.venue()
+
+
+def pairs(quotes: dict[str, Quote]) -> dict[str, tuple[Decimal, Decimal]]:
+    """Bid and ask by symbol."""
+    return {symbol: (quote.bid, quote.ask) for symbol, quote in quotes.items()}
+
+
+def has_all(desk: PaperDesk, heard: Heard) -> bool:
+    time = parse_time(desk.paper.control("status")["time"])
+    return all(closes[-1] == time for closes in heard.closes.values())
+
+
+def require_true_candles(desk: PaperDesk, heard: Heard, venue: Venue) -> None:
+    """Every stored candle is the venue's own, and none is missing."""
+    store = CandleStore(desk.settings.candles)
+    for series, closes in heard.closes.items():
+        length = timedelta(milliseconds=timeframe_ms(series.timeframe))
+        stored = store.load(desk.market.venue, series.symbol, series.timeframe)
+        assert all(b - a == length for a, b in pairwise(stored.index))
+        assert closes == sorted(set(closes))
+        last = stored.index[-1].to_pydatetime()
+        theirs = venue.fetch_ohlcv(series.symbol, series.timeframe, last - 200 * length, 201)
+        assert stored.iloc[-201:].equals(theirs)
+
+
+def test_candles_come_by_the_stream_alone(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed
+) -> None:
+    asked = feed.keeper.asked
+    for _ in range(5):
+        desk.step()
+        until(lambda: has_all(desk, heard))
+    assert (feed.keeper.streamed, feed.keeper.asked) == (5 * len(heard.closes), asked)
+    require_true_candles(desk, heard, venue)
+
+
+def test_a_feed_tells_how_its_streams_are(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed
+) -> None:
+    desk.step()
+    until(lambda: has_all(desk, heard))
+
+    def told() -> dict[str, StreamStatus]:
+        return {one.channel: one for one in load_streams(desk.settings)}
+
+    until(lambda: told()["candles"].told == len(heard.closes))
+    assert {one.venue for one in told().values()} == {desk.market.venue}
+    assert {name: (one.joined, one.cuts) for name, one in told().items()} == {
+        channel.value: (True, 0) for channel in Channel
+    }
+    html = draw_operations(desk.settings, desk.ledger, CandleStore(desk.settings.candles), [])
+    assert html["streams"].text.count(">on<") == 3
+
+
+def test_quotes_are_the_newest(desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed) -> None:
+    for _ in range(3):
+        desk.step()
+        until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
+
+
+def trade_elsewhere(desk: PaperDesk) -> None:
+    """Somebody's order on the account."""
+    desk.ccxt().create_order(desk.bot.symbol, "market", "buy", 0.005)
+
+
+def test_an_order_of_somebody_else_is_known_at_once(desk: PaperDesk, feed: Feed) -> None:
+    trade_elsewhere(desk)
+    until(lambda: len(load_fills(desk.ledger)) == 1)
+
+
+CHANNEL_OF = {
+    "STREAM kline": Channel.CANDLES,
+    "STREAM bookTicker": Channel.QUOTES,
+    "STREAM executionReport": Channel.ACCOUNT,
+}
+
+
+@pytest.mark.parametrize("route", CHANNEL_OF)
+@pytest.mark.parametrize("kind", ["stream_disconnect", "stream_silence", "stream_drop"])
+def test_a_channel_that_is_cut_or_silent_is_noticed_made_up_for_and_begun_anew(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed, route: str, kind: str
+) -> None:
+    health = feed.health[CHANNEL_OF[route]]
+    times = 60 if kind == "stream_drop" else 1
+    play(desk, {"kind": kind, "on": route, "count": times}, silence_ms=600_000)
+    desk.step()
+    trade_elsewhere(desk)
+    until(lambda: len(load_fills(desk.ledger)) == 1 or bool(desk.reconcile()))
+    until(lambda: health.cuts > 0)
+    desk.paper.control("faults", script=[])
+    until(lambda: has_all(desk, heard))
+    until(lambda: health.is_joined)
+    desk.step()
+    until(lambda: has_all(desk, heard))
+    until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
+    require_true_candles(desk, heard, venue)
+    require_true_books(desk, venue)
+
+
+def play(desk: PaperDesk, *script: dict, **options: object) -> None:
+    desk.paper.control("faults", script=list(script), options=options)
+
+
+def require_true_books(desk: PaperDesk, venue: Venue) -> None:
+    def same() -> bool:
+        theirs = venue.fetch_balances()
+        booked = {b.asset: b.booked for b in load_balances(desk.ledger, desk.market.venue)}
+        held = {asset: balance.free + balance.used for asset, balance in theirs.items()}
+        return {a: b for a, b in booked.items() if b} == held
+
+    until(lambda: same() or not desk.reconcile())
+    record = desk.paper.control("record", account="paper")
+    mine = sorted((fill.symbol.replace("/", ""), fill.trade_id) for fill in load_fills(desk.ledger))
+    assert mine == sorted((row["symbol"], str(row["id"])) for row in record["trades"])
+
+
+def test_a_terminated_account_stream_is_begun_anew(
+    desk: PaperDesk, venue: Venue, feed: Feed
+) -> None:
+    play(desk, {"kind": "stream_terminate", "on": "STREAM executionReport", "count": 1})
+    trade_elsewhere(desk)
+    until(lambda: feed.health[Channel.ACCOUNT].cuts > 0)
+    until(lambda: feed.health[Channel.ACCOUNT].is_joined)
+    until(lambda: len(load_fills(desk.ledger)) == 1)
+    trade_elsewhere(desk)
+    until(lambda: len(load_fills(desk.ledger)) == 2)
+    require_true_books(desk, venue)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_under_random_faults_store_and_books_are_the_exchanges(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed, seed: int
+) -> None:
+    rates = {
+        "stream_drop": 0.05, "stream_double": 0.1, "stream_stale": 0.1, "stream_disorder": 0.1,
+        "stream_disconnect": 0.02, "stream_terminate": 0.05, "stream_silence": 0.02,
+    }  # fmt: skip
+    desk.paper.control("faults", seed=seed, rates=rates, options={"silence_ms": 2_000})
+    for _ in range(12):
+        desk.step()
+        trade_elsewhere(desk)
+        until(lambda: has_all(desk, heard))
+        require_true_candles(desk, heard, venue)
+    assert desk.paper.control("faults")["played"]
+    desk.paper.control("faults", rates={})
+    desk.step()
+    until(lambda: has_all(desk, heard))
+    until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
+    require_true_candles(desk, heard, venue)
+    require_true_books(desk, venue)
+    assert sum(fill.amount for fill in load_fills(desk.ledger)) == Decimal("0.06")

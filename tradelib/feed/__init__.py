@@ -1,0 +1,1 @@
+"""The feed: what venues stream, into the candle store, the shared quotes and the ledger."""

@@ -1,0 +1,386 @@
+"""One venue's feed: its streams watched, checked by REST, and written where the desk looks.
+
+A stream is never believed to be well because nothing is heard of it. Every few seconds the feed
+looks: a candle that is overdue by the venue's own clock, a quote that REST tells otherwise, an
+execution in the ledger that no event told, each means that a channel is cut; then REST fills what
+is missing and the channel is begun anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol, TypeVar
+
+import pandas as pd
+
+from tradelib.candles.store import CandleStore
+from tradelib.clock import utc_now
+from tradelib.errors import DeskError
+from tradelib.feed.candles import CandleKeeper
+from tradelib.feed.status import StreamStatus, save_streams
+from tradelib.settings import DeskSettings
+from tradelib.trading.bots import Bot, candle_history, load_bots, symbols_of
+from tradelib.trading.events import book_events
+from tradelib.trading.ledger import Ledger
+from tradelib.trading.orders import load_fills
+from tradelib.trading.positions import load_positions
+from tradelib.trading.reconciliation import reconcile
+from tradelib.venue import Quote, VenueOrder, VenueTrade, open_venue
+from tradelib.venue.streams import Channel, Series, VenueStreams, open_streams
+
+log = logging.getLogger(__name__)
+
+# Wall seconds between two looks, and of silence before a channel is held against REST.
+LOOK_SECONDS = 5.0
+# Newest executions in the ledger that are held against those that were told.
+_LOOKED_AT = 50
+# Looks from one reconciliation by the feed to the next.
+_LOOKS_BETWEEN = 2
+
+# How long a message may be on its way before what it tells is taken for late.
+IN_FLIGHT = timedelta(seconds=0.25)
+
+T = TypeVar("T")
+
+
+@dataclass
+class ChannelHealth:
+    """How a channel is. cut_at, joined_at, heard_at: by the wall clock; gaps: the last cuts, as
+    seconds from each to when all was there again."""
+
+    joined_at: datetime | None = None
+    heard_at: datetime | None = None
+    cut_at: datetime | None = None
+    why: str = ""
+    cuts: int = 0
+    messages: int = 0
+    gaps: deque[float] = field(default_factory=lambda: deque(maxlen=100))
+
+    @property
+    def is_joined(self) -> bool:
+        return self.joined_at is not None
+
+    def is_silent(self, seconds: float) -> bool:
+        """Whether nothing was heard for so long."""
+        heard = self.heard_at
+        return heard is None or (utc_now() - heard).total_seconds() >= seconds
+
+    def hear(self) -> None:
+        self.messages += 1
+        self.heard_at = utc_now()
+
+    def restore(self) -> None:
+        """What it missed has been made up for."""
+        if self.cut_at is not None and self.is_joined:
+            self.gaps.append((utc_now() - self.cut_at).total_seconds())
+            self.cut_at = None
+
+    def cut(self, why: str) -> None:
+        self.cuts += 1
+        self.why = why
+        self.cut_at = self.cut_at or utc_now()
+        self.joined_at = None
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """What a venue's desk wants to hear of."""
+
+    symbols: tuple[str, ...]
+    series: tuple[Series, ...]
+
+
+class Watcher(Protocol):
+    """Who acts on what a feed has taken; called in the feed's threads, so that it must not wait."""
+
+    def know(self, bots: Sequence[Bot]) -> None:
+        """The venue's bots that run now."""
+
+    def on_close(self, series: Series, closed: datetime) -> None:
+        """The newest stored candle of a series closed then."""
+
+    def on_quotes(self, quotes: Sequence[Quote]) -> None:
+        """Newer quotes than those before."""
+
+
+class Feed:
+    """The feed of one venue; `run` goes on until it is cancelled. watchers: are told in turn."""
+
+    def __init__(
+        self,
+        settings: DeskSettings,
+        ledger: Ledger,
+        venue: str,
+        watchers: Sequence[Watcher],
+        *,
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
+        self.name, self.settings, self.ledger = venue, settings, ledger
+        self.health = {channel: ChannelHealth() for channel in Channel}
+        self.subjects = Subjects((), ())
+        self._watchers, self._look_seconds = tuple(watchers), look_seconds
+        # ccxt's objects are for one thread each.
+        self._candle_work = _Worker(f"{venue} candles")
+        self._book_work = _Worker(f"{venue} books")
+        self._quote_work = _Worker(f"{venue} quotes")
+        self._market, self._account, self._quoting = (open_venue(settings, venue) for _ in range(3))
+        self.keeper = CandleKeeper(
+            venue, self._market, CandleStore(settings.candles), self._history, self._tell_close
+        )
+        self._latest: dict[str, Quote] = {}
+        self._moved: frozenset[str] = frozenset()
+        # When by the wall's clock the venue told which time of its own.
+        self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
+        self._flushing = False
+        self._pending: list[VenueTrade] = []
+        self._heard: set[tuple[str, str]] = set()
+        self._unheard: set[tuple[str, str]] = set()
+        self._begun = False
+        self._must_reconcile, self._reconciled_at = False, -math.inf
+        self._joined_by: datetime | None = None
+        self._late: set[Series] = set()
+        # How many messages had come when REST knew more.
+        self._doubted = -1
+        self._bots: list[Bot] = []
+        self._soon = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen, look, and mend what is missing."""
+        streams = open_streams(self.settings, self.name, self)
+        try:
+            while True:
+                await self._look(streams)
+                self._soon.clear()
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._soon.wait(), self._look_seconds)
+        finally:
+            await streams.close()
+            for worker in (self._candle_work, self._book_work, self._quote_work):
+                worker.end()
+
+    # What the streams tell, in the loop's thread
+
+    def on_time(self, time: datetime) -> None:
+        newest = self._times[-1][1] if self._times else time
+        self._times.append((utc_now(), max(time, newest)))
+
+    def on_quotes(self, quotes: Sequence[Quote]) -> None:
+        self.health[Channel.QUOTES].hear()
+        # Never changed in place: other threads read it.
+        self._latest = self._latest | {quote.symbol: quote for quote in quotes}
+        self._moved = self._moved | {quote.symbol for quote in quotes}
+        self._flush_soon()
+        # Once more, when whatever was sent together with these must have come.
+        asyncio.get_running_loop().call_later(2 * IN_FLIGHT.total_seconds(), self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            self._quote_work.do(self._flush_quotes)
+
+    def on_closed(self, series: Series, candle: pd.DataFrame) -> None:
+        self.health[Channel.CANDLES].hear()
+        self._candle_work.do(self.keeper.take_closed, series, candle)
+
+    def on_forming(self, series: Series, opened: datetime) -> None:
+        self.health[Channel.CANDLES].hear()
+        self._candle_work.do(self.keeper.take_forming, series, opened)
+
+    def on_account(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:
+        self.health[Channel.ACCOUNT].hear()
+        self._book_work.do(self._book, orders, trades)
+
+    def on_joined(self, channel: Channel) -> None:
+        self.health[channel].joined_at = utc_now()
+        if channel is Channel.ACCOUNT:
+            self._must_reconcile = True
+        self._soon.set()
+
+    def on_cut(self, channel: Channel, why: str) -> None:
+        self.health[channel].cut(why)
+        log.warning("%s of %s are cut: %s", channel, self.name, why)
+
+    # What is done with it, in the feed's own threads
+
+    def _tell_close(self, series: Series, closed: datetime) -> None:
+        for watcher in self._watchers:
+            watcher.on_close(series, closed)
+
+    def _tell_quotes(self, quotes: Sequence[Quote]) -> None:
+        for watcher in self._watchers:
+            watcher.on_quotes(quotes)
+
+    def _flush_quotes(self) -> None:
+        """Pass the quotes on that came while the last ones were passed on.
+
+        A channel that tells of one symbol is alive, so that what it told of the others was still
+        true a moment ago: by as much as a message may be on its way.
+        """
+        self._flushing = False
+        moved, self._moved = self._moved, frozenset()
+        latest, then = self._latest, utc_now() - IN_FLIGHT
+        at = next((time for heard, time in reversed(self._times.copy()) if heard <= then), None)
+        self._quoting.share_quotes(
+            replace(quote, venue_time=at, got_at=then) for quote in latest.values()
+        )
+        if moved:
+            self._tell_quotes([latest[symbol] for symbol in sorted(moved)])
+        self.health[Channel.QUOTES].restore()
+
+    def _book(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:
+        """Book events. An execution may come before the event that names its order: what nobody
+        knows yet is tried again at the next look, and then judged by reconciliation."""
+        tried, self._pending = self._pending, []
+        self._heard |= {(trade.symbol, trade.trade_id) for trade in trades}
+        done = book_events(self.ledger, self.name, orders, [*tried, *trades])
+        self._pending = [trade for trade in done.strange if trade in trades]
+        if len(self._pending) < len(done.strange) or done.strange_orders:
+            self._must_reconcile = True
+
+    def _reconcile_if_needed(self) -> None:
+        """Look at the whole account where an event or a new connection asks for it; not at every
+        event, for a look costs as much as many orders."""
+        if self._pending:
+            self._book((), ())
+        rested = time.monotonic() - self._reconciled_at >= _LOOKS_BETWEEN * self._look_seconds
+        if self._must_reconcile and rested:
+            self._must_reconcile, self._reconciled_at = False, time.monotonic()
+            reconcile(self.ledger, self._account, self.subjects.symbols)
+            self.health[Channel.ACCOUNT].restore()
+
+    # Looking
+
+    async def _look(self, streams: VenueStreams) -> None:
+        """Listen to what is wanted now, and hold each channel against what REST and the ledger
+        tell; a venue that cannot be asked is looked at again."""
+        try:
+            await self._follow(streams, await self._book_work.wait(self._find_subjects))
+            if await self._candle_work.wait(self._mend_candles):
+                streams.restart(Channel.CANDLES, "a candle that is overdue came by REST alone")
+            if await self._quote_work.wait(self._mend_quotes):
+                streams.restart(Channel.QUOTES, "quotes have changed that were not told")
+            await self._book_work.wait(self._reconcile_if_needed)
+            if await self._book_work.wait(self._find_unheard):
+                streams.restart(Channel.ACCOUNT, "an execution was not told")
+        except DeskError as error:
+            log.warning("looking at %s: %s", self.name, error)
+        await self._quote_work.wait(self._save_status)
+
+    def _save_status(self) -> None:
+        save_streams(self.settings, self.name, [self._status(channel) for channel in Channel])
+
+    def _status(self, channel: Channel) -> StreamStatus:
+        health, keeper = self.health[channel], self.keeper
+        counts = (keeper.streamed, keeper.asked) if channel is Channel.CANDLES else (None, None)
+        return StreamStatus(
+            self.name, channel.value, health.is_joined, utc_now(), health.heard_at,
+            health.messages, health.cuts, health.why, tuple(health.gaps), *counts,
+        )  # fmt: skip
+
+    async def _follow(self, streams: VenueStreams, wanted: Subjects) -> None:
+        before, self.subjects = self.subjects, wanted
+        if wanted.symbols != before.symbols and streams.supports(Channel.QUOTES):
+            streams.listen_to_quotes(wanted.symbols)
+        if wanted.series != before.series and streams.supports(Channel.CANDLES):
+            streams.listen_to_candles(wanted.series)
+        if streams.supports(Channel.ACCOUNT) and not streams.listens_to(Channel.ACCOUNT):
+            streams.listen_to_account()
+
+    def _find_subjects(self) -> Subjects:
+        """What the venue's running bots look at, and what the desk holds."""
+        bots = [bot for bot in load_bots(self.ledger, running_only=True) if bot.venue == self.name]
+        held = {p.symbol for p in load_positions(self.ledger) if p.venue == self.name and p.amount}
+        self._bots = bots
+        for watcher in self._watchers:
+            watcher.know(bots)
+        return Subjects(
+            tuple(sorted(held | set(symbols_of(bots, self.name)))),
+            tuple(sorted({Series(one, bot.timeframe) for bot in bots for one in bot.traded})),
+        )
+
+    def _history(self, series: Series) -> int:
+        return candle_history(self._bots, series.timeframe)
+
+    def _mend_candles(self) -> bool:
+        """Ask for candles that are overdue; whether one came that closed after the channel was
+        joined, so that a stream should have told it. A stream has from one look to the next."""
+        now, health = self._market.fetch_time(), self.health[Channel.CANDLES]
+        self.on_time(now)
+        late = self.keeper.overdue(self.subjects.series, now)
+        overdue = [one for one in late if one in self._late or not health.is_joined]
+        self._late = set(late)
+        brought = [self.keeper.last_close(one) for one in overdue if self.keeper.ask(one, now)]
+        if not health.is_joined:
+            self._joined_by = None
+            return False
+        self._joined_by = since = self._joined_by or now
+        if not self.keeper.overdue(late, now):
+            health.restore()
+        return any(closed is not None and closed > since for closed in brought)
+
+    def _mend_quotes(self) -> bool:
+        """Ask for quotes where none was told for a while; whether they were others than the last
+        that were told already at the look before, and still nothing is told."""
+        health, symbols = self.health[Channel.QUOTES], self.subjects.symbols
+        if not symbols or not health.is_silent(self._look_seconds):
+            return False
+        doubted, self._doubted = self._doubted, -1
+        if health.is_joined and doubted == health.messages:
+            return True
+        heard, before = health.messages, self._latest
+        asked = self._quoting.fetch_quotes(symbols)
+        self._latest = before | asked
+        self._tell_quotes([*asked.values()])
+        if any(
+            symbol in before and (before[symbol].bid, before[symbol].ask) != (quote.bid, quote.ask)
+            for symbol, quote in asked.items()
+        ):
+            self._doubted = heard
+        return False
+
+    def _find_unheard(self) -> bool:
+        """Whether the ledger has an execution that no event told, since the last look already."""
+        newest = load_fills(self.ledger, venue=self.name, limit=_LOOKED_AT)
+        unheard = {(fill.symbol, fill.trade_id) for fill in newest} - self._heard
+        missed = unheard & self._unheard
+        self._heard |= missed
+        self._unheard = unheard - missed
+        known = self._begun and bool(missed) and self.health[Channel.ACCOUNT].is_joined
+        self._begun = True
+        return known
+
+
+class _Worker:
+    """One thread that does one thing after the other; what fails is told to the log."""
+
+    def __init__(self, name: str) -> None:
+        self._pool = ThreadPoolExecutor(1, name)
+
+    def do(self, work: Callable[..., None], *arguments: Any) -> None:
+        self._pool.submit(self._do, work, *arguments)
+
+    async def wait(self, work: Callable[[], T]) -> T:
+        """What the work gives, once all before it is done; raises what it raises."""
+        return await asyncio.wrap_future(self._pool.submit(work))
+
+    def end(self) -> None:
+        """Come back when what is being done has ended; what has not begun never does."""
+        self._pool.shutdown(cancel_futures=True)
+
+    @staticmethod
+    def _do(work: Callable[..., None], *arguments: Any) -> None:
+        try:
+            work(*arguments)
+        except DeskError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("a feed's work failed")
