@@ -18,8 +18,11 @@ from tradelib.notebooks.cycle import SIGNALS, plan_venue, run_step, signal_step
 from tradelib.notebooks.replay import Verdict, replay_run
 from tradelib.research.samples import random_candles
 from tradelib.settings import NOTEBOOKS
+from tradelib.strategy import registry
 from tradelib.strategy.own import Source, save_source
 from tradelib.trading.bots import BotStatus, load_bot, load_bots
+from tradelib.trading.parity import Cause
+from tradelib.trading.parity_check import check_bot
 from tradelib.trading.promotions import find_promotion, load_promotions
 from tradelib.trading.runs import load_runs
 
@@ -115,11 +118,21 @@ def test_a_run_of_a_users_strategy_is_replayed_bit_for_bit(desk: PaperDesk, bot:
     assert replay_run(desk.settings, run).verdict == Verdict.SAME
 
 
-def test_a_bot_that_is_gone_leaves_its_text_to_its_runs(desk: PaperDesk) -> None:
+def test_live_is_held_against_the_backtest_of_the_frozen_text(desk: PaperDesk, monkeypatch) -> None:
+    for bot in ("reverting", "falling"):
+        monkeypatch.setattr(registry, "_frozen", {})
+        found = check_bot(desk.ledger, desk.fetch(), bot)
+        assert found.bot == bot
+        assert Cause.SIGNAL not in found.costs()
+
+
+def test_a_bot_that_is_gone_leaves_its_text_to_its_runs(desk: PaperDesk, monkeypatch) -> None:
     run = load_runs(desk.ledger, notebook=SIGNALS, bot="reverting")[-1]
     assert desk_command("bots", "stop", "reverting", home=desk.settings.home).returncode == 0
     assert desk_command("bots", "remove", "reverting", home=desk.settings.home).returncode == 0
     assert replay_run(desk.settings, run).verdict == Verdict.SAME
+    monkeypatch.setattr(registry, "_frozen", {})
+    assert Cause.SIGNAL not in check_bot(desk.ledger, desk.fetch(), "reverting").costs()
     assert {one.bot for one in load_promotions(desk.ledger)} == {"reverting", "falling"}
 
 
