@@ -8,6 +8,7 @@ from tests.cli.test_bad_input import assert_refused
 from tests.desks import desk_command, paper_desk
 from tests.strategy.sources import REVERSAL
 from tradelib.research.samples import random_candles
+from tradelib.strategy.allocations import target_strategy_names
 from tradelib.strategy.own import Source, save_source
 from tradelib.strategy.registry import strategy_names
 
@@ -35,7 +36,7 @@ def promote(desk, *words):
 def test_strategies_are_listed_with_hash_needs_parameters_and_faults(desk):
     told = json.loads(command(desk, "strategies", "--json").stdout)
     ships = [row["name"] for row in told if not row["own"]]
-    assert ships == strategy_names()
+    assert ships == [*strategy_names(), *target_strategy_names()]
     own = {row["name"]: row for row in told if row["own"]}
     idea = own["idea"]
     assert idea["hash"] == Source("idea", REVERSAL).reference.partition("@")[2]

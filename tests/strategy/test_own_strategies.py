@@ -166,7 +166,7 @@ def test_results_name_the_hash_so_that_two_versions_never_mix(tmp_path):
 
 
 def test_the_name_of_a_strategy_that_ships_is_taken(home):
-    for name in ("weighted", "Weighted", "my idea", "../idea", ""):
+    for name in ("weighted", "equal_weight", "Weighted", "my idea", "../idea", ""):
         with pytest.raises(InvalidInput, match=r"already|not acceptable"):
             save_strategy(Source(name, REVERSAL))
     assert not load_settings().strategies.exists()

@@ -152,6 +152,7 @@ def test_a_strategy_that_ships_is_promoted_with_the_version_of_its_code(settings
         ({"symbol": "BTC/EUR"}, "counts in USDT"),
         ({"strategy": "ide"}, "did you mean 'idea'"),
         ({"strategy": "gone.py"}, "cannot be read"),
+        ({"strategy": "equal_weight"}, "holds several symbols"),
         ({"parameters": {"windw": 3}}, "did you mean 'window'"),
         ({"tried": {"windw": [3]}}, "did you mean 'window'"),
         ({"tried": {"window": []}}, "Of window no value was tried"),

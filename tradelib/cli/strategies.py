@@ -24,12 +24,13 @@ _COLUMNS = ("hash", "warm_up", "history")
 @strategies_app.command()
 def strategies(home: Home = None, as_json: AsJson = False) -> None:
     """Every strategy: those that ship, and your own with their hashes, or with what is wrong."""
+    from tradelib.strategy.allocations import target_strategy_names
     from tradelib.strategy.own import own_names
     from tradelib.strategy.registry import strategy_names
 
-    settings = settings_for(home)
-    own = own_names(settings.strategies)
-    found = [*map(_describe, strategy_names()), *(_describe(name, own=True) for name in own)]
+    ships = [*strategy_names(), *target_strategy_names()]
+    own = own_names(settings_for(home).strategies)
+    found = [*map(_describe, ships), *(_describe(name, own=True) for name in own)]
     if as_json:
         print_json(found)
         return
@@ -46,6 +47,7 @@ def strategies(home: Home = None, as_json: AsJson = False) -> None:
 
 def _describe(name: str, *, own: bool = False) -> dict[str, Any]:
     """A strategy by its defaults; one of a user's that cannot be used, with the reason."""
+    from tradelib.strategy.allocations import target_strategy, target_strategy_names
     from tradelib.strategy.own import load_source
     from tradelib.strategy.registry import require_free, strategy, strategy_file
 
@@ -55,7 +57,8 @@ def _describe(name: str, *, own: bool = False) -> dict[str, Any]:
         if own:
             require_free(name)
             row["hash"] = load_source(strategy_file(name)).reference.partition("@")[2]
-        found = strategy(name)
+        several = name in target_strategy_names()
+        found = target_strategy(name) if several else strategy(name)
         params = found.params()
         row["parameters"] = params.model_dump(mode="json")
         row |= {"warm_up": found.warm_up(params), "history": found.history(params)}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tradelib.errors import InvalidInput, StorageFailed, unknown_name
 from tradelib.settings import load_settings
+from tradelib.strategy.allocations import target_strategy_names
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.breakout import BREAKOUT
 from tradelib.strategy.buy_and_hold import BUY_AND_HOLD
@@ -69,7 +70,7 @@ def save_strategy(source: Source) -> Strategy:
 
 def require_free(name: str) -> None:
     """Refuse a name of a strategy that ships."""
-    if name in _known:
+    if name in _known or name in target_strategy_names():
         raise InvalidInput(f"There is a strategy {name!r} already; choose another name.")
 
 

@@ -23,6 +23,7 @@ from tradelib.research.code_version import code_version
 from tradelib.research.examination import Examination, examine
 from tradelib.scrubber import Look, desk_scrubber
 from tradelib.settings import DeskSettings
+from tradelib.strategy.allocations import target_strategy_names
 from tradelib.strategy.own import Source, load_source
 from tradelib.strategy.registry import find_source, remember_frozen, require_free
 from tradelib.trading import tables
@@ -118,6 +119,11 @@ def promote(
 
 
 def _find_source(name: str) -> Source | None:
+    if name in target_strategy_names():
+        raise InvalidInput(
+            f"Strategy {name!r} holds several symbols, and an examination trades one; add it with "
+            f"`desk bots add NAME --strategy {name} --symbols …`."
+        )
     source = load_source(Path(name)) if name.endswith(".py") else find_source(name)
     if source is not None:
         require_free(source.name)
