@@ -20,6 +20,7 @@ from tradelib.trading.ledger import Ledger
 from tradelib.trading.live_steps import LiveStep, load_live
 from tradelib.trading.orders import load_fills
 from tradelib.trading.parity import Cause, Parity, compare
+from tradelib.trading.sources import provide_sources
 from tradelib.venue.facts import Instrument
 
 EXECUTE = "live/30_execute_orders"
@@ -41,6 +42,8 @@ def check_bot(
     """Hold what a bot decided from `since` to before `until`, by the wall clock, against what its
     candles make expected. rules: its symbol's at the venue; None: as its orders recorded them."""
     live = load_live(ledger, name, since, until)
+    with ledger.read() as books:
+        provide_sources(books, {step.config["strategy"] for step in live if step.config})
     bot = _find_bot(ledger, name, live)
     if bot.symbols:
         return Parity(bot.name, bot.venue, bot.quote, notes=(SEVERAL,))
