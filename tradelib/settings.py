@@ -254,6 +254,11 @@ class DeskSettings(BaseSettings):
         return self.home / "candles"
 
     @property
+    def strategies(self) -> Path:
+        """The user's own strategies, a file each."""
+        return self.home / "strategies"
+
+    @property
     def logs(self) -> Path:
         return self.home / "logs"
 

@@ -18,15 +18,20 @@ import pytest
 from tests.browser.desk import IDLE_SECONDS, LookedAtDesk, open_looked_at_desk
 from tests.conftest import require
 from tests.desks import load_equity
+from tests.strategy.sources import REVERSAL
 from tests.views.books import add_run
+from tradelib.candles.files import CandleFile
 from tradelib.kernels.servers import load_servers
+from tradelib.research.samples import random_candles
 from tradelib.services.definitions import dashboard_path
 from tradelib.settings import PROJECT
+from tradelib.strategy.own import Source, save_source
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import load_bots
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
 from tradelib.trading.positions import load_position
+from tradelib.trading.promoting import Proposal, promote
 from tradelib.trading.runs import load_run, load_runs
 from tradelib.views.links import page_url, record_url
 
@@ -278,14 +283,14 @@ def test_a_narrow_window_shows_a_record_that_an_address_names(
     assert_no_error(page)
 
 
-def picks(page) -> list[str]:
-    """The runs that are listed."""
-    chosen = '[data-testid="runs"] [data-pick]'
+def picks(page, table: str = "runs") -> list[str]:
+    """What a table lists to be chosen."""
+    chosen = f'[data-testid="{table}"] [data-pick]'
     return page.eval_on_selector_all(chosen, "all => all.map(one => one.dataset.pick)")
 
 
-def picked(page) -> list[str]:
-    chosen = '[data-testid="runs"] [aria-pressed="true"]'
+def picked(page, table: str = "runs") -> list[str]:
+    chosen = f'[data-testid="{table}"] [aria-pressed="true"]'
     return page.eval_on_selector_all(chosen, "all => all.map(one => one.dataset.pick)")
 
 
@@ -311,6 +316,29 @@ def fits(page) -> bool:
                 && (!drawn || Math.abs(drawn.clientWidth - one.clientWidth) <= 2);
         })"""
     )
+
+
+def test_from_a_bot_one_click_shows_the_evidence_it_was_promoted_on(
+    desk: LookedAtDesk, visitor: Visitor
+) -> None:
+    settings, ledger = desk.trading.settings, desk.trading.ledger
+    first = load_bots(ledger)[0]
+    file = save_source(settings.strategies, Source("idea", REVERSAL))
+    sample = CandleFile(Path("walk.csv"), first.symbol, "1h", random_candles(900, seed=1))
+    tried = {"window": [5, 10]}
+    proposal = Proposal("promoted", str(file), sample, first.venue, tried=tried)
+    promote(settings, ledger, proposal, progress=False)
+    portfolio = visitor.open(dashboard_path("portfolio"))
+    with visitor.context.expect_page() as opening:
+        portfolio.click('[data-testid="positions"] a:has-text("promoted")')
+    page = opening.value
+    page.wait_for_selector('[data-testid="source"]', timeout=PATIENCE * 1000)
+    page.wait_for_selector(".js-plotly-plot .main-svg", timeout=PATIENCE * 1000)
+    assert "bands.std()" in page.inner_text('[data-testid="source"]')
+    assert picks(page, "promotions") == picked(page, "promotions")
+    wait_until(lambda: fits(page), page, "the charts' fit")
+    assert_no_error(page)
+    keep_screenshot(page, "promotions")
 
 
 @pytest.mark.parametrize("notebook", ["10_fetch_candles", "40_reconcile_orders"])

@@ -54,8 +54,8 @@ def test_levels_are_the_shapes_shares_in_whole_ticks_and_lots(
                 noise = Decimal(mix(salt ^ (rank * 2 + (side == BUY))) >> 44) / (1 << 20)
                 size = volume * top * (1 + growth * rank) * (noise + Decimal("0.5"))
                 assert amount % lot == 0
-                # Each of four products is cut to a whole count.
-                lowest = size - (rank * growth + 8) * COUNT - lot
+                # Each product is cut to a whole count, and then made larger by the next.
+                lowest = size - (Decimal("1.5") * (1 + rank * growth) + 3) * COUNT - lot
                 assert max(lowest, lot) <= amount <= max(size, lot)
 
 

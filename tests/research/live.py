@@ -129,7 +129,8 @@ class Live:
         inputs = OrderInputs(
             "paper", self.rules, Quote(self.symbol, bid, ask), portfolio, self.limits, (), 0
         )
-        intention = intend_order(decision, inputs)
+        (leg,) = decision.legs(self.symbol)
+        intention = intend_order(decision, leg, inputs)
         told = {"amount": intention.order.amount, "side": taken.action, "at": now}
         if intention.refusals:
             return told | {"refused": intention.refusals[0].limit_name}

@@ -18,11 +18,13 @@ import pytest
 
 from tests.conftest import require
 from tests.slopes import FAILING, SlopeParams, plain, slope
+from tests.strategy.sources import FALLING, REVERSAL
 from tradelib.errors import InvalidInput, RetryableError
 from tradelib.research import cluster as module
 from tradelib.research.samples import random_candles
 from tradelib.research.sweep import sweep
 from tradelib.strategy.base import Columns, Strategy
+from tradelib.strategy.own import Source, make_strategy
 from tradelib.strategy.registry import strategy
 
 CANDLES = random_candles(600, seed=7)
@@ -117,6 +119,12 @@ def test_columns_of_a_strategy_of_ones_own_travel_too(cluster):
     )
     own = Strategy("own", SlopeParams, columns.compute, lambda p: p.window, len, columns)
     assert_same(quick(own, range(1, 40)), quick(own, range(1, 40), cluster=cluster))
+
+
+@pytest.mark.parametrize("text", [REVERSAL, FALLING], ids=["pandas", "numba"])
+def test_a_strategy_that_a_user_wrote_travels_as_its_text(cluster, text):
+    own = make_strategy(Source("idea", text))
+    assert_same(quick(own, range(2, 20)), quick(own, range(2, 20), cluster=cluster))
 
 
 def test_a_sweep_that_a_cluster_began_goes_on_in_threads_and_the_other_way_round(cluster, tmp_path):

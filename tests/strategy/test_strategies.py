@@ -9,7 +9,7 @@ from tradelib.candles.schema import candles_from_arrays
 from tradelib.errors import InvalidInput
 from tradelib.research.samples import random_candles
 from tradelib.strategy.base import Strategy
-from tradelib.strategy.registry import register, strategy, strategy_names
+from tradelib.strategy.registry import strategy, strategy_names
 from tradelib.strategy.weighted import WeightedParams
 
 every_strategy = pytest.mark.parametrize("name", strategy_names())
@@ -163,11 +163,3 @@ def test_a_score_out_of_range_is_refused():
     )
     with pytest.raises(InvalidInput, match=r"outside -1…1"):
         loud.score(random_candles(10, seed=1))
-
-
-def test_a_name_is_registered_once():
-    known = strategy("weighted")
-    assert register(known) is known
-    other = Strategy("weighted", WeightedParams, known.compute, known.warm_up, known.history)
-    with pytest.raises(InvalidInput, match="already"):
-        register(other)

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,14 +10,23 @@ import pytest
 from tests.conftest import require
 from tests.desks import paper_desk
 from tests.notebooks.test_retention import Reports
+from tests.strategy.sources import REVERSAL
 from tests.trading.test_ledger import assert_no_update_is_lost
+from tradelib.candles.files import CandleFile
 from tradelib.errors import ReadOnly
 from tradelib.notebooks.retention import Kept
+from tradelib.research.samples import random_candles
+from tradelib.settings import load_settings
+from tradelib.strategy import registry
+from tradelib.strategy.own import Source, save_source
 from tradelib.trading.accounts import load_balances
+from tradelib.trading.bots import load_bot
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import OrderStatus, load_fills, load_orders
+from tradelib.trading.promoting import ADDS, Proposal, promote
+from tradelib.trading.promotions import find_promotion
 from tradelib.trading.runs import Outcome, load_run_values, load_runs
 
 pytestmark = pytest.mark.postgres
@@ -80,6 +90,31 @@ def test_a_read_only_ledger_on_postgresql_cannot_be_written(home, url):
     with reader.read() as books, pytest.raises(Exception, match="read-only transaction"):
         books.exec_driver_sql("DELETE FROM halts")
     reader.close()
+
+
+def test_a_promotion_on_postgresql_reaches_a_machine_that_lacks_the_file(
+    home, url, tmp_path, monkeypatch
+):
+    venue = '[venues.paper]\nrest_url = "service:paper"\n'
+    (home / "desk.toml").write_text(venue)
+    save_source(home / "strategies", Source("idea", REVERSAL))
+    open_ledger(load_settings(home), migrate=True).close()
+    sample = CandleFile(Path("walk.csv"), "BTC/USDT", "1h", random_candles(600, seed=1))
+    proposal = Proposal("one", "idea", sample, tried={"window": [5, 10]})
+    monkeypatch.setenv("DESK_READ_ONLY", "1")
+    with closing(open_ledger(load_settings(home), adds=ADDS)) as page:
+        done = promote(load_settings(home), page, proposal, progress=False)
+        with pytest.raises(ReadOnly):
+            halt_trading(page, "from a page")
+    monkeypatch.delenv("DESK_READ_ONLY")
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(registry, "_frozen", {})
+    monkeypatch.setenv("DESK_HOME", str(other))
+    with closing(open_ledger(load_settings(other))) as ledger:
+        bot = load_bot(ledger, "one")
+        assert find_promotion(ledger, bot) == done
+        assert bot.rules.score(sample.frame)["score"].notna().any()
 
 
 def test_notebooks_of_a_cycle_use_postgresql(home, url):

@@ -21,6 +21,7 @@ from tradelib.cli.kernels import kernels_app
 from tradelib.cli.parity import parity_app
 from tradelib.cli.records import records_app
 from tradelib.cli.replay import replay_app
+from tradelib.cli.strategies import strategies_app
 from tradelib.cli.torture import torture_app
 from tradelib.cli.trade import trade_app
 from tradelib.cli.traffic import traffic_app
@@ -41,6 +42,7 @@ app.add_typer(kernels_app)
 app.add_typer(parity_app)
 app.add_typer(records_app)
 app.add_typer(replay_app)
+app.add_typer(strategies_app)
 app.add_typer(trade_app)
 app.add_typer(traffic_app)
 app.add_typer(torture_app)

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tradelib.cli.common import AsJson, Home, make_table, out, parse_pairs, print_json, settings_for
-from tradelib.errors import InvalidInput, unknown_name
+from tradelib.errors import InvalidInput
 from tradelib.settings import DeskSettings
 
 if TYPE_CHECKING:
     from tradelib.trading.bots import Bot
     from tradelib.venue import Venue
 
-bots_app = typer.Typer(help="The bots: list, add, edit, start, stop, remove.", no_args_is_help=True)
+bots_app = typer.Typer(
+    help="The bots: list, show, add, edit, start, stop, remove.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(help="The bot's name.")]
 Params = Annotated[
@@ -57,6 +59,39 @@ def list_bots(home: Home = None, as_json: AsJson = False) -> None:
     out.print(table)
 
 
+@bots_app.command("show")
+def show(name: Name, home: Home = None, as_json: AsJson = False) -> None:
+    """A bot's configuration, and the promotion that put it on the desk."""
+    from tradelib.cli.strategies import print_promotion
+    from tradelib.trading.bots import load_bot
+    from tradelib.trading.ledger import open_ledger
+    from tradelib.trading.promotions import changes_since, find_promotion
+
+    ledger = open_ledger(settings_for(home))
+    bot = load_bot(ledger, name)
+    promotion = find_promotion(ledger, bot)
+    changed = changes_since(promotion, bot) if promotion else []
+    if as_json:
+        print_json({"bot": bot, "promotion": promotion, "changed_since": changed})
+        return
+    told = {"Bot": name, "Status": bot.status, **bot.config, "stops": bot.stops}
+    for title, value in told.items():
+        out.print(f"{title.capitalize():14} {_told(value)}", soft_wrap=True)
+    if promotion is None:
+        out.print("It was not promoted: no checks are kept with it.")
+        return
+    out.print("")
+    print_promotion(promotion)
+    if changed:
+        out.print(f"Changed since: {', '.join(changed)}; the checks do not speak of that.")
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={told}" for name, told in value.items()) or "none"
+    return str(value)
+
+
 @bots_app.command("add")
 def add(
     name: Name,
@@ -89,7 +124,7 @@ def add(
         strategy,
         parse_pairs(param or [], "Parameter"),
         parse_pairs(decision or [], "Decision parameter"),
-        _parse_stops({}, stops),
+        parse_stops({}, stops),
         _parse_wake({}, wake, fast),
         symbols=several,
     )
@@ -134,7 +169,7 @@ def edit(
             bot.strategy,
             bot.parameters | parse_pairs(param or [], "Parameter"),
             bot.decision | parse_pairs(decision or [], "Decision parameter"),
-            _parse_stops(bot.stops, stops),
+            parse_stops(bot.stops, stops),
             _parse_wake(bot.wake, wake, fast),
             symbols=bot.symbols,
         )
@@ -146,7 +181,7 @@ def edit(
     out.print(f"Changed {name}; its next decision uses it.")
 
 
-def _parse_stops(now: dict[str, Any], pairs: list[str] | None) -> dict[str, Any]:
+def parse_stops(now: dict[str, Any], pairs: list[str] | None) -> dict[str, Any]:
     """The stops with changes; `off` takes one away."""
     changed = now | parse_pairs(pairs or [], "Stop")
     return {name: value for name, value in changed.items() if value != "off"}
@@ -239,16 +274,10 @@ def check_stops(account: Venue, bot: Bot) -> None:
 def check_market(settings: DeskSettings, venue: str, symbol: str, timeframe: str) -> Venue:
     """The venue, to read from. Refuse one that desk.toml lacks, a symbol or timeframe that it
     lacks, and a symbol not quoted in the currency the venue's limits and worth are told in."""
-    if venue not in settings.venues:
-        raise unknown_name("venue", venue, settings.venues, "desk.toml")
-    quote = settings.venues[venue].quote
-    if symbol.split("/")[1] != quote:
-        raise InvalidInput(
-            f"Venue {venue} counts in {quote}, but {symbol} is quoted in another currency; "
-            f"choose a symbol in {quote} or name a second venue in desk.toml."
-        )
+    from tradelib.trading.bots import require_venue
     from tradelib.venue import open_venue
 
+    require_venue(settings, venue, symbol)
     account = open_venue(settings, venue)
     account.fetch_instrument(symbol)
     account.require_timeframe(timeframe)

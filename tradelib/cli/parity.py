@@ -134,7 +134,7 @@ def _tell_check(found: Parity, as_json: bool) -> bool:
     if as_json:
         print_json(found.to_json())
     elif found.closes is None:
-        out.print("Nothing was decided in that time.")
+        out.print("; ".join(found.notes) or "Nothing was decided in that time.")
     else:
         _show(found, *found.closes)
     return found.agrees

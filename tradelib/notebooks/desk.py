@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from hmac import compare_digest
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -51,6 +51,7 @@ from tradelib.trading.parity import Parity
 from tradelib.trading.parity_check import check_bot, keep_incident
 from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
+from tradelib.trading.sources import provide_sources
 from tradelib.trading.stops import maintain_stops
 from tradelib.trading.targeting import (
     TargetInputs,
@@ -61,6 +62,11 @@ from tradelib.trading.targeting import (
 from tradelib.trading.upkeep import reconcile_venue
 from tradelib.traffic import spend_as
 from tradelib.venue import Venue, open_venue
+
+if TYPE_CHECKING:
+    from tradelib.candles.files import CandleFile
+    from tradelib.strategy.base import Strategy
+    from tradelib.trading.promotions import Promotion
 
 RUN_ENV = "DESK_RUN"
 REPLAY_ENV = "DESK_REPLAY"
@@ -220,6 +226,23 @@ class Desk:
         client = open_venue(self.settings, venue, trading=True)
         return reconcile_venue(self.ledger, client, self.run_id)
 
+    def promote(
+        self, strategy: Strategy | str, bot: str, sample: CandleFile, **more: Any
+    ) -> Promotion:
+        """Examine a strategy on the candles and put it on the desk as a stopped bot.
+
+        strategy: itself, or its name. more: what else a `Proposal` tells, such as symbol,
+        parameters and tried, and `overrule`. A page that may only read may do this all the same,
+        for a person wants it: its ledger takes a bot, a source and a promotion, and nothing else.
+        """
+        from tradelib.trading.promoting import ADDS, Proposal, promote
+
+        overrule = more.pop("overrule", "")
+        name = strategy if isinstance(strategy, str) else strategy.name
+        with closing(open_ledger(self.settings, adds=ADDS)) as ledger:
+            proposal = Proposal(bot, name, sample, **more)
+            return promote(self.settings, ledger, proposal, overrule=overrule)
+
     def check_parity(self, bot: str, day: str, tolerance: float) -> Parity:
         """Hold what a bot did on a UTC day against the backtest of its candles, and keep an
         incident of what ought not to differ; again, what the run found."""
@@ -278,6 +301,8 @@ class Desk:
         told = self._result("live/20_generate_signals")
         decision = load_decision(self.ledger, told["decision"])
         # A later edit must not change what this page shows, nor the bot's end take it away.
+        with self.ledger.read() as books:
+            provide_sources(books, [told["config"]["strategy"]])
         chosen = bot_as_it_was(decision.bot, told["config"], decision.decided_at)
         close = decision.candle_close
         if chosen.symbols:
@@ -323,7 +348,7 @@ def open_desk(run: str = "", *, home: Path | str | None = None) -> Desk:
         configure_logging(settings)
     ledger = open_ledger(settings, read_only=not live)
     if not live:
-        _tell_errors_plainly()
+        tell_errors_plainly()
     if not run:
         return Desk(settings, ledger, None, live=False)
     record = load_run(ledger, run)
@@ -344,7 +369,7 @@ def seed_randomness(seed: int | None) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _tell_errors_plainly() -> None:
+def tell_errors_plainly() -> None:
     """In a page that somebody looks at, the desk's own errors are sentences without a traceback."""
     from IPython import get_ipython
 

@@ -144,6 +144,7 @@ def run_backtest(
     if candles.empty:
         raise InvalidInput("A backtest needs candles and got none; give it some.")
     params, decision = params or strategy.params(), decision or DecisionParams()
+    strategy.require_candles(params, len(candles))
     scores = strategy.score(candles, params)
     inputs = fold_inputs(candles, timeframe, scores)
     equity, taken, done = compiled_fold(fills)(

@@ -31,7 +31,7 @@ from tradelib.research.metrics import (
     tally_close,
     tally_fill,
 )
-from tradelib.strategy.base import Columns, Strategy
+from tradelib.strategy.base import Columns, Strategy, TooShort, find_shape_fault
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 
@@ -57,11 +57,8 @@ class Bench:
     def scores(self, params: Params) -> np.ndarray:
         """The score of every candle, or InvalidInput that says what is wrong with it, and where."""
         warm_up = self.strategy.warm_up(params)
-        if warm_up >= len(self.candles):
-            raise TooShort(
-                f"a first score needs {warm_up + 1:,} candles, and there are "
-                f"{len(self.candles):,}; give more"
-            )
+        if lack := self.strategy.find_lack(params, len(self.candles)):
+            raise TooShort(lack)
         if self.strategy.columns is None:
             scores = self._whole(self.strategy.compute(self.candles, params))
         else:
@@ -70,8 +67,8 @@ class Bench:
         return scores
 
     def _whole(self, frame: pd.DataFrame) -> np.ndarray:
-        if len(frame) != len(self.candles):
-            raise InvalidInput(f"{len(frame):,} scores for {len(self.candles):,} candles")
+        if fault := find_shape_fault(frame, self.candles.index):
+            raise InvalidInput(fault)
         return np.ascontiguousarray(frame["score"].to_numpy(dtype="float64"))
 
     def _combined(self, columns: Columns, params: Params) -> np.ndarray:
@@ -111,10 +108,6 @@ class Bench:
     def metrics(self, tallies: np.ndarray) -> dict[str, np.ndarray]:
         """The metrics of such sums."""
         return metrics_of(tallies, self.timeframe, self.cash, self.market_return)
-
-
-class TooShort(InvalidInput):
-    """There are fewer candles than a first score needs."""
 
 
 def make_bench(

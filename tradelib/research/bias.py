@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tradelib.errors import InvalidInput
-from tradelib.strategy.base import Strategy
+from tradelib.strategy.base import Strategy, find_fault
 from tradelib.strategy.params import Params
 
 LOOK_AHEAD, SHORT_HISTORY = "look-ahead", "insufficient history"
@@ -152,9 +152,7 @@ class _Subject:
 
     @property
     def name(self) -> str:
-        changed = self.params.model_dump(exclude_defaults=True)
-        told = ", ".join(f"{name}={value!r}" for name, value in changed.items())
-        return f"Strategy {self.strategy.name!r} with {told or 'its default parameters'}"
+        return self.strategy.told(self.params)
 
     def bar(self, position: int) -> str:
         return f"bar {position:,} ({self.candles.index[position].isoformat()})"
@@ -166,40 +164,11 @@ class _Subject:
         try:
             frame = self.strategy.compute(part, self.params)
         except Exception as error:
-            raise InvalidInput(
-                f"{self.name} raised {type(error).__name__} {where}: {error}"
-            ) from error
-        self._check_shape(frame, self.candles.index[first:end], where)
-        scores = pd.to_numeric(frame["score"], errors="coerce").to_numpy("float64")
-        self._refuse(np.abs(scores) > 1, scores, first, where, "outside -1…1")
-        late = ~np.isfinite(scores)
-        late[: self.strategy.warm_up(self.params)] = False
-        self._refuse(late, scores, first, where, "after its warm-up")
-        return scores
-
-    def _check_shape(self, frame: pd.DataFrame, index: pd.Index, where: str) -> None:
-        if not isinstance(frame, pd.DataFrame) or "score" not in frame.columns:
-            raise InvalidInput(f"{self.name} gave no frame with a column 'score' {where}.")
-        if len(frame) != len(index):
-            raise InvalidInput(
-                f"{self.name} gave {len(frame)} scores for {len(index)} candles {where}."
-            )
-        if not frame.index.equals(index):
-            row = int((frame.index != index).argmax())
-            raise InvalidInput(
-                f"{self.name} gave scores on other times than the candles' {where}, the first "
-                f"{frame.index[row]} where the candle is {index[row]}."
-            )
-
-    def _refuse(
-        self, bad: np.ndarray, scores: np.ndarray, first: int, where: str, what: str
-    ) -> None:
-        if bad.any():
-            row = int(bad.argmax())
-            raise InvalidInput(
-                f"{self.name} gave the score {scores[row]:g} {what} at {self.bar(first + row)}, "
-                f"one of {bad.sum()}, {where}."
-            )
+            raise InvalidInput(self.strategy.failure(error, self.params, where)) from error
+        warm_up = self.strategy.warm_up(self.params)
+        if fault := find_fault(frame, part.index, warm_up, first):
+            raise InvalidInput(f"{self.name} {fault}, {where}.")
+        return pd.to_numeric(frame["score"]).to_numpy("float64")
 
 
 class _Changes:

@@ -22,19 +22,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tradelib.candles.schema import candles_hash
 from tradelib.errors import InvalidInput, unknown_name
 from tradelib.research.backtest import DEFAULT_CASH, DEFAULT_FEE
-from tradelib.research.bench import Bench, TooShort, make_bench
+from tradelib.research.bench import Bench, make_bench
 from tradelib.research.cluster import cluster_pool
 from tradelib.research.code_version import code_version
 from tradelib.research.fills import NEXT_OPEN, FillModel
 from tradelib.research.metrics import METRICS, Tally, check_metrics
+from tradelib.research.progress import show_progress
 from tradelib.research.space import Combination, Space, make_space
-from tradelib.strategy.base import Strategy
+from tradelib.strategy.base import Strategy, TooShort, describe_error
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 
@@ -179,7 +178,7 @@ class Work:
             tallies = self.bench.tallies(scores, [decision for *_, decision in valid])
         # A strategy of the user's own may raise anything, and the sweep goes on.
         except Exception as error:
-            kind = "" if isinstance(error, InvalidInput) else f"{type(error).__name__}: "
+            kind = "" if isinstance(error, InvalidInput) else f"{describe_error(error, name)}: "
             gathered.too_short += len(valid) if isinstance(error, TooShort) else 0
             for number, combination, *_ in valid:
                 gathered.add(number, combination, None, f"{name} with {combination}: {kind}{error}")
@@ -323,15 +322,9 @@ def threads(workers: int) -> Iterator[tuple[ThreadPoolExecutor, threading.Event]
 @contextmanager
 def progress_bar(work: Work, done: int, wanted: bool) -> Iterator[Callable[[int], None]]:
     """A bar of combinations, in a terminal and in a notebook; nothing in a log."""
-    console, total = Console(stderr=True), len(work.space)
-    shown = wanted and (console.is_terminal or console.is_jupyter)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, disable=not shown, transient=True
-    ) as bar:
-        task = bar.add_task(f"sweep {work.bench.strategy.name}", total=total)
-        bar.update(task, completed=done)
-        yield lambda count: bar.advance(task, count)
+    title = f"sweep {work.bench.strategy.name}"
+    with show_progress(title, len(work.space), done=done, wanted=wanted) as advance:
+        yield advance
 
 
 def result_of(work: Work, chunks: Sequence[Chunk]) -> SweepResult:

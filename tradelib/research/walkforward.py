@@ -343,7 +343,7 @@ def _silent_until(strategy: Strategy, first: int) -> Strategy:
         scores = strategy.compute(candles, params)
         return scores.assign(score=scores["score"].where(np.arange(len(scores)) >= first))
 
-    return replace(strategy, compute=compute, columns=None)
+    return replace(strategy, compute=compute, warm_up=lambda _: first, columns=None)
 
 
 def _performance(result: Backtest, equity: pd.Series, before: float) -> Performance:

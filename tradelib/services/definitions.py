@@ -14,7 +14,7 @@ from tradelib.services.service import LOOPBACK, FileProbe, HttpProbe, Service
 from tradelib.settings import KERNELSPECS, NOTEBOOKS, PROJECT, RESEARCH_KERNEL, DeskSettings
 
 # The notebooks in notebooks/dashboards, in the order in which they are shown.
-DASHBOARDS = ("portfolio", "operations", "runs")
+DASHBOARDS = ("portfolio", "operations", "runs", "promotions")
 # Seconds without a browser after which a page's kernel ends, and between two looks.
 PAGE_KERNEL_IDLE = 120
 PAGE_KERNEL_LOOK = 30

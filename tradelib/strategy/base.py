@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,6 +90,10 @@ def _arguments(function: Callable) -> tuple[str, ...]:
     return tuple(inspect.signature(function).parameters)
 
 
+class TooShort(InvalidInput):
+    """There are fewer candles than a first score needs."""
+
+
 @dataclass(frozen=True)
 class Strategy:
     """A strategy and what it needs.
@@ -130,10 +135,94 @@ class Strategy:
                 f"Strategy {self.name!r} takes {self.params_type.__name__}, "
                 f"not {type(params).__name__}."
             )
-        scores = self.compute(candles, params)
-        if (np.abs(scores["score"].to_numpy()) > 1).any():
-            raise InvalidInput(f"Strategy {self.name!r} gave a score outside -1…1; correct it.")
+        where = f"on {_span(candles)}"
+        try:
+            # A shallow copy: what a strategy does to its candles is its own affair.
+            scores = self.compute(candles.copy(deep=False), params)
+        except Exception as error:
+            raise InvalidInput(self.failure(error, params, where)) from error
+        if fault := find_fault(scores, candles.index, self.warm_up(params)):
+            raise InvalidInput(f"{self.told(params)} {fault}, {where}.")
         return scores
+
+    def require_candles(self, params: Params, count: int) -> None:
+        """Refuse candles that are all warm-up: nothing would be traded on them."""
+        if lack := self.find_lack(params, count):
+            raise TooShort(f"{self.told(params)}: {lack}.")
+
+    def find_lack(self, params: Params, count: int) -> str | None:
+        """What so many candles lack for a first score; None where they are enough."""
+        needed = self.warm_up(params) + 1
+        if count >= needed:
+            return None
+        return f"a first score needs {needed:,} candles, and there are {count:,}; give more"
+
+    def told(self, params: Params) -> str:
+        """The strategy with the parameters that differ from their defaults, for a message."""
+        changed = params.model_dump(exclude_defaults=True)
+        told = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        return f"Strategy {self.name!r} with {told or 'its default parameters'}"
+
+    def failure(self, error: Exception, params: Params, where: str) -> str:
+        """What is to be said of an error that the strategy raised, with the line of its source."""
+        return f"{self.told(params)} raised {describe_error(error, self.name)} {where}: {error}"
+
+
+def describe_error(error: BaseException, name: str) -> str:
+    """The error's kind, and the line of a strategy's own source in which it was raised."""
+    lines = [
+        f"in line {frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == source_name(name)
+    ]
+    return " ".join([type(error).__name__, *lines[-1:]])
+
+
+def source_name(strategy: str) -> str:
+    """What Python knows the source of a user's strategy by."""
+    return f"<strategy {strategy}>"
+
+
+def find_fault(scores: Any, index: pd.Index, warm_up: int, first: int = 0) -> str | None:
+    """What is wrong with a strategy's scores of candles with that index, and at which bar; None
+    where nothing is.
+
+    warm_up: how many may be NaN. first: number of the first of the candles.
+    """
+    if fault := find_shape_fault(scores, index):
+        return fault
+    values = pd.to_numeric(scores["score"], errors="coerce").to_numpy("float64")
+    late = np.isnan(values)
+    late[:warm_up] = False
+    for bad, what in ((np.abs(values) > 1, "outside -1…1"), (late, "after its warm-up")):
+        if bad.any():
+            row = int(bad.argmax())
+            return (
+                f"gave the score {values[row]:g} {what} at bar {first + row:,} "
+                f"({index[row].isoformat()}), one of {bad.sum():,}"
+            )
+    return None
+
+
+def find_shape_fault(scores: Any, index: pd.Index) -> str | None:
+    """Why these are no scores of candles with that index; None where they may be."""
+    if not isinstance(scores, pd.DataFrame) or "score" not in scores.columns:
+        return "gave no frame with a column 'score'"
+    if len(scores) != len(index):
+        return f"gave {len(scores)} scores for {len(index)} candles"
+    if not scores.index.equals(index):
+        row = int((scores.index != index).argmax())
+        return (
+            f"gave scores on other times than the candles', the first {scores.index[row]} where "
+            f"the candle is {index[row]}"
+        )
+    return None
+
+
+def _span(candles: pd.DataFrame) -> str:
+    if candles.empty:
+        return "no candles"
+    return f"the {len(candles):,} candles from {candles.index[0]} to {candles.index[-1]}"
 
 
 def ratio(part: pd.Series, whole: pd.Series) -> pd.Series:

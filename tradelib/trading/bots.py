@@ -16,12 +16,13 @@ from sqlalchemy import Connection, select
 
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import DeskError, InvalidInput, unknown_name
+from tradelib.settings import DeskSettings
 from tradelib.strategy.allocations import target_strategy, target_strategy_names
 from tradelib.strategy.base import Strategy
 from tradelib.strategy.decision import DecisionParams
 from tradelib.strategy.params import Params
 from tradelib.strategy.rebalance import RebalanceParams
-from tradelib.strategy.registry import strategy
+from tradelib.strategy.registry import is_own, strategy
 from tradelib.strategy.targets import TargetStrategy, require_symbols
 from tradelib.trading import tables
 from tradelib.trading.accounts import newest_equity
@@ -29,6 +30,7 @@ from tradelib.trading.leases import bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
 from tradelib.trading.orders import UNSETTLED
 from tradelib.trading.positions import Position, find_positions, is_dust
+from tradelib.trading.sources import is_frozen, provide_sources
 
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,39}$")
 # What a first fetch asks for, beyond what the hungriest strategy of the timeframe needs.
@@ -234,7 +236,7 @@ def new_bot(
         venue=venue,
         symbol=symbol,
         timeframe=timeframe,
-        strategy=strategy_name,
+        strategy=chosen.name,
         parameters=chosen.params(**(parameters or {})).model_dump(mode="json"),
         decision=rules(**(decision or {})).model_dump(mode="json"),
         stops=StopParams(**(stops or {})).model_dump(mode="json", exclude_none=True),
@@ -247,13 +249,45 @@ def new_bot(
 
 
 def add_bot(ledger: Ledger, bot: Bot) -> None:
-    """Record a new bot; refuses a name that is taken."""
+    """Record a new bot; refuses a name that is taken, and a user's strategy that is not frozen."""
     with ledger.write() as books:
-        if rows(books, select(tables.bots).where(tables.bots.c.name == bot.name), Bot):
-            raise InvalidInput(
-                f"A bot named {bot.name!r} exists already; choose another name or edit it."
-            )
-        insert(books, tables.bots, bot)
+        insert_bot(books, bot)
+
+
+def insert_bot(books: Connection, bot: Bot) -> None:
+    """As `add_bot`, within a transaction."""
+    _require_new(books, bot.name)
+    if is_own(bot.strategy) and not is_frozen(books, bot.strategy):
+        name = bot.strategy.partition("@")[0]
+        raise InvalidInput(
+            f"Strategy {bot.strategy} is not on the desk yet; put it there, with its checks, by "
+            f"`desk promote {name}`."
+        )
+    insert(books, tables.bots, bot)
+
+
+def require_new(ledger: Ledger, name: str) -> None:
+    """Refuse a bot's name that is taken."""
+    with ledger.read() as books:
+        _require_new(books, name)
+
+
+def _require_new(books: Connection, name: str) -> None:
+    if rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot):
+        raise InvalidInput(f"A bot named {name!r} exists already; choose another name or edit it.")
+
+
+def require_venue(settings: DeskSettings, venue: str, symbol: str) -> None:
+    """Refuse a venue that desk.toml lacks, and a symbol not quoted in the currency in which the
+    venue's limits and worth are told."""
+    if venue not in settings.venues:
+        raise unknown_name("venue", venue, settings.venues, "desk.toml")
+    quote = settings.venues[venue].quote
+    if symbol.split("/")[1] != quote:
+        raise InvalidInput(
+            f"Venue {venue} counts in {quote}, but {symbol} is quoted in another currency; "
+            f"choose a symbol in {quote} or name a second venue in desk.toml."
+        )
 
 
 def change_bot(ledger: Ledger, name: str, change: Callable[[Bot], Bot]) -> Bot:
@@ -331,7 +365,10 @@ def load_bots(ledger: Ledger, *, running_only: bool = False) -> list[Bot]:
     query = select(tables.bots).order_by(tables.bots.c.name)
     if running_only:
         query = query.where(tables.bots.c.status == BotStatus.RUNNING)
-    return ledger.rows(query, Bot)
+    with ledger.read() as books:
+        found = rows(books, query, Bot)
+        provide_sources(books, (bot.strategy for bot in found))
+    return found
 
 
 def load_bot(ledger: Ledger, name: str) -> Bot:
@@ -344,7 +381,10 @@ def load_bot(ledger: Ledger, name: str) -> Bot:
 
 
 def _find_bot(books: Connection, name: str) -> Bot | None:
-    return first(rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot))
+    found = first(rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot))
+    if found:
+        provide_sources(books, [found.strategy])
+    return found
 
 
 def _no_bot(ledger: Ledger, name: str) -> InvalidInput:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
@@ -21,7 +21,9 @@ from sqlalchemy import (
     Connection,
     Engine,
     Executable,
+    Insert,
     Select,
+    SelectBase,
     Table,
     create_engine,
     event,
@@ -43,6 +45,8 @@ _WITHOUT_POSITIONS = ("0001", "0002")
 LEDGER_NOTE = "ledger.name"
 READ_ONLY_ENV = "DESK_READ_ONLY"
 _LOCK_WAIT_SECONDS = 30
+# How the ledger's own statements begin that are text and write nothing.
+_HARMLESS = ("SELECT ", "SET LOCAL ")
 
 
 class Ledger:
@@ -50,11 +54,15 @@ class Ledger:
 
     read_only: nothing can be written through this object. It is forced where the environment
         says DESK_READ_ONLY, as it does for everything that Voilà and JupyterLab start.
+    adds: tables to which alone rows can be added, and nothing else be written: for a person in a
+        page that is read-only otherwise.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False) -> None:
-        self.read_only = read_only or os.environ.get(READ_ONLY_ENV) == "1"
+    def __init__(self, url: str, *, read_only: bool = False, adds: Collection[str] = ()) -> None:
+        self.read_only = read_only or (os.environ.get(READ_ONLY_ENV) == "1" and not adds)
         self.engine = _make_engine(url, self.read_only)
+        if adds:
+            _let_only_add(self.engine, frozenset(adds))
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -121,9 +129,13 @@ class Ledger:
 
 
 def open_ledger(
-    settings: DeskSettings, *, read_only: bool = False, migrate: bool = False
+    settings: DeskSettings,
+    *,
+    read_only: bool = False,
+    migrate: bool = False,
+    adds: Collection[str] = (),
 ) -> Ledger:
-    """The ledger of a desk; `migrate` creates or upgrades it first.
+    """The ledger of a desk; `migrate` creates or upgrades it first. adds: see `Ledger`.
 
     Raises StorageFailed when the database is missing, unreadable or of another version.
     """
@@ -133,7 +145,7 @@ def open_ledger(
         _require_file(Path(make_url(url).database or ""))
     elif url.startswith("sqlite"):
         _make_folder(Path(make_url(url).database or "").parent)
-    ledger = Ledger(url, read_only=read_only)
+    ledger = Ledger(url, read_only=read_only, adds=adds)
     if migrate and not ledger.read_only:
         ledger.migrate()
         _keep_own_ledger(settings)
@@ -231,6 +243,20 @@ def _make_engine(url: str, read_only: bool) -> Engine:
     if read_only:
         engine = engine.execution_options(postgresql_readonly=True)
     return engine
+
+
+def _let_only_add(engine: Engine, tables: frozenset[str]) -> None:
+    """Refuse every statement but readings and rows that are added to these tables."""
+
+    @event.listens_for(engine, "before_execute")
+    def _guard(_connection: Any, statement: Any, *_: Any) -> None:
+        adds = isinstance(statement, Insert) and statement.table.name in tables
+        reads = isinstance(statement, SelectBase) or str(statement).upper().startswith(_HARMLESS)
+        if not adds and not reads:
+            raise ReadOnly(
+                f"This page may read the ledger, and add rows to {', '.join(sorted(tables))}; "
+                "only scheduled runs and the desk command write more."
+            )
 
 
 def _sqlite_engine(url: str, read_only: bool) -> Engine:

@@ -20,12 +20,14 @@ from tradelib.trading.ledger import Ledger
 from tradelib.trading.live_steps import LiveStep, load_live
 from tradelib.trading.orders import load_fills
 from tradelib.trading.parity import Cause, Parity, compare
+from tradelib.trading.sources import provide_sources
 from tradelib.venue.facts import Instrument
 
 EXECUTE = "live/30_execute_orders"
 # Gaps that ought not to be there however little they cost: orders meet other prices every day.
 _NEVER = (Cause.DATA, Cause.SIGNAL, Cause.TIMING)
 _FINEST = Decimal("0.00000001")
+SEVERAL = "It trades several symbols, and what it does is not held against a backtest."
 
 
 def check_bot(
@@ -40,7 +42,11 @@ def check_bot(
     """Hold what a bot decided from `since` to before `until`, by the wall clock, against what its
     candles make expected. rules: its symbol's at the venue; None: as its orders recorded them."""
     live = load_live(ledger, name, since, until)
+    with ledger.read() as books:
+        provide_sources(books, {step.config["strategy"] for step in live if step.config})
     bot = _find_bot(ledger, name, live)
+    if bot.symbols:
+        return Parity(bot.name, bot.venue, bot.quote, notes=(SEVERAL,))
     known = rules or _recorded_rules(ledger, bot)
     found = compare(
         bot, live, _candles(store, bot, live), known or _finest(bot), load_fills(ledger, bot=name)

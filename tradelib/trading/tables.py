@@ -86,6 +86,33 @@ bots = Table(
     Column("updated_at", UtcText, nullable=False),
 )
 
+# Texts of users' strategies that bots trade or traded; never changed, never removed.
+sources = Table(
+    "sources",
+    metadata,
+    _key("reference"),
+    Column("name", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("text", Text, nullable=False),
+    Column("frozen_at", UtcText, nullable=False),
+)
+
+promotions = Table(
+    "promotions",
+    metadata,
+    _key("id"),
+    Column("bot", String(64), nullable=False, index=True),
+    Column("strategy", String(64), nullable=False),
+    Column("source", String(64), ForeignKey("sources.reference")),
+    Column("code", String(64), nullable=False),
+    Column("config", JSON, nullable=False),
+    Column("candles", JSON, nullable=False),
+    Column("checks", JSON, nullable=False),
+    Column("overruled", Text),
+    Column("promoted_by", String(160), nullable=False),
+    Column("promoted_at", UtcText, nullable=False),
+)
+
 runs = Table(
     "runs",
     metadata,

@@ -118,6 +118,9 @@ class Venue:
         self._sharing = cache or CacheSettings()
         self._cache = SharedCache(home, self._sharing.url) if home else None
         self._answers = Answers(self._exchange) if home else None
+        self._ask_markets = self._exchange.load_markets
+        if self._cache is not None:
+            self._exchange.load_markets = self._share_markets
         # By the wall clock: when the list of instruments was asked for, and until when it serves.
         self._listed_at = self._listed_until = 0.0
         self.request_lifetime = self._dialect.request_lifetime
@@ -174,28 +177,34 @@ class Venue:
 
     def _load_instruments(self, longest: float | None = None) -> None:
         """Let ccxt know the venue's instruments, by a list no older than so many seconds."""
-        action = "list its instruments"
-        if self._cache is None or self._answers is None or self._exchange.markets:
+        self._read("list its instruments", lambda: self._share_markets(longest=longest))
+
+    def _share_markets(
+        self, reload: bool = False, params: Any = None, *, longest: float | None = None
+    ) -> Any:
+        """ccxt's own `load_markets`, which each of its methods calls first, but shared."""
+        answers, markets = self._answers, self._exchange.markets
+        if self._cache is None or answers is None or markets or reload:
             began = time.time()
-            self._read(action, self._exchange.load_markets)
-            self._note_list(began)
-            return
-        answers, asked = self._answers, False
+            found = self._ask_markets(reload, params or {})
+            if reload or not markets:
+                self._note_list(began)
+            return found
 
         def ask(_: list[str]) -> dict[str, Any]:
-            nonlocal asked
-            asked = True
-            return {"": self._read(action, lambda: answers.note(self._exchange.load_markets))}
+            with self._translated("list its instruments"):
+                return {"": answers.note(self._ask_markets)}
 
         longest = longest or 3600 * self._sharing.max_instrument_hours
         terms = Terms(min(3600 * self._sharing.instrument_hours, longest), longest)
         # What an account may trade, and at which fee, is its own.
         group = f"{self.identity} {account_name(self._exchange.apiKey)}"
         told = self._cache.get("instruments", group, [""], ask, terms)[""]
-        if not asked:
-            load = self._exchange.load_markets
-            self._read(action, lambda: answers.repeat(told.value, load))
+        # Also where the venue was asked in vain, and an older list will do.
+        if not self._exchange.markets:
+            answers.repeat(told.value, self._ask_markets)
         self._note_list(told.got_at)
+        return self._exchange.markets
 
     def _note_list(self, asked_at: float) -> None:
         """Until when a list serves that was asked for then. One that is old already, since the

@@ -38,6 +38,11 @@ def record_url(run: str) -> str:
     return f"{dashboard_path('runs')}?{urlencode({'run': run})}"
 
 
+def promotion_url(bot: str) -> str:
+    """Path on Voilà of the promotion that put a bot on the desk."""
+    return f"{dashboard_path('promotions')}?{urlencode({'bot': bot})}"
+
+
 def page_url(page: str | None) -> str:
     """Path of a run's page on Voilà; empty when the run has left none (yet)."""
     return f"{REPORTS}{quote(page)}" if page else ""

@@ -11,7 +11,7 @@ from tradelib.views.html import Html, cards, empty, heading, note, table
 from tradelib.views.theme import ACCENT, MUTED, themed
 
 _SHOWN = 200
-NOTHING_DECIDED = "The bot decided nothing on that day, so there is nothing to compare."
+NOTHING_DECIDED = "There is nothing to compare on that day."
 
 
 def parity_summary(found: Parity) -> Html:

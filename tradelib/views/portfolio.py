@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -21,6 +21,7 @@ from tradelib.trading.decisions import Decision
 from tradelib.trading.ledger import Ledger, open_ledger, rows
 from tradelib.trading.orders import ZERO, Order, load_fills, load_orders
 from tradelib.trading.positions import Position, PositionStatus, load_position
+from tradelib.trading.promotions import load_promoted
 from tradelib.trading.runs import load_run
 from tradelib.views.accounts import balances_table
 from tradelib.views.cells import Cell, amount, money, percent, price, word
@@ -28,6 +29,7 @@ from tradelib.views.charts import CurvePoint, equity_traces
 from tradelib.views.dashboard import Dashboard, live_figure
 from tradelib.views.halt import halt_banner
 from tradelib.views.html import Html, banner, cards, empty, heading, table
+from tradelib.views.links import promotion_url
 from tradelib.views.orders import decisions_table, fills_table, orders_table
 from tradelib.views.positions import (
     AccountView,
@@ -253,7 +255,7 @@ def draw_portfolio(
         "worth": _worth_cards(load_worth(ledger, holdings)),
         "protections": heading("Protections", "entries wait for these; exits never do")
         + protections_table(pauses),
-        "holdings": _holdings_section(holdings),
+        "holdings": _holdings_section(ledger, holdings),
         "profits": heading("Profits", "fees included, in the quote currency")
         + profits_table(accounts),
         "tranches": heading(
@@ -315,24 +317,26 @@ def _curve_heading(curves: Mapping[str, Sequence[CurvePoint]], days: float) -> H
     return title + empty("The curve begins with the first reconciliation.", name="curve")
 
 
-def _holdings_section(holdings: Sequence[Holding]) -> Html:
+def _holdings_section(ledger: Ledger, holdings: Sequence[Holding]) -> Html:
     columns = (
         "bot", "status", "symbol", "amount (base)", "average entry", "newest close",
         "value (quote)", "unrealised P&L (quote)", "realised P&L (quote)", "position",
     )  # fmt: skip
+    promoted = load_promoted(ledger)
     positions = table(
         "positions",
         columns,
-        map(_holding_row, holdings),
+        (_holding_row(holding, promoted) for holding in holdings),
         empty="Each bot's position shows here; add a bot with `desk bots add`.",
     )
     return heading("Positions by bot", "priced at the newest stored close") + positions
 
 
-def _holding_row(holding: Holding) -> list[Cell]:
+def _holding_row(holding: Holding, promoted: Collection[tuple[str, str]]) -> list[Cell]:
     bot, position = holding.bot, holding.position
+    evidence = promotion_url(bot.name) if (bot.name, bot.strategy) in promoted else ""
     return [
-        word(bot.name),
+        word(bot.name, href=evidence, title=bot.strategy),
         word(bot.status.lower(), "" if bot.status == "RUNNING" else "muted"),
         word(position.symbol),
         amount(position.amount),
