@@ -59,10 +59,13 @@ class Reactor:
         self._bots = {bot.name: bot for bot in bots if bot.wake_params.on != "schedule"}
 
     def on_close(self, series: Series, closed: datetime) -> None:
-        """A candle of a series has closed and is stored."""
+        """A candle of a series has closed and is stored. A bot on several symbols wakes once all
+        of them have it: before, there is nothing new to decide."""
         self._closes[series] = closed
         for bot in [*self._bots.values()]:
-            if bot.wake_params.on == "close" and series in _series(bot):
+            if bot.wake_params.on != "close" or series not in (its := _series(bot)):
+                continue
+            if all(one in self._closes and self._closes[one] >= closed for one in its):
                 self._wake(bot, closed)
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -108,6 +108,35 @@ def test_candles_that_close_while_a_bot_works_are_one_decision(desk: PaperDesk) 
     assert set(closes(desk, bot)) <= {first, newest}
     signals = [run for run in load_runs(desk.ledger) if run.notebook == SIGNALS]
     assert len(signals) == 2
+
+
+class Recorder(Reactor):
+    """Notes when its bots would trade."""
+
+    def __init__(self, desk: PaperDesk) -> None:
+        super().__init__(desk.settings, desk.ledger, desk.market.venue)
+        self.traded: list[datetime] = []
+
+    def _trade(self, bot: Bot, as_of: datetime) -> None:
+        self.traded.append(as_of)
+
+
+def test_a_bot_on_several_symbols_wakes_once_when_all_have_their_candle(desk: PaperDesk) -> None:
+    symbols = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+    bot = new_bot(
+        "basket", desk.market.venue, symbols[0], "1m", "equal_weight", wake={"on": "close"},
+        symbols=symbols,
+    )  # fmt: skip
+    first = desk.venue().fetch_time()
+    later = first + timedelta(minutes=1)
+    reactor = Recorder(desk)
+    reactor.know([bot])
+    for closed in (first, later):
+        for symbol in symbols:
+            reactor.on_close(Series(symbol, "1m"), closed)
+            until(lambda: not reactor._working)
+    reactor.end()
+    assert reactor.traded == [first, later]
 
 
 def test_a_bot_waits_for_the_price_to_move(desk: PaperDesk) -> None:

@@ -407,7 +407,8 @@ class _Worker:
         self._pool = ThreadPoolExecutor(1, name)
 
     def do(self, work: Callable[..., None], *arguments: Any) -> None:
-        self._pool.submit(self._do, work, *arguments)
+        with suppress(RuntimeError):  # it has ended, as has whoever would hear of it
+            self._pool.submit(self._do, work, *arguments)
 
     async def wait(self, work: Callable[[], T]) -> T:
         """What the work gives, once all before it is done; raises what it raises."""
