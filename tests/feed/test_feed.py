@@ -85,6 +85,7 @@ def feed(desk: PaperDesk, heard: Heard) -> Iterator[Feed]:
     with running(feed):
         until(lambda: all(health.is_joined for health in feed.health.values()))
         until(lambda: set(feed.subjects.series) == heard.closes.keys())
+        until(lambda: feed._joined_by)  # what closes from here on, the stream ought to tell
         yield feed
 
 
