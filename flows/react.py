@@ -12,7 +12,7 @@ from decimal import Decimal
 from flows.dispatch import Kernel, Kernels, make_lock, try_lock
 from tradelib.clock import utc_now
 from tradelib.errors import DeskError
-from tradelib.notebooks.cycle import execute_step, run_step, signal_step
+from tradelib.notebooks.cycle import execute_step, run_step, signal_step, venues_in_use
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once, write_page
 from tradelib.settings import DeskSettings
 from tradelib.trading.bots import Bot
@@ -38,7 +38,6 @@ class Reactor:
 
     def __init__(self, settings: DeskSettings, ledger: Ledger, venue: str) -> None:
         self._settings, self._ledger, self._venue = settings, ledger, venue
-        self._kernels = Kernels(settings)
         self._notebooks = ThreadPoolExecutor(settings.kernels, f"{venue} react")
         self._fast = ThreadPoolExecutor(1, f"{venue} fast")
         self._pages = ThreadPoolExecutor(1, f"{venue} pages")
@@ -51,7 +50,8 @@ class Reactor:
         self._prices: dict[tuple[str, str], Decimal] = {}
         self._ended = threading.Event()
         for run in load_runs(ledger, limit=None, since=utc_now() - _UNWRITTEN):
-            if run.kernel_kind == IN_PROCESS and not run.page and not run.page_removed_at:
+            lacks_page = run.kernel_kind == IN_PROCESS and not run.page and not run.page_removed_at
+            if run.venue == venue and lacks_page:
                 self._pages.submit(self._write_page, run)
 
     def know(self, bots: Sequence[Bot]) -> None:
@@ -59,10 +59,13 @@ class Reactor:
         self._bots = {bot.name: bot for bot in bots if bot.wake_params.on != "schedule"}
 
     def on_close(self, series: Series, closed: datetime) -> None:
-        """A candle of a series has closed and is stored."""
+        """A candle of a series has closed and is stored. A bot on several symbols wakes once all
+        of them have it: before, there is nothing new to decide."""
         self._closes[series] = closed
         for bot in [*self._bots.values()]:
-            if bot.wake_params.on == "close" and series in _series(bot):
+            if bot.wake_params.on != "close" or series not in (its := _series(bot)):
+                continue
+            if all(one in self._closes and self._closes[one] >= closed for one in its):
                 self._wake(bot, closed)
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
@@ -131,9 +134,18 @@ class Reactor:
         self._client = client = self._client or open_venue(
             self._settings, self._venue, trading=True
         )
+        done: list[Run] = []
         runs = trade_at_once(self._settings, self._ledger, bot, as_of, lambda _venue: client)
-        for run in runs:
-            self._pages.submit(self._write_page, run)
+        try:
+            for run in runs:
+                done.append(run)
+        except BaseException:
+            self._client = None  # its keys, or its connection, may be what failed
+            client.close()
+            raise
+        finally:
+            for run in done:
+                self._pages.submit(self._write_page, run)
 
     def _trade_in_notebooks(self, bot: Bot, as_of: datetime) -> None:
         kernel = self._take_kernel()
@@ -160,8 +172,9 @@ class Reactor:
 
     def _take_kernel(self) -> Kernel | None:
         """A kernel of the desk's, which a cycle may have; None once the feed ends."""
+        kernels = Kernels(self._settings, len(venues_in_use(self._settings, self._ledger)))
         while not self._ended.is_set():
-            kernel = self._kernels.take(self._venue)
+            kernel = kernels.take(self._venue)
             if kernel is not None:
                 return kernel
             self._ended.wait(_KERNEL_LOOK)

@@ -106,6 +106,17 @@ def test_a_tail_that_a_killed_writer_left_behind_doubles_nothing(store, january)
     assert pq.read_metadata(tail_of(january)).num_rows == 1
 
 
+def test_a_tail_that_a_killed_fold_left_behind_hides_no_newer_candle(store, january):
+    append(store, *range(LONG, LONG + TAIL_ROWS))
+    left_over = tail_of(january).read_bytes()
+    newest = LONG + TAIL_ROWS
+    append(store, newest)  # folds the tail, with one candle more
+    tail_of(january).write_bytes(left_over)
+    assert store.last_close(*SERIES) == time(newest + 1)
+    assert stored(store, limit=2) == [newest - 1, newest]
+    assert stored(store, limit=2, end=time(newest)) == [newest - 2, newest - 1]
+
+
 def test_a_tail_that_is_cut_off_stops_with_its_name(store, january):
     append(store, LONG)
     tail_of(january).write_bytes(tail_of(january).read_bytes()[:-20])

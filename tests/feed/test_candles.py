@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 from tests.desks import PaperDesk, paper_desk
@@ -10,6 +11,7 @@ from tradelib.candles.store import CandleStore
 from tradelib.clock import timeframe_ms
 from tradelib.errors import DeskError
 from tradelib.feed.candles import CandleKeeper
+from tradelib.venue import Venue
 from tradelib.venue.streams import Series
 
 
@@ -86,6 +88,29 @@ def test_a_candle_told_twice_or_late_changes_nothing(heard):
         heard.keeper.take_closed(heard.series, old)
     assert heard.closes == told
     assert heard.is_true()
+
+
+class TooSoon:
+    """A venue whose history lacks the last trades of a candle that has just closed."""
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+
+    def fetch_ohlcv(self, symbol: str, timeframe: str, since: datetime, limit: int) -> pd.DataFrame:
+        frame = self._venue.fetch_ohlcv(symbol, timeframe, since, limit).copy()
+        frame.iloc[-1, frame.columns.get_loc("volume")] /= 2
+        return frame
+
+
+def test_the_stream_mends_what_was_asked_for_too_soon(heard):
+    heard.desk.step()
+    heard.keeper.source = TooSoon(heard.venue)
+    heard.keeper.take_forming(heard.series, heard.venue.fetch_time())
+    assert not heard.is_true()
+    told = list(heard.closes)
+    heard.keeper.take_closed(heard.series, heard.newest())
+    assert heard.is_true()
+    assert heard.closes == told
 
 
 def test_candles_whose_messages_were_lost_are_asked_for(heard):

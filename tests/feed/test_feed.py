@@ -17,11 +17,12 @@ from tests.desks import PaperDesk, paper_desk
 from tests.waiting import until
 from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time, timeframe_ms
-from tradelib.feed.feed import Feed
+from tradelib.feed.feed import IN_FLIGHT, Feed
 from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.trading.accounts import load_balances
-from tradelib.trading.bots import Bot
+from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.orders import load_fills
+from tradelib.traffic.cache import SharedCache
 from tradelib.venue import Quote, Venue
 from tradelib.venue.streams import Channel, Series
 from tradelib.views.operations import draw_operations
@@ -45,8 +46,8 @@ class Heard:
 
 
 @contextmanager
-def running(feed: Feed) -> Iterator[None]:
-    """The feed at work in a thread of its own."""
+def running(feed: Feed) -> Iterator[asyncio.AbstractEventLoop]:
+    """The feed at work in a thread of its own, in this loop."""
     loop = asyncio.new_event_loop()
     task = loop.create_task(feed.run())
 
@@ -59,7 +60,7 @@ def running(feed: Feed) -> Iterator[None]:
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        yield
+        yield loop
         assert not task.done(), task
     finally:
         loop.call_soon_threadsafe(task.cancel)
@@ -84,6 +85,7 @@ def feed(desk: PaperDesk, heard: Heard) -> Iterator[Feed]:
     with running(feed):
         until(lambda: all(health.is_joined for health in feed.health.values()))
         until(lambda: set(feed.subjects.series) == heard.closes.keys())
+        until(lambda: feed._joined_by)  # what closes from here on, the stream ought to tell
         yield feed
 
 
@@ -148,6 +150,48 @@ def test_quotes_are_the_newest(desk: PaperDesk, venue: Venue, heard: Heard, feed
     for _ in range(3):
         desk.step()
         until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
+
+
+def test_what_is_told_of_one_symbol_makes_no_other_symbols_quote_younger(
+    desk: PaperDesk, venue: Venue, heard: Heard
+) -> None:
+    cache = SharedCache(desk.settings.home)
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [heard], look_seconds=0.5)
+
+    def shared(symbol: str) -> tuple[list[str], float]:
+        entry = cache.load(("quotes", venue.identity), [symbol]).get(symbol)
+        return (entry.value, entry.got_at) if entry else ([], 0.0)
+
+    async def tell(symbol: str, bid: int) -> None:
+        """Until it is told to all, and once more when whatever was sent with it must have come."""
+        feed.on_quotes([Quote(symbol, Decimal(bid), Decimal(bid + 1))])
+        await asyncio.sleep(2.1 * IN_FLIGHT.total_seconds())
+        await feed._quote_work.wait(lambda: None)
+
+    with running(feed) as loop:
+        # That the one has moved on since is what a lost message told.
+        asyncio.run_coroutine_threadsafe(tell("ETH/USDT", 1), loop).result()
+        before = shared("ETH/USDT")
+        asyncio.run_coroutine_threadsafe(tell("SOL/USDT", 10), loop).result()
+        assert shared("SOL/USDT")[1] > before[1]
+        assert shared("ETH/USDT") == before == (["1", "2"], before[1])
+
+
+def test_a_symbol_that_the_venue_does_not_list_keeps_no_other_from_being_followed(
+    desk: PaperDesk, venue: Venue, heard: Heard
+) -> None:
+    timeframe = desk.market.timeframe
+    gone = new_bot(
+        "gone", desk.market.venue, "AAA/USDT", timeframe, "weighted", status=BotStatus.RUNNING
+    )
+    add_bot(desk.ledger, gone)
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [heard], look_seconds=0.5)
+    with running(feed):
+        until(lambda: all(health.is_joined for health in feed.health.values()))
+        until(lambda: heard.closes.keys() == set(feed.subjects.series))
+        desk.step()
+        until(lambda: has_all(desk, heard))
+    assert {series.symbol for series in heard.closes} == set(desk.market.symbols)
 
 
 def trade_elsewhere(desk: PaperDesk) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from sqlalchemy import select
 
-from flows.dispatch import make_lock
+from flows.dispatch import Kernels, make_lock, try_lock
 from flows.react import Reactor
 from tests.desks import PaperDesk, desk_command, paper_desk
 from tests.replays import entry_file
@@ -21,9 +22,9 @@ from tradelib.errors import InvalidInput
 from tradelib.notebooks.cycle import SIGNALS
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once
 from tradelib.trading import tables
-from tradelib.trading.bots import Bot, WakeParams, load_bots, update_bot
+from tradelib.trading.bots import Bot, WakeParams, add_bot, load_bots, new_bot, update_bot
 from tradelib.trading.orders import load_orders
-from tradelib.trading.runs import Outcome, load_runs
+from tradelib.trading.runs import Outcome, Run, load_run, load_runs
 from tradelib.venue import Quote
 from tradelib.venue.streams import Series
 
@@ -52,6 +53,18 @@ def reacting(desk: PaperDesk, **wake: object) -> Iterator[tuple[Reactor, Bot]]:
 
 def series_of(bot: Bot) -> Series:
     return Series(bot.symbol, bot.timeframe)
+
+
+def bot_lock(desk: PaperDesk, bot: Bot) -> FileLock:
+    return make_lock(desk.settings.home / "run" / "locks" / f"bot-{bot.name}.lock")
+
+
+def is_at_work(desk: PaperDesk, bot: Bot) -> bool:
+    lock = bot_lock(desk, bot)
+    if try_lock(lock):
+        lock.release()
+        return False
+    return True
 
 
 def closes(desk: PaperDesk, bot: Bot) -> list[datetime]:
@@ -84,8 +97,7 @@ def test_a_bot_decides_on_each_candle_that_closes_and_trades(desk: PaperDesk, fa
 def test_candles_that_close_while_a_bot_works_are_one_decision(desk: PaperDesk) -> None:
     with reacting(desk, on="close", fast=True) as (reactor, bot):
         first = desk.venue().fetch_time()
-        busy = make_lock(desk.settings.home / "run" / "locks" / f"bot-{bot.name}.lock")
-        with busy:
+        with bot_lock(desk, bot):
             reactor.on_close(series_of(bot), first)
             for _ in range(3):
                 desk.step()
@@ -96,6 +108,35 @@ def test_candles_that_close_while_a_bot_works_are_one_decision(desk: PaperDesk) 
     assert set(closes(desk, bot)) <= {first, newest}
     signals = [run for run in load_runs(desk.ledger) if run.notebook == SIGNALS]
     assert len(signals) == 2
+
+
+class Recorder(Reactor):
+    """Notes when its bots would trade."""
+
+    def __init__(self, desk: PaperDesk) -> None:
+        super().__init__(desk.settings, desk.ledger, desk.market.venue)
+        self.traded: list[datetime] = []
+
+    def _trade(self, bot: Bot, as_of: datetime) -> None:
+        self.traded.append(as_of)
+
+
+def test_a_bot_on_several_symbols_wakes_once_when_all_have_their_candle(desk: PaperDesk) -> None:
+    symbols = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+    bot = new_bot(
+        "basket", desk.market.venue, symbols[0], "1m", "equal_weight", wake={"on": "close"},
+        symbols=symbols,
+    )  # fmt: skip
+    first = desk.venue().fetch_time()
+    later = first + timedelta(minutes=1)
+    reactor = Recorder(desk)
+    reactor.know([bot])
+    for closed in (first, later):
+        for symbol in symbols:
+            reactor.on_close(Series(symbol, "1m"), closed)
+            until(lambda: not reactor._working)
+    reactor.end()
+    assert reactor.traded == [first, later]
 
 
 def test_a_bot_waits_for_the_price_to_move(desk: PaperDesk) -> None:
@@ -119,10 +160,50 @@ def test_a_bot_of_the_schedule_sleeps(desk: PaperDesk) -> None:
 
 def test_pages_that_a_feed_left_unwritten_are_written_by_the_next(desk: PaperDesk) -> None:
     venue = desk.venue()
-    trade_at_once(desk.settings, desk.ledger, desk.bot, venue.fetch_time(), lambda _name: venue)
+    at = venue.fetch_time()
+    list(trade_at_once(desk.settings, desk.ledger, desk.bot, at, lambda _name: venue))
     assert [run.page for run in load_runs(desk.ledger)] == [None]
     with reacting(desk, on="close", fast=True):
         until(lambda: all(run.page for run in load_runs(desk.ledger)))
+
+
+def test_a_feed_writes_no_pages_of_another_venue(desk: PaperDesk) -> None:
+    venue = desk.venue()
+    at = venue.fetch_time()
+    list(trade_at_once(desk.settings, desk.ledger, desk.bot, at, lambda _name: venue))
+    other = Reactor(desk.settings, desk.ledger, "elsewhere")
+    other._pages.shutdown()
+    other.end()
+    assert [run.page for run in load_runs(desk.ledger)] == [None]
+
+
+def test_a_signal_has_its_page_though_its_execution_failed(desk: PaperDesk) -> None:
+    runs: list[Run] = []
+    with reacting(desk, on="close", fast=True) as (reactor, bot):
+        script = [{"kind": "refuse_5xx", "on": "GET ticker/bookTicker", "count": 100}]
+        desk.paper.control("faults", script=script)
+        seen = []
+        while not any(run.outcome == Outcome.FAILED for run in runs):
+            seen.append(desk.venue().fetch_time())
+            reactor.on_close(series_of(bot), seen[-1])
+            until(lambda: len(closes(desk, bot)) == len(seen))
+            until(lambda: not reactor._working)
+            runs = load_runs(desk.ledger)
+            desk.step()
+            desk.fetch()
+        signals = [run.id for run in runs if run.notebook == SIGNALS]
+        until(lambda: all(load_run(desk.ledger, run).page for run in signals))
+
+
+def test_several_venues_leave_each_other_a_kernel(desk: PaperDesk) -> None:
+    add_bot(desk.ledger, new_bot("other", "elsewhere", "BTC/USDT", "1m", "weighted"))
+    ours = Kernels(desk.settings, 2).take(desk.market.venue)
+    assert ours is not None
+    with reacting(desk, on="close") as (reactor, bot):
+        reactor.on_close(series_of(bot), desk.venue().fetch_time())
+        until(lambda: is_at_work(desk, bot))
+    ours.give_back()
+    assert load_runs(desk.ledger) == []
 
 
 @pytest.mark.parametrize(

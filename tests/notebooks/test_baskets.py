@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -14,11 +15,13 @@ from tests.pages import execute_page
 from tradelib.candles.store import CandleStore
 from tradelib.notebooks import replay
 from tradelib.notebooks.cycle import EXECUTE, FETCH, RECONCILE, SIGNALS
+from tradelib.notebooks.fast import trade_at_once
 from tradelib.notebooks.replay import Verdict, replay_run, replay_runs
 from tradelib.settings import NOTEBOOKS
 from tradelib.trading import tables
-from tradelib.trading.bots import load_bot
+from tradelib.trading.bots import add_bot, load_bot, new_bot
 from tradelib.trading.orders import OrderStatus, load_orders
+from tradelib.trading.parity_check import check_bot
 from tradelib.trading.runs import Outcome, Run, load_runs
 from tradelib.views.portfolio import draw_portfolio
 
@@ -46,6 +49,25 @@ def traded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PaperDesk]:
         desk.step()
         desk.run_cycle()
         yield desk
+
+
+def test_what_it_recorded_serves_the_check_of_a_bot_on_one_of_its_symbols(home: Path) -> None:
+    symbols = SYMBOLS.split(",")
+    with paper_desk(home) as desk:
+        desk.reconcile()
+        desk.fetch()
+        single, venue = desk.bot, desk.venue()
+        assert single.symbol == symbols[0]
+        basket = new_bot(
+            "basket", desk.market.venue, symbols[0], "1m", "equal_weight", symbols=symbols
+        )
+        add_bot(desk.ledger, basket)
+        for bot in (basket, single):
+            at = venue.fetch_time()
+            list(trade_at_once(desk.settings, desk.ledger, bot, at, lambda _name: venue))
+        found = check_bot(desk.ledger, CandleStore(desk.settings.candles), single.name)
+    assert found.decisions == 1
+    assert not [note for note in found.notes if "No order has recorded" in note]
 
 
 def newest(desk: PaperDesk, notebook: str) -> Run:

@@ -29,8 +29,8 @@ def desk(home: Path, tmp_path: Path) -> Iterator[PaperDesk]:
 def trade(desk: PaperDesk) -> list[Run]:
     """One fast decision on the newest candle; the runs it made."""
     venue = desk.venue()
-    return trade_at_once(
-        desk.settings, desk.ledger, desk.bot, venue.fetch_time(), lambda _name: venue
+    return list(
+        trade_at_once(desk.settings, desk.ledger, desk.bot, venue.fetch_time(), lambda _name: venue)
     )
 
 
@@ -82,7 +82,8 @@ def test_a_failure_is_a_failed_run_and_is_raised(desk: PaperDesk) -> None:
     venue = desk.venue()
     for _ in range(4):
         try:
-            runs = trade_at_once(desk.settings, desk.ledger, desk.bot, venue.fetch_time(), refuse)
+            at = venue.fetch_time()
+            runs = list(trade_at_once(desk.settings, desk.ledger, desk.bot, at, refuse))
         except DeskError:
             break
         assert len(runs) == 1

@@ -21,7 +21,7 @@ from tests.conftest import require
 from tests.desks import PaperDesk, desk_command, paper_desk
 from tradelib.clock import to_ms
 from tradelib.errors import InvalidInput, VenueUnavailable
-from tradelib.settings import load_settings
+from tradelib.settings import CacheSettings, load_settings
 from tradelib.trading.decisions import Action
 from tradelib.traffic import cache as cache_module
 from tradelib.traffic.cache import SharedCache, Terms
@@ -221,6 +221,17 @@ def test_a_symbol_that_trades_again_is_not_kept_from_trading(desk: PaperDesk, ho
     assert desk.venue().fetch_instrument(BTC).active
 
 
+def test_a_client_that_is_kept_does_not_keep_its_list_of_instruments(desk: PaperDesk):
+    """As the feed's, which trades for days."""
+    short = CacheSettings(instrument_hours=1e-9, max_instrument_hours=1e-9)
+    venue = open_venue(desk.settings.model_copy(update={"cache": short}), desk.market.venue)
+    assert venue.fetch_instrument(BTC).active
+    desk.paper.control("halt", symbol="BTCUSDT")
+    assert not venue.fetch_instrument(BTC).active
+    desk.paper.control("unhalt", symbol="BTCUSDT")
+    assert venue.fetch_instrument(BTC).active
+
+
 def test_instruments_are_shared_whatever_is_asked_first(desk: PaperDesk):
     desk.venue().fetch_instruments()
     asked = requests(desk, "GET exchangeInfo")
@@ -242,14 +253,14 @@ def test_a_venue_that_is_away_leaves_an_old_list_of_instruments(desk: PaperDesk,
     desk.paper.control("faults", script=[{"kind": "refuse_5xx", "count": 1}])
     venue = desk.venue()
     assert venue.fetch_instruments() == listed
-    assert venue._is_shared_list
+    assert desk.paper.control("faults")["played"]
 
 
 def test_shared_instruments_trade_as_those_that_were_asked_for(desk: PaperDesk):
     first, second = desk.venue(), desk.venue()
     assert first.fetch_instruments() == second.fetch_instruments()
     assert first._exchange.markets == second._exchange.markets
-    assert second._is_shared_list
+    assert requests(desk, "GET exchangeInfo") == 1
 
 
 def _is_served(told, home: Path, source: Source, terms: Terms) -> None:

@@ -68,7 +68,8 @@ def read_month(
     """
     # The tail first: whoever folds it into the month in between cannot make a hole.
     tail = _read_if_there(tail_of(path))
-    if newest is not None and len(tail):
+    # Of a fold that was cut short, the tail is left over: the month has all of it, and newer ones.
+    if newest is not None and len(tail) and open_ms(tail)[-1] > _last_open(path):
         inside = len(tail) if before_ms is None else int((open_ms(tail) < before_ms).sum())
         if inside >= newest:
             return tail
@@ -76,7 +77,6 @@ def read_month(
     month = _read_file(path, before_ms, newest)
     if tail.empty:
         return month
-    # Of a fold that was cut short, the tail is left over; its candles are in the month as well.
     tail = tail[open_ms(tail) > open_ms(month)[-1]] if len(month) else tail
     return pd.concat([month, tail]) if len(tail) else month
 

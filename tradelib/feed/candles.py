@@ -43,8 +43,13 @@ class CandleKeeper:
         """A candle that the venue called closed."""
         opened = candle.index[-1].to_pydatetime()
         closed, last = opened + _length(series), self.last_close(series)
-        if last is not None and closed <= last:
-            return  # told before, and what is stored is what was told
+        if last is not None and closed < last:
+            return  # told late
+        if closed == last:
+            # It was asked for a moment ago, when the venue's history may not have had its last
+            # trades yet; what is the same already is left as it is.
+            self.store.append(self.venue, series.symbol, series.timeframe, candle, as_of=closed)
+            return
         if last != opened:
             self.ask(series, closed)
             return

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -24,7 +25,7 @@ import pandas as pd
 
 from tradelib.candles.store import CandleStore
 from tradelib.clock import utc_now
-from tradelib.errors import DeskError
+from tradelib.errors import DeskError, InvalidInput, RefusedError, StorageFailed
 from tradelib.feed.candles import CandleKeeper
 from tradelib.feed.status import StreamStatus, save_streams
 from tradelib.settings import DeskSettings
@@ -136,8 +137,11 @@ class Feed:
         self.keeper = CandleKeeper(
             venue, self._market, CandleStore(settings.candles), self._history, self._tell_close
         )
+        # Of the loop's thread and of the one for quotes, under the lock.
+        self._quotes_lock = threading.Lock()
         self._latest: dict[str, Quote] = {}
-        self._moved: frozenset[str] = frozenset()
+        self._moved: set[str] = set()
+        self._settled: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
         self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
         self._flushing = False
@@ -151,6 +155,7 @@ class Feed:
         # How many messages had come when REST knew more.
         self._doubted = -1
         self._bots: list[Bot] = []
+        self._unlisted: set[str] = set()
         self._soon = asyncio.Event()
 
     async def run(self) -> None:
@@ -175,12 +180,19 @@ class Feed:
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         self.health[Channel.QUOTES].hear()
-        # Never changed in place: other threads read it.
-        self._latest = self._latest | {quote.symbol: quote for quote in quotes}
-        self._moved = self._moved | {quote.symbol for quote in quotes}
+        told = {quote.symbol: quote for quote in quotes}
+        with self._quotes_lock:
+            self._latest |= told
+            self._moved.update(told)
         self._flush_soon()
         # Once more, when whatever was sent together with these must have come.
-        asyncio.get_running_loop().call_later(2 * IN_FLIGHT.total_seconds(), self._flush_soon)
+        pause = 2 * IN_FLIGHT.total_seconds()
+        asyncio.get_running_loop().call_later(pause, self._settle, frozenset(told))
+
+    def _settle(self, symbols: frozenset[str]) -> None:
+        with self._quotes_lock:
+            self._settled |= symbols
+        self._flush_soon()
 
     def _flush_soon(self) -> None:
         if not self._flushing:
@@ -222,12 +234,15 @@ class Feed:
     def _flush_quotes(self) -> None:
         """Pass the quotes on that came while the last ones were passed on.
 
-        A channel that tells of one symbol is alive, so that what it told of the others was still
-        true a moment ago: by as much as a message may be on its way.
+        What came was true a moment ago: by as much as a message may be on its way. It tells
+        nothing of a symbol that it does not name, whose own message may be lost.
         """
         self._flushing = False
-        moved, self._moved = self._moved, frozenset()
-        latest, then = self._latest, utc_now() - IN_FLIGHT
+        with self._quotes_lock:
+            moved, self._moved = self._moved, set()
+            settled, self._settled = self._settled, set()
+            latest = {symbol: self._latest[symbol] for symbol in sorted(moved | settled)}
+        then = utc_now() - IN_FLIGHT
         at = next((time for heard, time in reversed(self._times.copy()) if heard <= then), None)
         self._quoting.share_quotes(
             replace(quote, venue_time=at, got_at=then) for quote in latest.values()
@@ -302,10 +317,24 @@ class Feed:
         self._bots = bots
         for watcher in self._watchers:
             watcher.know(bots)
+        symbols = self._listed(held | set(symbols_of(bots, self.name)))
+        series = {Series(one, bot.timeframe) for bot in bots for one in bot.traded}
         return Subjects(
-            tuple(sorted(held | set(symbols_of(bots, self.name)))),
-            tuple(sorted({Series(one, bot.timeframe) for bot in bots for one in bot.traded})),
+            tuple(sorted(symbols)), tuple(sorted(one for one in series if one.symbol in symbols))
         )
+
+    def _listed(self, symbols: set[str]) -> set[str]:
+        """Those that the venue lists. It refuses a whole channel for one that it does not, as for
+        a coin that is held and was delisted."""
+        known = self._account.fetch_instruments().keys()
+        for symbol in symbols - known - self._unlisted:
+            try:
+                self._account.fetch_instrument(symbol)  # listed since, maybe
+            except InvalidInput as error:
+                log.warning("%s is not followed: %s", symbol, error)
+        known = self._account.fetch_instruments().keys()
+        self._unlisted = symbols - known
+        return symbols & known
 
     def _history(self, series: Series) -> int:
         return candle_history(self._bots, series.timeframe)
@@ -318,7 +347,7 @@ class Feed:
         late = self.keeper.overdue(self.subjects.series, now)
         overdue = [one for one in late if one in self._late or not health.is_joined]
         self._late = set(late)
-        brought = [self.keeper.last_close(one) for one in overdue if self.keeper.ask(one, now)]
+        brought = [self.keeper.last_close(one) for one in overdue if self._ask_candles(one, now)]
         if not health.is_joined:
             self._joined_by = None
             return False
@@ -326,6 +355,15 @@ class Feed:
         if not self.keeper.overdue(late, now):
             health.restore()
         return any(closed is not None and closed > since for closed in brought)
+
+    def _ask_candles(self, series: Series, now: datetime) -> bool:
+        """Whether asking brought any. What is refused, or cannot be stored, for one series keeps
+        no other from being asked for; a venue that does not answer is asked at the next look."""
+        try:
+            return self.keeper.ask(series, now)
+        except (RefusedError, StorageFailed) as error:
+            log.warning("%s candles of %s: %s", series.timeframe, series.symbol, error)
+            return False
 
     def _mend_quotes(self) -> bool:
         """Ask for quotes where none was told for a while; whether they were others than the last
@@ -336,9 +374,12 @@ class Feed:
         doubted, self._doubted = self._doubted, -1
         if health.is_joined and doubted == health.messages:
             return True
-        heard, before = health.messages, self._latest
+        with self._quotes_lock:
+            heard, before = health.messages, {**self._latest}
         asked = self._quoting.fetch_quotes(symbols)
-        self._latest = before | asked
+        with self._quotes_lock:
+            told = {s: q for s, q in self._latest.items() if before.get(s) is not q}
+            self._latest = before | asked | told
         self._tell_quotes([*asked.values()])
         if any(
             symbol in before and (before[symbol].bid, before[symbol].ask) != (quote.bid, quote.ask)
@@ -366,7 +407,8 @@ class _Worker:
         self._pool = ThreadPoolExecutor(1, name)
 
     def do(self, work: Callable[..., None], *arguments: Any) -> None:
-        self._pool.submit(self._do, work, *arguments)
+        with suppress(RuntimeError):  # it has ended, as has whoever would hear of it
+            self._pool.submit(self._do, work, *arguments)
 
     async def wait(self, work: Callable[[], T]) -> T:
         """What the work gives, once all before it is done; raises what it raises."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -39,8 +39,9 @@ def trade_at_once(
     as_of: datetime,
     trade_at: Callable[[str], Venue],
     cycle: str | None = None,
-) -> list[Run]:
-    """Let a bot decide on its candles closed at `as_of` and carry that out; the finished runs.
+) -> Iterator[Run]:
+    """Let a bot decide on its candles closed at `as_of` and carry that out, run by run as they
+    are asked for; those that came to their end.
 
     trade_at: gives a venue's client that may trade. Raises what deciding and executing raise,
     once the run that failed says so.
@@ -50,11 +51,11 @@ def trade_at_once(
         return _act(settings, ledger, step, verb, trade_at, cycle)
 
     signal = act(signal_step(bot, as_of), lambda desk: desk.generate_signal(bot.name, str(as_of)))
+    yield signal
     step = execute_step(bot, signal)
-    if step is None:
-        return [signal]
-    decision = step.parameters["decision"]
-    return [signal, act(step, lambda desk: desk.execute_order(bot.name, decision))]
+    if step is not None:
+        decision = step.parameters["decision"]
+        yield act(step, lambda desk: desk.execute_order(bot.name, decision))
 
 
 def _act(

@@ -89,9 +89,12 @@ def _recorded_rules(ledger: Ledger, bot: Bot) -> Instrument | None:
     query = select(runs.result).where(runs.notebook == EXECUTE, runs.venue == bot.venue)
     query = query.where((runs.bot == bot.name) | runs.bot.in_(same), runs.result.is_not(None))
     for row in ledger.mappings(query.order_by(runs.started_at.desc()).limit(20)):
-        told = row["result"].get("inputs")
-        if told:
-            return OrderInputs.from_json(told).instrument
+        told = row["result"].get("inputs") or {}
+        # Of a bot on several symbols, one for each order.
+        for order in [told] if "instrument" in told else told.values():
+            rules = OrderInputs.from_json(order).instrument
+            if rules.symbol == bot.symbol:
+                return rules
     return None
 
 

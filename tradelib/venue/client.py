@@ -10,6 +10,7 @@ import logging
 import os
 import random
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -120,7 +121,8 @@ class Venue:
         self._ask_markets = self._exchange.load_markets
         if self._cache is not None:
             self._exchange.load_markets = self._share_markets
-        self._is_shared_list = False
+        # By the wall clock: when the list of instruments was asked for, and until when it serves.
+        self._listed_at = self._listed_until = 0.0
         self.request_lifetime = self._dialect.request_lifetime
         self.dedupes_client_ids = self._dialect.dedupes_client_ids
         self.supports_brackets = self._dialect.has_brackets
@@ -146,7 +148,10 @@ class Venue:
         return from_ms(self._read("tell its time", lambda: self._exchange.fetch_time()))
 
     def fetch_instruments(self) -> dict[str, Instrument]:
-        """Every spot instrument, by symbol; asked once per client, or shared by all processes."""
+        """Every spot instrument, by symbol; asked by one of all processes, and anew once it is
+        older than the desk's `cache.instrument_hours`."""
+        if time.time() >= self._listed_until:
+            self._forget_instruments()
         if not self._instruments:
             self._load_instruments()
             markets = self._exchange.markets
@@ -157,15 +162,18 @@ class Venue:
     def fetch_instrument(self, symbol: str) -> Instrument:
         """One symbol's rules. Raises InvalidInput for one that the venue does not list."""
         found = self.fetch_instruments().get(symbol)
-        if self._is_shared_list and not (found and found.active):
-            # Listed, or traded again, since the list was shared, maybe.
-            self._instruments, self._exchange.markets = {}, None
+        is_old = time.time() - self._listed_at > _NEW_LISTING_SECONDS
+        if is_old and not (found and found.active):
+            # Listed, or traded again, since the list was asked for, maybe.
+            self._forget_instruments()
             self._load_instruments(_NEW_LISTING_SECONDS)
-            self._is_shared_list = False
             found = self.fetch_instruments().get(symbol)
         if found is None:
             raise unknown_name("symbol", symbol, self._instruments, f"venue {self.name}")
         return found
+
+    def _forget_instruments(self) -> None:
+        self._instruments, self._exchange.markets = {}, None
 
     def _load_instruments(self, longest: float | None = None) -> None:
         """Let ccxt know the venue's instruments, by a list no older than so many seconds."""
@@ -177,7 +185,11 @@ class Venue:
         """ccxt's own `load_markets`, which each of its methods calls first, but shared."""
         answers, markets = self._answers, self._exchange.markets
         if self._cache is None or answers is None or markets or reload:
-            return self._ask_markets(reload, params or {})
+            began = time.time()
+            found = self._ask_markets(reload, params or {})
+            if reload or not markets:
+                self._note_list(began)
+            return found
 
         def ask(_: list[str]) -> dict[str, Any]:
             with self._translated("list its instruments"):
@@ -187,12 +199,19 @@ class Venue:
         terms = Terms(min(3600 * self._sharing.instrument_hours, longest), longest)
         # What an account may trade, and at which fee, is its own.
         group = f"{self.identity} {account_name(self._exchange.apiKey)}"
-        told = self._cache.get("instruments", group, [""], ask, terms)[""].value
+        told = self._cache.get("instruments", group, [""], ask, terms)[""]
         # Also where the venue was asked in vain, and an older list will do.
-        self._is_shared_list = not self._exchange.markets
-        if self._is_shared_list:
-            answers.repeat(told, self._ask_markets)
+        if not self._exchange.markets:
+            answers.repeat(told.value, self._ask_markets)
+        self._note_list(told.got_at)
         return self._exchange.markets
+
+    def _note_list(self, asked_at: float) -> None:
+        """Until when a list serves that was asked for then. One that is old already, since the
+        venue gives no other, is not asked for anew at every look."""
+        fresh, longest = self._sharing.instrument_hours, self._sharing.max_instrument_hours
+        until = max(asked_at + 3600 * fresh, time.time() + _NEW_LISTING_SECONDS)
+        self._listed_at, self._listed_until = asked_at, min(until, asked_at + 3600 * longest)
 
     def fetch_ohlcv(self, symbol: str, timeframe: str, since: datetime, limit: int) -> pd.DataFrame:
         """Candles from `since`, at most `limit`, the forming one included as venues answer it.

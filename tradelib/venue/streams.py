@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class VenueStreams:
         self._scrubber = Scrubber(keys.named(name) if keys else {})
         self._listens: dict[Channel, Callable[[Any], Awaitable[None]]] = {}
         self._tasks: dict[Channel, asyncio.Task[None]] = {}
+        self._lending = threading.Lock()
         self._lender = Venue(name, settings, None, home=home)
         self._has = make_stream_exchange(name, settings, keys).has
 
@@ -175,11 +177,15 @@ class VenueStreams:
         exchange = make_stream_exchange(self.name, self._settings, self._keys)
         try:
             # It asks nothing by REST, which would pass by the desk's rate budget.
-            await asyncio.to_thread(self._lender.lend_instruments, exchange)
+            await asyncio.to_thread(self._lend, exchange)
             yield exchange
         finally:
             with suppress(Exception):
                 await exchange.close()
+
+    def _lend(self, exchange: Any) -> None:
+        with self._lending:  # ccxt's object is for one thread at a time
+            self._lender.lend_instruments(exchange)
 
     def _translated(self, action: str) -> AbstractContextManager[None]:
         return translated(self.name, action, scrubber=self._scrubber)
