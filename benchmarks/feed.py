@@ -187,22 +187,25 @@ def ask_alone(bots: int, minutes: int) -> dict[str, Any]:
 
 def ask_together(bots: int, minutes: int) -> dict[str, Any]:
     """The same minutes on a desk whose feed wakes the bots; and how old what they used was."""
-    with (
-        desk(bots, SYMBOLS, minutes, CALM, on="close", fast=True) as stepped,
-        following(stepped),
-    ):
-        for _ in shown(minutes, "a feed for all"):
-            stepped.step()
-            close = now(stepped)
-            until(lambda close=close: decided(stepped, close) == bots)
-        until(lambda: not unfinished(stepped))
-        told = counts(stepped)
-        client = stepped.venue()
-        reconcile(stepped.ledger, client, SYMBOLS)
-        before = counts(stepped)["weight_used"]
-        agrees = reconcile(stepped.ledger, client, SYMBOLS).agrees
-        told["reconciliation"] = counts(stepped)["weight_used"] - before
-        return told | {"agrees": agrees} | ages(stepped)
+    with desk(bots, SYMBOLS, minutes, CALM, on="close", fast=True) as stepped:
+        # Books are opened once in an account's life, at the cost of each symbol's last trade.
+        reconcile(stepped.ledger, stepped.venue(), SYMBOLS)
+        opened = counts(stepped)["weight_used"]
+        with following(stepped):
+            for _ in shown(minutes, "a feed for all"):
+                stepped.step()
+                close = now(stepped)
+                until(lambda close=close: decided(stepped, close) == bots)
+            until(lambda: not unfinished(stepped))
+            told = counts(stepped)
+        before = told["weight_used"]
+        agrees = reconcile(stepped.ledger, stepped.venue(), SYMBOLS).agrees
+        return told | ages(stepped) | {
+            "weight_used": before - opened,
+            "opening": opened,
+            "reconciliation": counts(stepped)["weight_used"] - before,
+            "agrees": agrees,
+        }  # fmt: skip
 
 
 def unfinished(stepped: SteppedDesk) -> bool:
