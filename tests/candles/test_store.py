@@ -18,6 +18,7 @@ from tradelib.candles.schema import Gap, candles_from_rows, candles_hash, open_m
 from tradelib.candles.store import CandleStore
 from tradelib.clock import from_ms
 from tradelib.errors import InvalidInput, StorageFailed
+from tradelib.research.samples import random_candles
 
 HOUR = 3_600_000
 START = 1_767_225_600_000 - 5 * HOUR  # five hours before 2026 begins
@@ -297,3 +298,17 @@ def test_pieces_in_any_order_make_the_same_series(tmp_path_factory, pieces):
         store.append(*SERIES, hourly(*sorted(piece)), as_of=LATER)
     whole = hourly(*sorted(set().union(*pieces)))
     assert candles_hash(store.load(*SERIES)) == candles_hash(whole)
+
+
+def test_what_is_read_again_is_what_the_file_holds_now(tmp_path) -> None:
+    store, candles = CandleStore(tmp_path), random_candles(50, seed=1, timeframe="1m")
+    as_of = candles.index[-1] + pd.Timedelta("1h")
+    name = ("paper", "BTC/USDT", "1m")
+    store.append(*name, candles[:40], as_of=as_of)
+    first = store.load(*name)
+    first.iloc[-1, 0] = -1.0
+    assert store.load(*name).equals(candles[:40])
+    for end in range(41, 51):
+        store.append(*name, candles[:end], as_of=as_of)
+        assert store.load(*name).equals(candles[:end])
+        assert store.load(*name, limit=3).equals(candles[end - 3 : end])

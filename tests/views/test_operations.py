@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -181,7 +182,7 @@ def test_rate_limits_show_what_is_used_who_used_it_and_what_is_closed(
     budget.close_gate("weight", 60, "it wants fewer requests")
     html = draw(settings, ledger)["budget"]
     assert cells(html)[0][:5] == ["binance-x", "weight", "5", "100", "60 s"]
-    assert "closed for 60 s: it wants fewer requests" in html
+    assert re.search(r"closed for \d+ s: it wants fewer requests", html)
     assert cells(html.split("Who asked")[1])[0][1:] == ["first", "GET time", "1", "5", "0"]
     assert EVIL not in html
 

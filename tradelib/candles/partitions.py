@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,11 +144,54 @@ def _read_if_there(path: Path) -> pd.DataFrame:
 
 
 def _read_file(path: Path, before_ms: int | None = None, newest: int | None = None) -> pd.DataFrame:
-    with _reading(path) as file:
-        groups = _groups(file, before_ms, newest)
-        # A month is small: threads would cost more than they bring, and do not survive a fork.
-        table = file.read_row_groups(groups, use_threads=False)
-    return candles_from_arrays(_times(table), *(table[column].to_numpy() for column in COLUMNS))
+    """What a file holds; the same again, unread, for who asks the same of the same file.
+
+    One decision looks at its newest candles several times. Files are only ever replaced, so that a
+    file's number, size and time tell whether it is the one that was read.
+    """
+    read = (path, _identity(path), before_ms, newest)
+    frame = _LAST_READ.get(read)
+    if frame is None:
+        with _reading(path) as file:
+            groups = _groups(file, before_ms, newest)
+            # A month is small: threads would cost more than they bring, and survive no fork.
+            table = file.read_row_groups(groups, use_threads=False)
+        columns = (table[column].to_numpy() for column in COLUMNS)
+        frame = candles_from_arrays(_times(table), *columns)
+        _LAST_READ.put(read, frame)
+    return frame.copy(deep=False)  # whoever changes it changes a copy
+
+
+class _LastRead:
+    """So many small frames, those put last."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._lock = most, threading.Lock()
+        self._frames: OrderedDict[tuple, pd.DataFrame] = OrderedDict()
+
+    def get(self, read: tuple) -> pd.DataFrame | None:
+        with self._lock:
+            return self._frames.get(read)
+
+    def put(self, read: tuple, frame: pd.DataFrame) -> None:
+        if len(frame) > _GROUP_ROWS:
+            return  # years of candles are read once, and would fill the memory
+        with self._lock:
+            self._frames[read] = frame
+            while len(self._frames) > self._most:
+                self._frames.popitem(last=False)
+
+
+_LAST_READ = _LastRead(64)
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is replaced; None where there is none."""
+    try:
+        told = path.stat()
+    except OSError:
+        return None
+    return told.st_ino, told.st_size, told.st_mtime_ns
 
 
 def _groups(file: pq.ParquetFile, before_ms: int | None, newest: int | None) -> list[int]:
