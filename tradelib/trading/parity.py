@@ -45,9 +45,8 @@ from tradelib.venue.facts import Instrument
 
 # Refusals of an order whose time had passed.
 _LATE = {FreshCandles.__name__, "NewestDecision"}
-# Sums that run along a whole history are rounded otherwise than those of its last candles: where a
-# market fell still after a storm, scores 2e-7 apart were seen.
-SAME_SCORE = 1e-6
+# A strategy promises its score to this share, however long the history that it is given.
+SAME_SCORE = 1e-9
 MISSED = "missed"
 
 
