@@ -6,8 +6,9 @@ Everything runs on a stepped paper exchange that enforces Binance's limits and p
 twenty symbols, minute by minute.
 
 Sharing: in each minute every bot asks for itself, as programs do that share nothing (candles, the
-price every ten seconds, balances, its open orders); then the same minutes pass on a desk whose feed
-wakes the same bots. Both are counted by the exchange itself.
+price every ten seconds, balances, its open orders), and sends nothing; then the same minutes pass
+on a desk whose feed wakes the same bots, and their orders count too. The exchange itself counts
+both. A reconciliation is no part of it; its weight is told.
 Speed: from the step, whose messages close a candle and move the quote, to the ledger's note that
 the order was answered; on the fast path and by a warm notebook. The exchange runs in the same
 process as the feed, so that both share one core's lock.
@@ -42,6 +43,7 @@ from sqlalchemy import select
 
 from flows.react import Reactor
 from tradelib.candles.store import CandleStore
+from tradelib.candles.walk import START, random_candles
 from tradelib.cli.markets import file_market
 from tradelib.cli.stepped import SteppedDesk, stepped_desk
 from tradelib.clock import parse_time, utc_now
@@ -49,7 +51,6 @@ from tradelib.feed.feed import Feed
 from tradelib.kernels.servers import own_servers, warm_up
 from tradelib.kernels.specs import load_identity
 from tradelib.notebooks.cycle import EXECUTE
-from tradelib.research.samples import START, random_candles
 from tradelib.services.environment import environment_for_child
 from tradelib.settings import LIVE_KERNEL
 from tradelib.strategy.decision import DecisionParams
@@ -82,7 +83,8 @@ FAULTS = {
     "stream_disconnect": 0.005, "stream_terminate": 0.02, "stream_silence": 0.005,
 }  # fmt: skip
 WRONG = ("candles_missing", "candles_different", "fills_not_equal", "balances_not_equal")
-# A bot that buys and sells at nearly every close.
+# Bots as people run them, and bots that buy and sell at nearly every close.
+CALM = DecisionParams(hot_size=0.01, warm_size=0.01, cool_size=0.01, smallest_step=0.005)
 RESTLESS = DecisionParams(
     confirmation_minutes=0, cooldown_minutes=0, buy_threshold=0.01, sell_threshold=-0.01,
     hot_size=0.02, warm_size=0.02, cool_size=0.02, smallest_step=0.001, stop_loss=1,
@@ -90,8 +92,10 @@ RESTLESS = DecisionParams(
 
 
 @contextmanager
-def desk(bots: int, symbols: Sequence[str], minutes: int, **wake: Any) -> Iterator[SteppedDesk]:
-    """A stepped desk with so many restless bots, in turn on the symbols."""
+def desk(
+    bots: int, symbols: Sequence[str], minutes: int, decision: DecisionParams, **wake: Any
+) -> Iterator[SteppedDesk]:
+    """A stepped desk with so many bots, in turn on the symbols."""
     with tempfile.TemporaryDirectory(prefix="desk-feed-") as folder:
         home, files = Path(folder) / "desk", []
         for number, symbol in enumerate(symbols):
@@ -111,7 +115,7 @@ def desk(bots: int, symbols: Sequence[str], minutes: int, **wake: Any) -> Iterat
                     new_bot(
                         f"bot-{number:02}", stepped.market.venue, symbols[number % len(symbols)],
                         "1m", "momentum", {"window": 2, "full": 0.2},
-                        RESTLESS.model_dump(mode="json"), None, wake, status=BotStatus.RUNNING,
+                        decision.model_dump(mode="json"), None, wake, status=BotStatus.RUNNING,
                     ),
                 )  # fmt: skip
             yield stepped
@@ -165,7 +169,7 @@ def decided(stepped: SteppedDesk, close: datetime) -> int:
 
 def ask_alone(bots: int, minutes: int) -> dict[str, Any]:
     """What the exchange counts when every bot asks for itself."""
-    with desk(bots, SYMBOLS, minutes) as stepped:
+    with desk(bots, SYMBOLS, minutes, CALM) as stepped:
         account = resolve_venue(stepped.settings, stepped.market.venue)
         clients = [
             (bot.symbol, make_exchange(bot.venue, *account)) for bot in load_bots(stepped.ledger)
@@ -183,19 +187,25 @@ def ask_alone(bots: int, minutes: int) -> dict[str, Any]:
 
 def ask_together(bots: int, minutes: int) -> dict[str, Any]:
     """The same minutes on a desk whose feed wakes the bots; and how old what they used was."""
-    with desk(bots, SYMBOLS, minutes, on="close", fast=True) as stepped, following(stepped):
-        for _ in shown(minutes, "a feed for all"):
-            stepped.step()
-            close = now(stepped)
-            until(lambda close=close: decided(stepped, close) == bots)
-        until(lambda: not unfinished(stepped))
-        told = counts(stepped)
-        client = stepped.venue()
-        reconcile(stepped.ledger, client, SYMBOLS)
-        before = counts(stepped)["weight_used"]
-        agrees = reconcile(stepped.ledger, client, SYMBOLS).agrees
-        told["reconciliation"] = counts(stepped)["weight_used"] - before
-        return told | {"agrees": agrees} | ages(stepped)
+    with desk(bots, SYMBOLS, minutes, CALM, on="close", fast=True) as stepped:
+        # Books are opened once in an account's life, at the cost of each symbol's last trade.
+        reconcile(stepped.ledger, stepped.venue(), SYMBOLS)
+        opened = counts(stepped)["weight_used"]
+        with following(stepped):
+            for _ in shown(minutes, "a feed for all"):
+                stepped.step()
+                close = now(stepped)
+                until(lambda close=close: decided(stepped, close) == bots)
+            until(lambda: not unfinished(stepped))
+            told = counts(stepped)
+        before = told["weight_used"]
+        agrees = reconcile(stepped.ledger, stepped.venue(), SYMBOLS).agrees
+        return told | ages(stepped) | {
+            "weight_used": before - opened,
+            "opening": opened,
+            "reconciliation": counts(stepped)["weight_used"] - before,
+            "agrees": agrees,
+        }  # fmt: skip
 
 
 def unfinished(stepped: SteppedDesk) -> bool:
@@ -276,7 +286,7 @@ def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
 def stand_faults(bots: int, minutes: int) -> dict[str, Any]:
     """Minutes under random faults of the streams; what is not as the exchange has it, and how long
     each channel took from a cut to all that it had missed."""
-    with desk(bots, SYMBOLS, minutes + 2, on="close", fast=True) as stepped:
+    with desk(bots, SYMBOLS, minutes + 2, RESTLESS, on="close", fast=True) as stepped:
         with following(stepped, look_seconds=1.0) as (feed, _):
             options = {"silence_ms": 5_000, "disorder_ms": 200, "delay_ms": 200}
             stepped.paper.control("faults", seed=1, rates=FAULTS, options=options)

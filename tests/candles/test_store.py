@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from tradelib.candles.schema import Gap, candles_from_rows, candles_hash, open_ms
 from tradelib.candles.store import CandleStore
+from tradelib.candles.walk import random_candles
 from tradelib.clock import from_ms
 from tradelib.errors import InvalidInput, StorageFailed
-from tradelib.research.samples import random_candles
 
 HOUR = 3_600_000
 START = 1_767_225_600_000 - 5 * HOUR  # five hours before 2026 begins

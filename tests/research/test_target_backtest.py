@@ -8,8 +8,8 @@ import pytest
 
 from tests.strategy.markets import path_candles, torn_candles
 from tests.strategy.test_targets import market, scripted
+from tradelib.candles.walk import START, random_candles
 from tradelib.errors import InvalidInput
-from tradelib.research.samples import START, random_candles
 from tradelib.research.target_backtest import (
     compiled_fold,
     fold_inputs,

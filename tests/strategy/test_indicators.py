@@ -1,5 +1,6 @@
 """Indicators equal TA-Lib's, on random walks and on real candles."""
 
+import math
 import os
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tradelib.strategy.indicators import (
     bollinger,
     ema,
     macd,
+    root_mean_square,
     rsi,
     settling,
     sma,
@@ -105,3 +107,24 @@ def test_a_late_start_gives_the_same_values_once_settled():
     close = random_candles(2000, seed=4)["close"]
     late = close.iloc[-14 - settling(1 / 14) :]
     assert wilder(late, 14).iloc[-1] == pytest.approx(wilder(close, 14).iloc[-1], rel=1e-11)
+
+
+def test_what_a_market_did_before_leaves_no_rest_in_its_noise():
+    """As running sums do, where a market falls still after a storm."""
+    storm = np.random.default_rng(1).normal(0, 0.004, 400).tolist()
+    values = pd.Series([*storm, -0.0065, 0.0, 3.3e-7, 0.0, -3.3e-7, *[0.0] * 8])
+    noise = root_mean_square(values, 6)
+    for row in range(400, len(values)):
+        window = values.iloc[row - 5 : row + 1]
+        expected = math.sqrt((window**2).mean())
+        assert noise[row] == pytest.approx(expected, rel=1e-13, abs=0)
+        assert root_mean_square(window, 6).iloc[-1] == pytest.approx(expected, rel=1e-13, abs=0)
+    assert noise.iloc[-1] == 0.0
+
+
+@pytest.mark.parametrize("length", [0, 1, 5, 6, 7, 11, 12, 13, 40])
+def test_noise_is_the_root_of_the_windows_mean_square(length):
+    values = pd.Series(np.random.default_rng(length).normal(size=length))
+    values[3:4] = np.nan
+    expected = np.sqrt((values**2).rolling(6).mean())
+    pd.testing.assert_series_equal(root_mean_square(values, 6), expected, rtol=1e-12)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from tests.strategy.markets import path_candles, torn_candles
+from tradelib.candles.walk import START, random_candles
 from tradelib.errors import InvalidInput
-from tradelib.research.samples import START, random_candles
 from tradelib.strategy.allocations import target_strategy, target_strategy_names
 from tradelib.strategy.params import Params
 from tradelib.strategy.targets import TargetStrategy, align_candles, require_symbols

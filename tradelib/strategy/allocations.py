@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import Field
 
 from tradelib.errors import unknown_name
+from tradelib.strategy.indicators import root_mean_square
 from tradelib.strategy.params import Params
 from tradelib.strategy.targets import Candles, TargetStrategy, columns_of
 
@@ -48,8 +49,7 @@ def compute_inverse_volatility(candles: Candles, params: InverseVolatilityParams
     stands still has none, and no weight.
     """
     returns = np.log(columns_of(candles, "close")).diff()
-    # A running sum of squares can end a hair below zero once the market stands still.
-    volatility = np.sqrt((returns**2).rolling(params.window).mean().clip(lower=0))
+    volatility = returns.apply(root_mean_square, window=params.window)
     calm = 1 / volatility.where(volatility > 0)
     calm = calm.fillna(0.0).where(volatility.notna())
     total = calm.sum(axis=1, skipna=False)

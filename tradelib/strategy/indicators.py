@@ -29,6 +29,26 @@ def ema(values: pd.Series, window: int) -> pd.Series:
     return _smoothed(values, window, 2 / (window + 1))
 
 
+def root_mean_square(values: pd.Series, window: int) -> pd.Series:
+    """Root of the window's mean square, in the values' unit: their standard deviation around zero.
+
+    Each window is summed for itself. A running sum keeps a rest of all that it ever held, which is
+    as large as the truth where a market falls still after a storm.
+    """
+    squares, count = values.to_numpy(dtype="float64") ** 2, len(values)
+    means = np.full(count, np.nan)
+    if count >= window:
+        # A window is the end of one block and the beginning of the next, each summed within.
+        blocks = np.zeros(-(-count // window) * window)
+        blocks[:count] = squares
+        blocks = blocks.reshape(-1, window)
+        heads = blocks.cumsum(axis=1).ravel()[window - 1 : count]
+        tails = blocks[:, ::-1].cumsum(axis=1)[:, ::-1].ravel()[: count - window + 1]
+        whole = np.arange(count - window + 1) % window == 0
+        means[window - 1 :] = np.where(whole, heads, heads + tails) / window
+    return pd.Series(np.sqrt(means), index=values.index)
+
+
 def rsi(close: pd.Series, window: int = 14) -> pd.Series:
     """Relative strength index, 0…100; the first after `window` changes of the close.
 

@@ -9,6 +9,7 @@ import pandas as pd
 from pydantic import Field
 
 from tradelib.strategy.base import Strategy, ratio
+from tradelib.strategy.indicators import root_mean_square
 from tradelib.strategy.params import Params
 
 
@@ -29,14 +30,9 @@ def compute_momentum(candles: pd.DataFrame, params: MomentumParams) -> pd.DataFr
     """
     logs = np.log(candles["close"])
     total = logs.diff(params.window)
-    noise = _root_mean_square(logs.diff(), params.window) * math.sqrt(params.window)
+    noise = root_mean_square(logs.diff(), params.window) * math.sqrt(params.window)
     score = ratio(total, noise * params.full).clip(-1, 1)
     return pd.DataFrame({"score": score, "return": total, "noise": noise})
-
-
-def _root_mean_square(values: pd.Series, window: int) -> pd.Series:
-    # A running sum of squares can end a hair below zero once the market stands still.
-    return np.sqrt((values**2).rolling(window).mean().clip(lower=0))
 
 
 MOMENTUM = Strategy(
