@@ -21,6 +21,7 @@ from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import venues_in_use
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.ledger import open_ledger
+from tradelib.traffic import spend_as
 
 log = logging.getLogger("flows.feed")
 
@@ -47,6 +48,7 @@ async def follow_venue(home: str, venue: str) -> State[None]:
 def main() -> None:
     settings = load_settings()
     configure_logging(settings)
+    spend_as("feed")
     asyncio.run(_follow_all(settings))
 
 

@@ -15,7 +15,7 @@ from tradelib.errors import DeskError
 from tradelib.notebooks.cycle import execute_step, run_step, signal_step, venues_in_use
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once, write_page
 from tradelib.settings import DeskSettings
-from tradelib.trading.bots import Bot
+from tradelib.trading.bots import Bot, BotStatus, load_bot
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Run, load_runs
 from tradelib.venue import Quote, Venue, open_venue
@@ -122,6 +122,10 @@ class Reactor:
             log.warning("bot %s is still at work for a cycle", bot.name)
             return
         try:
+            # As it is now: it may have been stopped or changed since the feed last looked.
+            bot = load_bot(self._ledger, bot.name)
+            if bot.status != BotStatus.RUNNING:
+                return
             if bot.wake_params.fast:
                 self._trade_fast(bot, as_of)
             else:

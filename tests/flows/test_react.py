@@ -22,7 +22,15 @@ from tradelib.errors import InvalidInput
 from tradelib.notebooks.cycle import SIGNALS
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once
 from tradelib.trading import tables
-from tradelib.trading.bots import Bot, WakeParams, add_bot, load_bots, new_bot, update_bot
+from tradelib.trading.bots import (
+    Bot,
+    BotStatus,
+    WakeParams,
+    add_bot,
+    load_bots,
+    new_bot,
+    update_bot,
+)
 from tradelib.trading.orders import load_orders
 from tradelib.trading.runs import Outcome, Run, load_run, load_runs
 from tradelib.venue import Quote
@@ -156,6 +164,18 @@ def test_a_bot_of_the_schedule_sleeps(desk: PaperDesk) -> None:
         reactor.on_quotes([Quote(bot.symbol, Decimal(1), Decimal(1))])
         reactor.on_quotes([Quote(bot.symbol, Decimal(2), Decimal(2))])
     assert load_runs(desk.ledger) == []
+
+
+def test_a_bot_that_has_been_stopped_since_the_feed_looked_does_nothing(desk: PaperDesk) -> None:
+    with reacting(desk, on="close", fast=True) as (reactor, bot):
+        other = replace(bot, name="other")
+        add_bot(desk.ledger, other)
+        reactor.know([bot, other])
+        update_bot(desk.ledger, replace(bot, status=BotStatus.STOPPED))
+        # Fast bots act one after the other, the stopped one first.
+        reactor.on_close(series_of(bot), desk.venue().fetch_time())
+        until(lambda: closes(desk, other))
+    assert closes(desk, bot) == []
 
 
 def test_pages_that_a_feed_left_unwritten_are_written_by_the_next(desk: PaperDesk) -> None:

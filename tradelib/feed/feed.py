@@ -256,7 +256,9 @@ class Feed:
         knows yet is tried again at the next look, and then judged by reconciliation."""
         tried, self._pending = self._pending, []
         self._heard |= {(trade.symbol, trade.trade_id) for trade in trades}
+        self._must_reconcile, asked = True, self._must_reconcile  # should the ledger fail now
         done = book_events(self.ledger, self.name, orders, [*tried, *trades])
+        self._must_reconcile = asked
         self._pending = [trade for trade in done.strange if trade in trades]
         if len(self._pending) < len(done.strange) or done.strange_orders:
             self._must_reconcile = True

@@ -161,7 +161,9 @@ class Desk:
         self.store = CandleStore(
             settings.candles, on_read=self._note_read, as_of=run.as_of if run else None
         )
-        self.rng = seed_randomness(run.seed if run else None)
+        # A page has its process for itself; who lends a client acts among others in theirs.
+        seed = run.seed if run else None
+        self.rng = np.random.default_rng(seed) if trade_at else seed_randomness(seed)
 
     @property
     def title(self) -> str:

@@ -228,6 +228,11 @@ def new_bot(
             f"Strategy {strategy_name!r} of bot {name} holds several symbols; name them all, as in "
             f"desk bots add {name} --strategy {strategy_name} --symbols BTC/USDT,ETH/USDT"
         )
+    if is_own(strategy_name) and WakeParams(**(wake or {})).fast:
+        raise InvalidInput(
+            f"Bot {name} trades by a strategy of your own, which runs in a notebook, where it has "
+            "limits of time and memory; leave --fast away."
+        )
     chosen = target_strategy(strategy_name) if symbols else strategy(strategy_name)
     rules = RebalanceParams if symbols else DecisionParams
     now = utc_now()
