@@ -18,11 +18,9 @@ from tradelib.candles.schema import candles_from_arrays
 from tradelib.candles.store import CandleStore
 from tradelib.cli.home import prepare_home
 from tradelib.cli.markets import LocalMarket, file_market
-from tradelib.clock import from_ms, timeframe_ms, utc_now
+from tradelib.clock import from_ms, timeframe_ms
 from tradelib.errors import InvalidInput
 from tradelib.notebooks.cycle import (
-    EXECUTE,
-    SIGNALS,
     execute_step,
     new_cycle_id,
     plan_venue,
@@ -31,7 +29,7 @@ from tradelib.notebooks.cycle import (
     running_bots,
     signal_step,
 )
-from tradelib.notebooks.desk import ExecutionPage
+from tradelib.notebooks.fast import trade_at_once
 from tradelib.paper import PaperConfig, PaperHandle, paper_exchange
 from tradelib.paper.config import ACCOUNTS_FILE, RateLimits, read_accounts
 from tradelib.paper.filed import FileMarket
@@ -41,13 +39,10 @@ from tradelib.settings import SETTINGS_FILE, DeskSettings, load_settings
 from tradelib.trading.arming import arm_venue
 from tradelib.trading.backtested import Comparison, hold_against
 from tradelib.trading.bots import Bot, BotStatus, load_bots, new_bot, update_bot
-from tradelib.trading.deciding import decide_bot
-from tradelib.trading.decisions import Action
-from tradelib.trading.execution import execute_decision
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.live_steps import load_live
 from tradelib.trading.reconciliation import reconcile
-from tradelib.trading.runs import Outcome, Run, finish_run, start_run
+from tradelib.trading.runs import Run
 from tradelib.venue import Venue, open_venue
 
 
@@ -210,13 +205,15 @@ def run_in_process(desk: SteppedDesk, candles: int) -> Iterator[datetime]:
 
     The store has the candles beforehand; a decision sees those that have closed.
     """
-    venue, store = desk.venue(), CandleStore(desk.settings.candles)
-    _store_all(desk, store)
+    venue = desk.venue()
+    _store_all(desk, CandleStore(desk.settings.candles))
     for _ in range(candles):
         desk.step()
         as_of = venue.fetch_time()
         for bot in load_bots(desk.ledger, running_only=True):
-            _decide_and_execute(desk, venue, store, bot, as_of)
+            runs = list(trade_at_once(desk.settings, desk.ledger, bot, as_of, lambda _: venue))
+            if len(runs) > 1:  # it has traded
+                reconcile(desk.ledger, venue, desk.market.symbols)
         yield as_of
 
 
@@ -229,38 +226,3 @@ def _store_all(desk: SteppedDesk, store: CandleStore) -> None:
         )
         frame = candles_from_arrays(*candles.columns)
         store.append(market.venue, symbol, market.timeframe, frame, as_of=end)
-
-
-def _decide_and_execute(
-    desk: SteppedDesk, venue: Venue, store: CandleStore, bot: Bot, as_of: datetime
-) -> None:
-    ledger, limits = desk.ledger, desk.settings.limits
-    with _recorded(ledger, SIGNALS, bot, as_of) as told:
-        signal = decide_bot(ledger, store, limits, bot, as_of, told.id)
-        told.result = signal.to_json()
-    if signal.decision.action == Action.HOLD:
-        return
-    with _recorded(ledger, EXECUTE, bot, as_of) as told:
-        done = execute_decision(ledger, venue, limits, bot, signal.decision, told.id)
-        told.result = ExecutionPage(done).to_json()
-    reconcile(ledger, venue, desk.market.symbols)
-
-
-@dataclass
-class _Told:
-    id: str
-    result: dict[str, Any] | None = None
-
-
-@contextmanager
-def _recorded(ledger: Ledger, notebook: str, bot: Bot, as_of: datetime) -> Iterator[_Told]:
-    """A run without a page, recorded as one with a page is."""
-    told = _Told(f"{as_of:%Y%m%dT%H%M%S}-{Path(notebook).name}-{bot.name}"[:64])
-    run = Run(
-        id=told.id, cycle=None, notebook=notebook, notebook_hash="", bot=bot.name,
-        venue=bot.venue, parameters={}, as_of=as_of, git_commit=None, git_clean=None,
-        lock_hash=None, host="here", kernel="none", token_hash="", started_at=utc_now(),
-    )  # fmt: skip
-    start_run(ledger, run)
-    yield told
-    finish_run(ledger, told.id, Outcome.SUCCEEDED, result=told.result)
