@@ -330,9 +330,14 @@ def test_a_sweep_that_is_stopped_leaves_the_cluster_nothing_to_do(cluster, distr
         wait_until(lambda: len(list(tmp_path.iterdir())) == 2)  # one in each process
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    threading.Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        quick(plain(waiting), range(1, 200), cluster=cluster)
+    # The workers of pytest-xdist ignore what a Ctrl-C sends.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            quick(plain(waiting), range(1, 200), cluster=cluster)
+    finally:
+        signal.signal(signal.SIGINT, before)
     (tmp_path / "go").touch()
     with distributed.Client(cluster, set_as_default=False) as client:
         wait_until(lambda: not any(client.processing().values()))
