@@ -61,6 +61,7 @@ def test_simultaneous_first_starts_share_one_server() -> None:
 
 
 def test_another_environment_at_start_is_another_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     with kernel() as one:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
         monkeypatch.setenv("ORDINARY", "1")

@@ -79,7 +79,8 @@ def test_a_cell_that_is_no_strategy_is_refused_and_nothing_is_kept(home: Path) -
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PaperDesk]:
-    """A desk whose bots are `reverting` and `falling`, whose strategies' files are gone."""
+    """A desk whose bots are `reverting`, `falling` and `leaving`, whose strategies' files are
+    gone."""
     home = tmp_path_factory.mktemp("desk")
     with paper_desk(home) as opened:
         opened.reconcile()
@@ -87,7 +88,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PaperDesk]:
         random_candles(900, seed=3, timeframe="1m").to_csv(sample)
         for bot in load_bots(opened.ledger):
             assert desk_command("bots", "stop", bot.name, home=home).returncode == 0
-        for bot, source in (("reverting", REVERSAL), ("falling", FALLING)):
+        for bot, source in (("reverting", REVERSAL), ("falling", FALLING), ("leaving", REVERSAL)):
             file = save_source(home / "strategies", Source(bot, source))
             done = desk_command(
                 "promote", bot, "--bot", bot, "--symbol", "BTC/USDT", "--candles", sample,
@@ -127,21 +128,26 @@ def test_live_is_held_against_the_backtest_of_the_frozen_text(desk: PaperDesk, m
 
 
 def test_a_bot_that_is_gone_leaves_its_text_to_its_runs(desk: PaperDesk, monkeypatch) -> None:
-    run = load_runs(desk.ledger, notebook=SIGNALS, bot="reverting")[-1]
-    assert desk_command("bots", "stop", "reverting", home=desk.settings.home).returncode == 0
-    assert desk_command("bots", "remove", "reverting", home=desk.settings.home).returncode == 0
+    run = load_runs(desk.ledger, notebook=SIGNALS, bot="leaving")[-1]
+    assert desk_command("bots", "stop", "leaving", home=desk.settings.home).returncode == 0
+    assert desk_command("bots", "remove", "leaving", home=desk.settings.home).returncode == 0
     assert replay_run(desk.settings, run).verdict == Verdict.SAME
     monkeypatch.setattr(registry, "_frozen", {})
-    assert Cause.SIGNAL not in check_bot(desk.ledger, desk.fetch(), "reverting").costs()
-    assert {one.bot for one in load_promotions(desk.ledger)} == {"reverting", "falling"}
+    assert Cause.SIGNAL not in check_bot(desk.ledger, desk.fetch(), "leaving").costs()
+    assert {one.bot for one in load_promotions(desk.ledger)} >= {"leaving", "falling"}
 
 
 def test_a_text_that_was_altered_fails_its_bots_run_with_the_reason(desk: PaperDesk) -> None:
-    with desk.ledger.write() as books:
-        books.execute(text("UPDATE sources SET text = text || ' ' WHERE name = 'falling'"))
     plan = plan_venue(desk.settings, desk.market.venue, [load_bot(desk.ledger, "falling")])
-    with pytest.raises(RunFailed, match=r"source of strategy falling@\w+ was changed"):
-        run_step(desk.settings, desk.ledger, signal_step(plan.bots[0], plan.as_of), None)
+    change = "UPDATE sources SET text = {} WHERE name = 'falling'"
+    with desk.ledger.write() as books:
+        books.execute(text(change.format("text || ' '")))
+    try:
+        with pytest.raises(RunFailed, match=r"source of strategy falling@\w+ was changed"):
+            run_step(desk.settings, desk.ledger, signal_step(plan.bots[0], plan.as_of), None)
+    finally:
+        with desk.ledger.write() as books:
+            books.execute(text(change.format("substr(text, 1, length(text) - 1)")))
 
 
 def test_the_lesson_promotes_from_a_page_that_may_only_read(tmp_path, monkeypatch) -> None:

@@ -10,7 +10,7 @@ from tradelib.trading.booking import apply_venue_order
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import Order, OrderStatus, find_attempts, find_order, insert_order
 from tradelib.venue import Venue, VenueTrade
-from tradelib.venue.client import _in_order
+from tradelib.venue.client import parse_trades
 
 
 def record_after_sending() -> None:
@@ -85,6 +85,6 @@ def read_newest_trades_only() -> None:
     ) -> Sequence[VenueTrade]:
         rows = venue._read("list trades", lambda: venue._exchange.fetch_my_trades(
             symbol, None, venue.trade_page))  # fmt: skip
-        return [trade for trade in _in_order(rows) if trade.trade_id != last_trade_id]
+        return [trade for trade in parse_trades(rows) if trade.trade_id != last_trade_id]
 
     Venue.fetch_trades_since = newest

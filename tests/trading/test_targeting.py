@@ -434,10 +434,10 @@ def test_a_symbol_that_is_not_quoted_keeps_no_other_from_being_sold(
     desk.step()
     decision, real = aim(desk, SOL=0.2), execution.fetch_prices
 
-    def quote(ledger, venue, symbol):
+    def quote(ledger, venue, symbol, as_of):
         if symbol == "BTC/USDT":
             raise error("Venue paper has nothing for BTC/USDT.")
-        return real(ledger, venue, symbol)
+        return real(ledger, venue, symbol, as_of)
 
     monkeypatch.setattr(execution, "fetch_prices", quote)
     with pytest.raises(error, match="BTC/USDT"):
