@@ -49,8 +49,8 @@ def _random_id() -> str:
 def resend_without_proof() -> None:
     """An order without an answer counts as never received at once."""
 
-    def next_attempt(books, decision):
-        before = find_attempts(books, decision.id)
+    def next_attempt(books, decision, leg):
+        before = find_attempts(books, decision.id, leg.number)
         if not before:
             return 0, None
         last = before[-1]
