@@ -247,7 +247,8 @@ def counts(stepped: SteppedDesk) -> dict[str, Any]:
 def time_orders(trades: int, *, fast: bool) -> list[float]:
     """Seconds from a step to the answer of the order that it made a bot send."""
     found: list[float] = []
-    with desk(1, SYMBOLS[:1], 3 * trades, on="close", fast=fast) as stepped, following(stepped):
+    restless = desk(1, SYMBOLS[:1], 3 * trades, RESTLESS, on="close", fast=fast)
+    with restless as stepped, following(stepped):
         for _ in shown(3 * trades, "fast path" if fast else "warm notebooks"):
             began = utc_now()
             stepped.step()
@@ -277,7 +278,7 @@ def newest_answer(stepped: SteppedDesk, since: datetime) -> datetime | None:
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     """The median and the 99th percentile, in ms."""
-    return tuple(1e3 * np.percentile(seconds, (50, 99)))
+    return tuple((1e3 * np.percentile(seconds, (50, 99))).tolist())
 
 
 # Faults

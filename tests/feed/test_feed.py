@@ -24,6 +24,7 @@ from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.orders import load_fills
 from tradelib.traffic.cache import SharedCache
 from tradelib.venue import Quote, Venue
+from tradelib.venue.client import READ_ATTEMPTS
 from tradelib.venue.streams import Channel, Series
 from tradelib.views.operations import draw_operations
 
@@ -261,6 +262,21 @@ def test_a_terminated_account_stream_is_begun_anew(
     trade_elsewhere(desk)
     until(lambda: len(load_fills(desk.ledger)) == 2)
     require_true_books(desk, venue)
+
+
+def test_an_account_that_could_not_be_looked_at_is_looked_at_again(
+    desk: PaperDesk, feed: Feed
+) -> None:
+    health = feed.health[Channel.ACCOUNT]
+    play(
+        desk,
+        {"kind": "stream_terminate", "on": "STREAM executionReport", "count": 1},
+        {"kind": "refuse_5xx", "on": "GET account", "count": 2 * READ_ATTEMPTS},
+    )
+    trade_elsewhere(desk)
+    until(lambda: health.cuts > 0)
+    until(lambda: len(load_fills(desk.ledger)) == 1)
+    until(lambda: health.is_joined and health.cut_at is None)
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -163,7 +163,7 @@ def test_a_module_beside_the_notebook_travels_too(cluster, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("file", "installed"),
     [
-        ("/srv/work/ideas/my_lines.py", False),
+        ("/elsewhere/ideas/my_lines.py", False),
         ("<strategy my_idea@3f2a9c0d12e4b567>", False),
         (__file__, False),
         (os.__file__, True),

@@ -14,9 +14,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol, TypeVar
@@ -36,7 +36,7 @@ from tradelib.trading.orders import load_fills
 from tradelib.trading.positions import load_positions
 from tradelib.trading.reconciliation import reconcile
 from tradelib.venue import Quote, VenueOrder, VenueTrade, open_venue
-from tradelib.venue.streams import Channel, Series, VenueStreams, open_streams
+from tradelib.venue.streams import Channel, Series, VenueStreams
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Feed:
 
     async def run(self) -> None:
         """Listen, look, and mend what is missing."""
-        streams = open_streams(self.settings, self.name, self)
+        streams = VenueStreams(self.settings, self.name, self)
         try:
             while True:
                 await self._look(streams)
@@ -256,9 +256,8 @@ class Feed:
         knows yet is tried again at the next look, and then judged by reconciliation."""
         tried, self._pending = self._pending, []
         self._heard |= {(trade.symbol, trade.trade_id) for trade in trades}
-        self._must_reconcile, asked = True, self._must_reconcile  # should the ledger fail now
-        done = book_events(self.ledger, self.name, orders, [*tried, *trades])
-        self._must_reconcile = asked
+        with self._or_reconcile():
+            done = book_events(self.ledger, self.name, orders, [*tried, *trades])
         self._pending = [trade for trade in done.strange if trade in trades]
         if len(self._pending) < len(done.strange) or done.strange_orders:
             self._must_reconcile = True
@@ -270,9 +269,20 @@ class Feed:
             self._book((), ())
         rested = time.monotonic() - self._reconciled_at >= _LOOKS_BETWEEN * self._look_seconds
         if self._must_reconcile and rested:
+            # Before it looks: what is asked for meanwhile is for the next one.
             self._must_reconcile, self._reconciled_at = False, time.monotonic()
-            reconcile(self.ledger, self._account, self.subjects.symbols)
+            with self._or_reconcile():
+                reconcile(self.ledger, self._account, self.subjects.symbols)
             self.health[Channel.ACCOUNT].restore()
+
+    @contextmanager
+    def _or_reconcile(self) -> Iterator[None]:
+        """What fails here leaves the whole account to be looked at."""
+        try:
+            yield
+        except BaseException:
+            self._must_reconcile = True
+            raise
 
     # Looking
 

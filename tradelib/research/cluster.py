@@ -12,7 +12,6 @@ import copyreg
 import importlib
 import platform
 import sys
-import sysconfig
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from tradelib.errors import InvalidInput, RetryableError
 from tradelib.research.bench import COLUMN_BYTES, ColumnCache
 from tradelib.research.code_version import engine_version
+from tradelib.strategy.own import is_installed
 
 if TYPE_CHECKING:
     import distributed
@@ -154,17 +154,6 @@ def _is_own(name: str, module: ModuleType) -> bool:
         return False
     return told.get("__file__") is not None and not is_installed(Path(told["__file__"]))
 
-
-def is_installed(file: Path) -> bool:
-    """Whether a module's file came with Python, with a package or with Notedesk."""
-    # By the folder's name, since one environment may lie over another.
-    if not {"site-packages", "dist-packages"}.isdisjoint(file.parts):
-        return True
-    return any(file.is_relative_to(home) for home in (_STDLIB, _NOTEDESK))
-
-
-_STDLIB = sysconfig.get_path("stdlib")
-_NOTEDESK = Path(__file__).parents[1]
 
 # Columns stay where they were computed, and a lock cannot travel.
 copyreg.pickle(ColumnCache, lambda _cache: (ColumnCache, (COLUMN_BYTES,)))

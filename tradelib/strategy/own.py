@@ -24,6 +24,7 @@ import linecache
 import os
 import re
 import sys
+import sysconfig
 import typing
 from ast import Import, ImportFrom, parse, walk
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,6 @@ from pydantic import create_model
 
 from tradelib.candles.walk import random_candles
 from tradelib.errors import InvalidInput, StorageFailed
-from tradelib.settings import PROJECT
 from tradelib.strategy.base import Strategy, describe_error, find_fault, source_name
 from tradelib.strategy.params import Params
 
@@ -164,9 +164,20 @@ def _is_installed(name: str) -> bool:
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin in ("built-in", "frozen"):
         return True  # nothing, or a part of Python
-    installed = {sys.prefix, sys.base_prefix, str(PROJECT / "tradelib")}
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or ())
-    return all(any(Path(one).is_relative_to(home) for home in installed) for one in places)
+    return all(is_installed(Path(one)) for one in places)
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a module's file came with Python, with a package or with Notedesk."""
+    # By the folder's name, since one environment may lie over another.
+    if not {"site-packages", "dist-packages"}.isdisjoint(file.parts):
+        return True
+    return any(file.is_relative_to(home) for home in (_STDLIB, _NOTEDESK))
+
+
+_STDLIB = sysconfig.get_path("stdlib")
+_NOTEDESK = Path(__file__).parents[1]
 
 
 def _run(source: Source) -> ModuleType:

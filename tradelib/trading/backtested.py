@@ -15,7 +15,7 @@ from typing import Any
 
 from tradelib.clock import timeframe_ms
 from tradelib.research.backtest import Backtest
-from tradelib.trading.decisions import Action
+from tradelib.trading.decisions import ACTIONS
 from tradelib.trading.live_steps import LiveStep
 from tradelib.trading.orders import EXACT, ZERO
 from tradelib.trading.parity import SAME_SCORE
@@ -97,7 +97,6 @@ def find_mismatches(live: Sequence[LiveStep], tested: Backtest) -> list[Mismatch
 
 
 _Values = dict[str, Any]
-_ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 
 
 def _pair(live: _Values, tested: _Values) -> dict[str, tuple[Any, Any]]:
@@ -124,7 +123,7 @@ def _decisions(tested: Backtest) -> Iterator[_Values]:
     )  # fmt: skip
     for action, fraction, temperature, reason, score, equity in rows:
         yield {
-            "action": _ACTIONS[action],
+            "action": ACTIONS[action],
             "fraction": fraction,
             "temperature": temperature,
             "reason": reason,

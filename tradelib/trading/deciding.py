@@ -25,6 +25,7 @@ from tradelib.strategy.decision import DecisionState
 from tradelib.trading.accounts import compute_equity, load_balances
 from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import (
+    ACTIONS,
     Action,
     Decision,
     ScoreRecord,
@@ -36,7 +37,6 @@ from tradelib.trading.orders import ZERO, decision_id
 from tradelib.trading.positions import Position, load_position
 from tradelib.trading.runs import COMPUTED
 
-_ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 # Of a longer outage, only so many candles beyond a confirmation's reach are looked back on.
 LONGEST_OUTAGE = 500
 CANNOT_AFFORD = step.reason_text(step.CANNOT_AFFORD)
@@ -281,7 +281,7 @@ def _fold(
         bot=bot.name,
         candle_close=close,
         run=run,
-        action=_ACTIONS[choice.action],
+        action=ACTIONS[choice.action],
         fraction=Decimal(str(choice.fraction)),
         temperature=step.TEMPERATURES[choice.temperature],
         reason=step.reason_text(choice.reason),

@@ -24,6 +24,10 @@ class Action(StrEnum):
     ADJUST = "ADJUST"
 
 
+ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
+"""What the numbers mean that a step gives for its action."""
+
+
 @dataclass(frozen=True)
 class ScoreRecord:
     """score: shortest text of the float that parses back to the same bits, None in warm-up."""

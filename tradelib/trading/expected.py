@@ -21,12 +21,11 @@ from tradelib.paper.instruments import cost_down
 from tradelib.strategy import decision as step
 from tradelib.strategy.decision import DecisionState, StepParams
 from tradelib.trading.deciding import state_with
-from tradelib.trading.decisions import Action
+from tradelib.trading.decisions import ACTIONS, Action
 from tradelib.trading.orders import ZERO, Fill, Side
 from tradelib.trading.positions import Position, add_fills
 from tradelib.venue.facts import Instrument
 
-_ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 NO_CASH, TOO_SMALL = "the cash is not there", "less than the venue takes"
 
 
@@ -133,7 +132,7 @@ def choose(course: Course, row: int, standing: Standing) -> Choice:
         course.params[row],
     )
     return Choice(
-        _ACTIONS[taken.action],
+        ACTIONS[taken.action],
         Decimal(str(taken.fraction)),
         step.TEMPERATURES[taken.temperature],
         step.reason_text(taken.reason),

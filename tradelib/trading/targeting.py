@@ -31,12 +31,11 @@ from tradelib.trading.deciding import (
     living_position,
     load_worth,
 )
-from tradelib.trading.decisions import Action, Decision, latest_adjustment, record_decision
+from tradelib.trading.decisions import ACTIONS, Action, Decision, latest_adjustment, record_decision
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import ZERO, OrderStatus, decision_id, find_attempts
 from tradelib.trading.runs import COMPUTED
 
-_ACTIONS = {-1: Action.SELL, 0: Action.HOLD, 1: Action.BUY}
 NO_TEMPERATURE = "NONE"
 
 
@@ -226,7 +225,7 @@ def _target(
         "weight": None if weight != weight else weight,
         "share": float(inputs.amounts[symbol]) * price / equity if equity > 0 else 0.0,
         "price": str(Decimal(str(price))),
-        "action": str(_ACTIONS[action]),
+        "action": str(ACTIONS[action]),
         "fraction": str(Decimal(str(fraction))),
     }
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
@@ -23,10 +22,10 @@ import pandas as pd
 from tradelib.clock import from_ms
 from tradelib.errors import DeskError, InvalidInput
 from tradelib.scrubber import Scrubber
-from tradelib.settings import DeskSettings, VenueSettings
+from tradelib.settings import DeskSettings
 from tradelib.venue.client import (
-    Venue,
-    make_stream_exchange,
+    open_stream,
+    open_venue,
     parse_candles,
     parse_order,
     parse_quote,
@@ -35,7 +34,6 @@ from tradelib.venue.client import (
 )
 from tradelib.venue.dialects import dialect_of
 from tradelib.venue.facts import Quote, VenueOrder, VenueTrade
-from tradelib.venue.keys import Keys
 from tradelib.venue.translate import translated
 
 log = logging.getLogger(__name__)
@@ -92,22 +90,16 @@ class Listener(Protocol):
 class VenueStreams:
     """The streams of one venue account; a channel is kept up, whatever cuts it, until `close`."""
 
-    def __init__(
-        self,
-        name: str,
-        settings: VenueSettings,
-        keys: Keys | None,
-        listener: Listener,
-        home: Path | None = None,
-    ) -> None:
-        self.name = name
-        self._settings, self._keys, self._listener = settings, keys, listener
-        self._scrubber = Scrubber(keys.named(name) if keys else {})
+    def __init__(self, settings: DeskSettings, name: str, listener: Listener) -> None:
+        self.name, self._listener = name, listener
+        _, self._keys = resolve_venue(settings, name)
+        self._scrubber = Scrubber(self._keys.named(name) if self._keys else {})
         self._listens: dict[Channel, Callable[[Any], Awaitable[None]]] = {}
         self._tasks: dict[Channel, asyncio.Task[None]] = {}
+        self._open = partial(open_stream, settings, name)
         self._lending = threading.Lock()
-        self._lender = Venue(name, settings, None, home=home)
-        self._has = make_stream_exchange(name, settings, keys).has
+        self._lender = open_venue(settings, name)
+        self._has = self._open().has
 
     def supports(self, channel: Channel) -> bool:
         """Whether the venue has such a stream, and the desk the keys for it."""
@@ -174,9 +166,8 @@ class VenueStreams:
     @asynccontextmanager
     async def _exchange(self) -> AsyncIterator[Any]:
         """A ccxt object with connections of its own, closed at the end."""
-        exchange = make_stream_exchange(self.name, self._settings, self._keys)
+        exchange = self._open()
         try:
-            # It asks nothing by REST, which would pass by the desk's rate budget.
             await asyncio.to_thread(self._lend, exchange)
             yield exchange
         finally:
@@ -250,8 +241,3 @@ async def _until_one_fails(*endless: Any) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def open_streams(settings: DeskSettings, name: str, listener: Listener) -> VenueStreams:
-    """The streams of the venue of that name in desk.toml, with its keys if they are to be had."""
-    return VenueStreams(name, *resolve_venue(settings, name), listener, settings.home)
