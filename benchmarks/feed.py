@@ -10,8 +10,8 @@ price every ten seconds, balances, its open orders), and sends nothing; then the
 on a desk whose feed wakes the same bots, and their orders count too. The exchange itself counts
 both. A reconciliation is no part of it; its weight is told.
 Speed: from the step, whose messages close a candle and move the quote, to the ledger's note that
-the order was answered; on the fast path and by a warm notebook. The exchange runs in the same
-process as the feed, so that both share one core's lock.
+the order was answered; on the fast path and by a warm notebook. The feed has a process of its own,
+and each step waits until the pages of the one before are written.
 Faults: an hour of minutes in which stream messages are dropped, doubled, delayed, sent again late
 and out of order, and connections end, fall silent or are terminated; then store and books are held
 against the exchange's own.
@@ -22,13 +22,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import multiprocessing
+import signal
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,17 +38,17 @@ from typing import Any
 import numpy as np
 from kernels import make_bar, show_bars
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress, track
 from rich.table import Table
 from sqlalchemy import select
 
-from flows.react import Reactor
+from flows.feed import follow_venue
 from tradelib.candles.store import CandleStore
 from tradelib.candles.walk import START, random_candles
 from tradelib.cli.markets import file_market
 from tradelib.cli.stepped import SteppedDesk, stepped_desk
 from tradelib.clock import parse_time, utc_now
-from tradelib.feed.feed import Feed
+from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.kernels.servers import own_servers, warm_up
 from tradelib.kernels.specs import load_identity
 from tradelib.notebooks.cycle import EXECUTE
@@ -57,6 +58,7 @@ from tradelib.strategy.decision import DecisionParams
 from tradelib.trading import tables
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import BotStatus, add_bot, load_bots, new_bot, remove_bot, update_bot
+from tradelib.trading.decisions import Action
 from tradelib.trading.execution import OrderInputs
 from tradelib.trading.orders import load_fills
 from tradelib.trading.reconciliation import reconcile
@@ -64,7 +66,7 @@ from tradelib.trading.runs import Outcome, load_runs
 from tradelib.venue.client import make_exchange, resolve_venue
 
 SYMBOLS = [f"C{number:02}/USDT" for number in range(20)]
-HISTORY, PATIENCE = 600, 120.0
+HISTORY, PATIENCE = 600, 180.0
 LIMITS = """
 [limits]
 max_trades_per_day = 100000
@@ -122,28 +124,46 @@ def desk(
 
 
 @contextmanager
-def following(stepped: SteppedDesk, look_seconds: float = 5.0) -> Iterator[tuple[Feed, Reactor]]:
-    """The desk's feed at work in a thread, its bots awake."""
-    reactor = Reactor(stepped.settings, stepped.ledger, stepped.market.venue)
-    feed = Feed(
-        stepped.settings, stepped.ledger, stepped.market.venue, [reactor],
-        look_seconds=look_seconds,
-    )  # fmt: skip
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(feed.run())
-    thread = threading.Thread(
-        target=lambda: loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-    )
-    thread.start()
+def following(stepped: SteppedDesk, *, warm: bool = False) -> Iterator[None]:
+    """The desk's feed at work in a process of its own, as under `desk up`, its bots awake. warm:
+    with a kernel that waits for each page."""
+    spawn = multiprocessing.get_context("spawn")
+    name, home = stepped.market.venue, str(stepped.settings.home)
+    child = spawn.Process(target=follow, args=(home, name, warm))
+    child.start()
     try:
-        until(lambda: feed.subjects.series and all(h.is_joined for h in feed.health.values()))
-        until(lambda: not feed.keeper.overdue(feed.subjects.series, now(stepped)))
-        yield feed, reactor
+        until(lambda: (told := streams(stepped)) and all(one.joined for one in told))
+        until(lambda: not overdue(stepped))
+        yield
     finally:
-        loop.call_soon_threadsafe(task.cancel)
-        thread.join()
-        loop.close()
-        reactor.end()
+        child.terminate()
+        child.join()
+
+
+def follow(home: str, venue: str, warm: bool) -> None:
+    """What the process does until it is told to end."""
+    with own_servers() if warm else nullcontext():
+        if warm:
+            warm_up(load_identity(LIVE_KERNEL, environment_for_child()))
+        asyncio.run(_follow(home, venue))
+
+
+async def _follow(home: str, venue: str) -> None:
+    task = asyncio.ensure_future(follow_venue.fn(home, venue))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    await task
+
+
+def streams(stepped: SteppedDesk) -> list[StreamStatus]:
+    return load_streams(stepped.settings)
+
+
+def overdue(stepped: SteppedDesk) -> list[str]:
+    """The bots' symbols of which a candle that has closed is not stored."""
+    store, at, name = CandleStore(stepped.settings.candles), now(stepped), stepped.market.venue
+    bots = load_bots(stepped.ledger, running_only=True)
+    lasts = {bot.symbol: store.last_close(name, bot.symbol, "1m") for bot in bots}
+    return [one for one, last in lasts.items() if last is None or at - last >= timedelta(minutes=1)]
 
 
 def until(seen: Any) -> None:
@@ -151,7 +171,7 @@ def until(seen: Any) -> None:
     while not seen():
         if time.monotonic() > end:
             raise SystemExit(f"Not within {PATIENCE:g} s: {seen}")
-        time.sleep(0.002)
+        time.sleep(0.01)
 
 
 def now(stepped: SteppedDesk) -> datetime:
@@ -162,6 +182,19 @@ def now(stepped: SteppedDesk) -> datetime:
 def decided(stepped: SteppedDesk, close: datetime) -> int:
     query = select(tables.decisions.c.id).where(tables.decisions.c.candle_close == close)
     return len(stepped.ledger.mappings(query))
+
+
+def at_rest(stepped: SteppedDesk, close: datetime, since: datetime) -> bool:
+    """Whether what was decided at a close is carried out, and every page since then written."""
+    decisions = tables.decisions.c
+    wanted = select(decisions.id).where(
+        decisions.candle_close == close, decisions.action != Action.HOLD
+    )
+    made = load_runs(stepped.ledger, limit=None, since=since)
+    done = [run for run in made if run.page or run.outcome == Outcome.FAILED]
+    carried_out = {run.parameters.get("decision") for run in done}
+    ids = {row["id"] for row in stepped.ledger.mappings(wanted)}
+    return len(done) == len(made) and ids <= carried_out
 
 
 # Sharing
@@ -193,10 +226,11 @@ def ask_together(bots: int, minutes: int) -> dict[str, Any]:
         opened = counts(stepped)["weight_used"]
         with following(stepped):
             for _ in shown(minutes, "a feed for all"):
+                began = utc_now()
                 stepped.step()
                 close = now(stepped)
                 until(lambda close=close: decided(stepped, close) == bots)
-            until(lambda: not unfinished(stepped))
+            until(lambda: at_rest(stepped, close, began))
             told = counts(stepped)
         before = told["weight_used"]
         agrees = reconcile(stepped.ledger, stepped.venue(), SYMBOLS).agrees
@@ -206,11 +240,6 @@ def ask_together(bots: int, minutes: int) -> dict[str, Any]:
             "reconciliation": counts(stepped)["weight_used"] - before,
             "agrees": agrees,
         }  # fmt: skip
-
-
-def unfinished(stepped: SteppedDesk) -> bool:
-    runs = load_runs(stepped.ledger, limit=None)
-    return any(run.outcome == Outcome.RUNNING for run in runs)
 
 
 def ages(stepped: SteppedDesk) -> dict[str, Any]:
@@ -247,19 +276,20 @@ def counts(stepped: SteppedDesk) -> dict[str, Any]:
 def time_orders(trades: int, *, fast: bool) -> list[float]:
     """Seconds from a step to the answer of the order that it made a bot send."""
     found: list[float] = []
-    restless = desk(1, SYMBOLS[:1], 3 * trades, RESTLESS, on="close", fast=fast)
-    with restless as stepped, following(stepped):
-        for _ in shown(3 * trades, "fast path" if fast else "warm notebooks"):
+    restless = desk(1, SYMBOLS[:1], 10 * trades, RESTLESS, on="close", fast=fast)
+    progress = Progress(transient=True, console=Console(stderr=True))
+    with restless as stepped, following(stepped, warm=True), progress:
+        task = progress.add_task("fast path" if fast else "warm notebooks", total=trades)
+        while len(found) < trades:
             began = utc_now()
             stepped.step()
             close = now(stepped)
             until(lambda close=close: decided(stepped, close) == 1)
-            until(lambda: not unfinished(stepped))
+            until(lambda close=close, began=began: at_rest(stepped, close, began))
             answered = newest_answer(stepped, began)
             if answered is not None:
                 found.append((answered - began).total_seconds())
-            if len(found) >= trades:
-                break
+                progress.advance(task)
     return found
 
 
@@ -288,20 +318,21 @@ def stand_faults(bots: int, minutes: int) -> dict[str, Any]:
     """Minutes under random faults of the streams; what is not as the exchange has it, and how long
     each channel took from a cut to all that it had missed."""
     with desk(bots, SYMBOLS, minutes + 2, RESTLESS, on="close", fast=True) as stepped:
-        with following(stepped, look_seconds=1.0) as (feed, _):
+        with following(stepped):
             options = {"silence_ms": 5_000, "disorder_ms": 200, "delay_ms": 200}
             stepped.paper.control("faults", seed=1, rates=FAULTS, options=options)
             for _ in shown(minutes, "under faults"):
+                began = utc_now()
                 stepped.step()
                 close = now(stepped)
                 until(lambda close=close: decided(stepped, close) == bots)
             played = stepped.paper.control("faults")["played"]
             stepped.paper.control("faults", rates={})
             stepped.step()
-            until(lambda: not feed.keeper.overdue(feed.subjects.series, now(stepped)))
-            until(lambda: not unfinished(stepped))
-            gaps = {channel.value: sorted(h.gaps) for channel, h in feed.health.items()}
-            cuts = {channel.value: h.cuts for channel, h in feed.health.items()}
+            until(lambda: not overdue(stepped))
+            until(lambda: at_rest(stepped, close, began))
+            gaps = {told.channel: sorted(told.gaps) for told in streams(stepped)}
+            cuts = {told.channel: told.cuts for told in streams(stepped)}
         reconcile(stepped.ledger, stepped.venue(), SYMBOLS)
         return {"played": len(played), "cuts": cuts, "gaps": gaps, **wrongs(stepped)}
 
@@ -339,10 +370,7 @@ def shown(count: int, what: str) -> Any:
 def measure(bots: int, minutes: int, trades: int, faulty: int) -> dict[str, Any]:
     alone, together = ask_alone(bots, minutes), ask_together(bots, minutes)
     saved = 100 * (1 - together["weight_used"] / alone["weight_used"])
-    with own_servers():
-        warm_up(load_identity(LIVE_KERNEL, environment_for_child()))
-        slow = time_orders(trades, fast=False)
-    fast = time_orders(trades, fast=True)
+    fast, slow = time_orders(trades, fast=True), time_orders(trades, fast=False)
     faults = stand_faults(bots, faulty)
     wrong = sum(
         n for name, n in faults.items() if name.endswith(("_missing", "different", "equal"))
