@@ -12,8 +12,10 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -91,8 +93,7 @@ def read_open_times(path: Path) -> np.ndarray:
 
 def first_open(path: Path) -> int:
     """Open time (ms) of a month's first candle, as its file tells without being read."""
-    with _reading(path) as file:
-        return _group_span(file, 0)[0]
+    return _groups_of(path, _identity(path))[0].first
 
 
 def last_open(path: Path) -> int:
@@ -112,8 +113,8 @@ def extend_month(path: Path, frame: pd.DataFrame) -> None:
     if not path.exists():
         write_month(path, frame)
         return
-    with _reading(path) as file:
-        rows, last = file.metadata.num_rows, _group_span(file, file.num_row_groups - 1)[1]
+    groups = _groups_of(path, _identity(path))
+    rows, last = sum(group.rows for group in groups), groups[-1].last
     tail = _read_if_there(tail_of(path))
     tail = tail[open_ms(tail) > last]
     grown = pd.concat([tail, frame]) if len(tail) else frame
@@ -127,8 +128,7 @@ def is_compact(path: Path) -> bool:
     """Whether a month is one file, with groups of rows of the size that is read best."""
     if tail_of(path).exists():
         return False
-    with _reading(path) as file:
-        rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    rows = [group.rows for group in _groups_of(path, _identity(path))]
     return all(count == _GROUP_ROWS for count in rows[:-1]) and rows[-1] <= _GROUP_ROWS
 
 
@@ -149,24 +149,33 @@ def _read_file(path: Path, before_ms: int | None = None, newest: int | None = No
     One decision looks at its newest candles several times. Files are only ever replaced, so that a
     file's number, size and time tell whether it is the one that was read.
     """
-    read = (path, _identity(path), before_ms, newest)
-    frame = _LAST_READ.get(read)
-    if frame is None:
-        with _reading(path) as file:
-            groups = _groups(file, before_ms, newest)
-            # A month is small: threads would cost more than they bring, and survive no fork.
-            table = file.read_row_groups(groups, use_threads=False)
-        columns = (table[column].to_numpy() for column in COLUMNS)
-        frame = candles_from_arrays(_times(table), *columns)
-        _LAST_READ.put(read, frame)
-    return frame.copy(deep=False)  # whoever changes it changes a copy
+    while True:
+        identity = _identity(path)
+        groups = _choose(_groups_of(path, identity), before_ms, newest)
+        frame = _LAST_READ.get((path, identity, groups))
+        if frame is None:
+            frame = _read_groups(path, groups)
+            if _identity(path) != identity:
+                continue  # replaced meanwhile: its groups may be others
+            _LAST_READ.put((path, identity, groups), frame)
+        return frame.copy(deep=False)  # whoever changes it changes a copy
+
+
+def _read_groups(path: Path, groups: range) -> pd.DataFrame:
+    with _reading(path) as file:
+        if groups.stop > file.num_row_groups:
+            return empty_candles()  # replaced meanwhile, which the caller sees
+        # A month is small: threads would cost more than they bring, and survive no fork.
+        table = file.read_row_groups([*groups], use_threads=False)
+    columns = (table[column].to_numpy() for column in COLUMNS)
+    return candles_from_arrays(_times(table), *columns)
 
 
 class _LastRead:
-    """So many small frames, those put last."""
+    """Small frames of so many rows together, those put last."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._lock = most, threading.Lock()
+    def __init__(self, rows: int) -> None:
+        self._room, self._lock = rows, threading.Lock()
         self._frames: OrderedDict[tuple, pd.DataFrame] = OrderedDict()
 
     def get(self, read: tuple) -> pd.DataFrame | None:
@@ -177,12 +186,15 @@ class _LastRead:
         if len(frame) > _GROUP_ROWS:
             return  # years of candles are read once, and would fill the memory
         with self._lock:
+            before = self._frames.pop(read, None)
+            self._room += 0 if before is None else len(before)
             self._frames[read] = frame
-            while len(self._frames) > self._most:
-                self._frames.popitem(last=False)
+            self._room -= len(frame)
+            while self._room < 0:
+                self._room += len(self._frames.popitem(last=False)[1])
 
 
-_LAST_READ = _LastRead(64)
+_LAST_READ = _LastRead(400_000)
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
@@ -194,30 +206,44 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return told.st_ino, told.st_size, told.st_mtime_ns
 
 
-def _groups(file: pq.ParquetFile, before_ms: int | None, newest: int | None) -> list[int]:
+class _Group(NamedTuple):
+    """A file's group of rows: open times (ms) of the first and the last."""
+
+    first: int
+    last: int
+    rows: int
+
+
+def _choose(groups: Sequence[_Group], before_ms: int | None, newest: int | None) -> range:
     """The groups of rows, next to each other, that hold what is needed."""
-    last = file.num_row_groups - 1
+    end = len(groups)
     if before_ms is not None:
-        while last >= 0 and _group_span(file, last)[0] >= before_ms:
-            last -= 1
+        while end > 0 and groups[end - 1].first >= before_ms:
+            end -= 1
     if newest is None:
-        return list(range(last + 1))
-    first, found = last + 1, 0
+        return range(end)
+    first, found = end, 0
     while first > 0 and found < newest:
         first -= 1
-        within = before_ms is None or _group_span(file, first)[1] < before_ms
-        found += file.metadata.row_group(first).num_rows if within else 0
-    return list(range(first, last + 1))
+        within = before_ms is None or groups[first].last < before_ms
+        found += groups[first].rows if within else 0
+    return range(first, end)
 
 
-def _group_span(file: pq.ParquetFile, group: int) -> tuple[int, int]:
-    told = file.metadata.row_group(group).column(0).statistics
-    return to_ms(told.min), to_ms(told.max)
+@lru_cache(maxsize=1024)
+def _groups_of(path: Path, _identity: object) -> tuple[_Group, ...]:
+    """Of the file that has this identity; the same again without opening it."""
+    with _reading(path) as file:
+        found = []
+        for number in range(file.num_row_groups):
+            group = file.metadata.row_group(number)
+            told = group.column(0).statistics
+            found.append(_Group(to_ms(told.min), to_ms(told.max), group.num_rows))
+        return tuple(found)
 
 
 def _last_open(path: Path) -> int:
-    with _reading(path) as file:
-        return _group_span(file, file.num_row_groups - 1)[1]
+    return _groups_of(path, _identity(path))[-1].last
 
 
 def _times(table: pa.Table) -> np.ndarray:
@@ -254,6 +280,9 @@ def _write_file(path: Path, frame: pd.DataFrame) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns, schema=_SCHEMA), sink, **_ENCODING)
     replace_file(path, sink.getvalue())
+    # Whoever wrote it is often who reads it next; under the series' lock, it is still the same.
+    if len(frame) <= _GROUP_ROWS:
+        _LAST_READ.put((path, _identity(path), range(1)), frame)
 
 
 def replace_file(path: Path, content: bytes | pa.Buffer) -> None:

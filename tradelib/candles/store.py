@@ -231,14 +231,13 @@ class CandleStore:
         for path in reversed(_months_between(folder, start, end or as_of)):
             need = None if newest is None else newest - count
             part = _undo(read_month(path, before_ms=before, newest=need), changed)
-            part = _between(part, start, end)
-            parts.append(_closed(part, timeframe, as_of) if as_of else part)
+            parts.append(_between(part, start, before))
             count += len(parts[-1])
             if limit is not None and count >= limit:
                 break
-        frame = pd.concat(parts[::-1]) if parts else empty_candles()
-        if limit is not None:
-            frame = frame.iloc[max(len(frame) - limit, 0) :]
+        frame = _put_together(parts[::-1])
+        if limit is not None and len(frame) > limit:
+            frame = frame.iloc[len(frame) - limit :]
         frame = _validate_stored(frame, timeframe, folder)
         if self._on_read and len(frame):
             first, last = (from_ms(open_ms(frame)[row]) for row in (0, -1))
@@ -402,14 +401,18 @@ def _closed(frame: pd.DataFrame, timeframe: str, as_of: datetime) -> pd.DataFram
     return frame[open_ms(frame) + timeframe_ms(timeframe) <= to_ms(as_of)]
 
 
-def _between(frame: pd.DataFrame, start: datetime | None, end: datetime | None) -> pd.DataFrame:
+def _between(frame: pd.DataFrame, start: datetime | None, before_ms: int | None) -> pd.DataFrame:
+    """The rows that open from `start` on and before a time (ms); the frame is in order."""
     times = open_ms(frame)
-    keep = np.ones(len(frame), dtype=bool)
-    if start is not None:
-        keep &= times >= to_ms(start)
-    if end is not None:
-        keep &= times < to_ms(end)
-    return frame[keep]
+    first = 0 if start is None else int(np.searchsorted(times, to_ms(start)))
+    last = len(times) if before_ms is None else int(np.searchsorted(times, before_ms))
+    return frame if (first, last) == (0, len(times)) else frame.iloc[first:last]
+
+
+def _put_together(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    if len(parts) == 1:
+        return parts[0]
+    return pd.concat(parts) if parts else empty_candles()
 
 
 def _months_between(folder: Path, start: datetime | None, end: datetime | None) -> list[Path]:

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
 from decimal import Decimal, localcontext
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from tradelib.errors import InvalidInput
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, first, insert, rows
+from tradelib.trading.ledger import Ledger, find, first, insert, rows
 from tradelib.trading.orders import EXACT, ZERO, Fill
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ def load_account(ledger: Ledger, venue: str) -> Account | None:
 
 
 def find_account(books: Connection, venue: str) -> Account | None:
-    query = select(tables.accounts).where(tables.accounts.c.venue == venue)
-    return first(rows(books, query, Account))
+    return first(find(books, tables.accounts, Account, venue=venue))
 
 
 def require_own_books(books: Connection, venue: Venue) -> None:
@@ -94,8 +94,7 @@ def require_own_books(books: Connection, venue: Venue) -> None:
 
 
 def booked_balances(books: Connection, venue: str) -> list[Balance]:
-    query = select(tables.balances).where(tables.balances.c.venue == venue)
-    return rows(books, query.order_by(tables.balances.c.asset), Balance)
+    return sorted(find(books, tables.balances, Balance, venue=venue), key=attrgetter("asset"))
 
 
 def load_balances(ledger: Ledger, venue: str) -> list[Balance]:
@@ -118,10 +117,7 @@ def book_fills(books: Connection, fills: Sequence[Fill]) -> None:
 
 
 def find_balance(books: Connection, venue: str, asset: str) -> Balance | None:
-    query = select(tables.balances).where(
-        tables.balances.c.venue == venue, tables.balances.c.asset == asset
-    )
-    return first(rows(books, query, Balance))
+    return first(find(books, tables.balances, Balance, venue=venue, asset=asset))
 
 
 def save_balance(books: Connection, balance: Balance) -> None:
@@ -166,11 +162,14 @@ def newest_equity(books: Connection, venue: str, as_of: datetime | None = None) 
 def equity_at_day_start(books: Connection, venue: str, as_of: datetime) -> Decimal | None:
     """The last known worth before this UTC day began, else the first one of the day."""
     midnight = datetime.combine(as_of.date(), time(), tzinfo=as_of.tzinfo)
-    query = select(tables.equity).where(tables.equity.c.venue == venue)
-    before = query.where(tables.equity.c.as_of < midnight).order_by(tables.equity.c.as_of.desc())
-    today = query.where(tables.equity.c.as_of >= midnight).order_by(tables.equity.c.as_of)
-    for candidate in (before, today):
-        found = first(rows(books, candidate.limit(1), Equity))
+    for candidate in (_LAST_BEFORE, _FIRST_SINCE):
+        found = first(rows(books, candidate, Equity, {"at_venue": venue, "moment": midnight}))
         if found:
             return found.equity
     return None
+
+
+_AT_VENUE = select(tables.equity).where(tables.equity.c.venue == bindparam("at_venue")).limit(1)
+_AS_OF, _MOMENT = tables.equity.c.as_of, bindparam("moment", type_=tables.equity.c.as_of.type)
+_LAST_BEFORE = _AT_VENUE.where(_AS_OF < _MOMENT).order_by(_AS_OF.desc())
+_FIRST_SINCE = _AT_VENUE.where(_AS_OF >= _MOMENT).order_by(_AS_OF)

@@ -6,11 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Delete, select
+from sqlalchemy import Connection, Delete
 
 from tradelib.clock import utc_now
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, first, rows
+from tradelib.trading.ledger import Ledger, find, first, insert
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def arm_venue(ledger: Ledger, venue: str, duration: timedelta) -> Arming:
     arming = Arming(venue, now, now + duration)
     with ledger.write() as books:
         books.execute(_of(venue))
-        books.execute(tables.armings.insert().values(**vars(arming)))
+        insert(books, tables.armings, arming)
     return arming
 
 
@@ -40,10 +40,10 @@ def disarm_venue(ledger: Ledger, venue: str) -> None:
 
 def read_arming(books: Connection, venue: str) -> Arming | None:
     """The arming in force now, inside the transaction that would record an order."""
-    query = select(tables.armings).where(
-        tables.armings.c.venue == venue, tables.armings.c.until > utc_now()
+    now = utc_now()
+    return first(
+        [one for one in find(books, tables.armings, Arming, venue=venue) if one.until > now]
     )
-    return first(rows(books, query, Arming))
 
 
 def _of(venue: str) -> Delete:

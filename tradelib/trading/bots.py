@@ -27,7 +27,7 @@ from tradelib.strategy.targets import TargetStrategy, require_symbols
 from tradelib.trading import tables
 from tradelib.trading.accounts import newest_equity
 from tradelib.trading.leases import bot_lease, lease, require_lease
-from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
+from tradelib.trading.ledger import Ledger, as_row, find, first, insert, rows, update
 from tradelib.trading.orders import UNSETTLED
 from tradelib.trading.positions import Position, find_positions, is_dust
 from tradelib.trading.sources import is_frozen, provide_sources
@@ -310,7 +310,7 @@ def change_bot(ledger: Ledger, name: str, change: Callable[[Bot], Bot]) -> Bot:
 def _write_changes(books: Connection, before: Bot, after: Bot) -> None:
     was = as_row(before)
     changes = {name: value for name, value in as_row(after).items() if value != was[name]}
-    books.execute(tables.bots.update().where(tables.bots.c.name == before.name).values(**changes))
+    update(books, tables.bots, changes, name=before.name)
 
 
 def update_bot(ledger: Ledger, bot: Bot) -> None:
@@ -386,7 +386,7 @@ def load_bot(ledger: Ledger, name: str) -> Bot:
 
 
 def _find_bot(books: Connection, name: str) -> Bot | None:
-    found = first(rows(books, select(tables.bots).where(tables.bots.c.name == name), Bot))
+    found = first(find(books, tables.bots, Bot, name=name))
     if found:
         provide_sources(books, [found.strategy])
     return found

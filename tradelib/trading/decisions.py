@@ -8,11 +8,11 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from tradelib.errors import InvalidInput
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, first, insert, rows
+from tradelib.trading.ledger import Ledger, find, first, insert, rows
 
 
 class Action(StrEnum):
@@ -93,8 +93,7 @@ class Decision:
 def record_decision(ledger: Ledger, decision: Decision, score: ScoreRecord | None) -> Decision:
     """Record the first decision for a bot and candle; a later one gets the first back."""
     with ledger.write() as books:
-        known = select(tables.decisions).where(tables.decisions.c.id == decision.id)
-        earlier = first(rows(books, known, Decision))
+        earlier = first(find(books, tables.decisions, Decision, id=decision.id))
         if earlier:
             return earlier
         insert(books, tables.decisions, decision)
@@ -104,8 +103,8 @@ def record_decision(ledger: Ledger, decision: Decision, score: ScoreRecord | Non
 
 
 def load_decision(ledger: Ledger, decision_id: str) -> Decision:
-    query = select(tables.decisions).where(tables.decisions.c.id == decision_id)
-    found = first(ledger.rows(query, Decision))
+    with ledger.read() as books:
+        found = first(find(books, tables.decisions, Decision, id=decision_id))
     if found is None:
         raise InvalidInput(f"There is no decision {decision_id!r} in the ledger.")
     return found
@@ -113,12 +112,19 @@ def load_decision(ledger: Ledger, decision_id: str) -> Decision:
 
 def latest_decision(ledger: Ledger, bot: str, *, before: datetime | None = None) -> Decision | None:
     """The bot's newest decision, on a candle that closed before a time if one is given."""
-    query = select(tables.decisions).where(tables.decisions.c.bot == bot)
-    if before:
-        query = query.where(tables.decisions.c.candle_close < before)
-    return first(
-        ledger.rows(query.order_by(tables.decisions.c.candle_close.desc()).limit(1), Decision)
-    )
+    with ledger.read() as books:
+        values = {"of_bot": bot} | ({"moment": before} if before else {})
+        return first(rows(books, _LATEST_BEFORE if before else _LATEST, Decision, values))
+
+
+_DECIDED = tables.decisions.c
+_LATEST = (
+    select(tables.decisions)
+    .where(_DECIDED.bot == bindparam("of_bot"))
+    .order_by(_DECIDED.candle_close.desc())
+    .limit(1)
+)
+_LATEST_BEFORE = _LATEST.where(_DECIDED.candle_close < bindparam("moment"))
 
 
 def latest_adjustment(ledger: Ledger, bot: str, *, before: datetime) -> Decision | None:

@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from tradelib.clock import format_time, timeframe_ms, utc_now
 from tradelib.errors import DeskError, InvalidInput, NoQuote
@@ -23,7 +23,7 @@ from tradelib.trading.accounts import require_own_books
 from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import Action, Decision, Leg
 from tradelib.trading.leases import Lease, bot_lease, lease, require_lease
-from tradelib.trading.ledger import Ledger, rows
+from tradelib.trading.ledger import Ledger, find, insert
 from tradelib.trading.orders import (
     ZERO,
     Order,
@@ -328,22 +328,27 @@ def intend_order(decision: Decision, leg: Leg, inputs: OrderInputs) -> Intention
 
 def _check_newest(books: Connection, decision: Decision) -> tuple[Refusal, ...]:
     """A decision executed late must not undo a newer one of its bot that has been sent."""
-    orders, decisions = tables.orders, tables.decisions
-    newer = (
-        select(decisions.c.candle_close)
-        .join(orders, orders.c.decision == decisions.c.id)
-        .where(
-            decisions.c.bot == decision.bot,
-            decisions.c.candle_close > decision.candle_close,
-            orders.c.status.not_in((OrderStatus.DENIED, OrderStatus.REJECTED)),
-        )
-    )
-    found = books.execute(newer.order_by(decisions.c.candle_close.desc()).limit(1)).scalar()
+    values = {"of_bot": decision.bot, "moment": decision.candle_close}
+    found = books.execute(_NEWER_CLOSE, values).scalar()
     if found is None:
         return ()
     mine, its = format_time(decision.candle_close), format_time(found)
     reason = f"the bot's decision of {found:%F %T}Z, which is newer, has been executed"
     return (Refusal("NewestDecision", mine, its, reason),)
+
+
+_DECIDED = tables.decisions.c
+_NEWER_CLOSE = (
+    select(_DECIDED.candle_close)
+    .join(tables.orders, tables.orders.c.decision == _DECIDED.id)
+    .where(
+        _DECIDED.bot == bindparam("of_bot"),
+        _DECIDED.candle_close > bindparam("moment"),
+        tables.orders.c.status.not_in((OrderStatus.DENIED, OrderStatus.REJECTED)),
+    )
+    .order_by(_DECIDED.candle_close.desc())
+    .limit(1)
+)
 
 
 def _trader(case: _Case, as_of: datetime) -> Trader:
@@ -375,17 +380,13 @@ def record_planned(books: Connection, order: Order, refusals: Sequence[Refusal])
     insert_order(books, order)
     tell(order)
     for refusal in refusals:
-        books.execute(
-            tables.refusals.insert().values(
-                client_id=order.client_id, at=order.created_at, **vars(refusal)
-            )
-        )
+        told = {"client_id": order.client_id, "at": order.created_at}
+        insert(books, tables.refusals, told | vars(refusal))
     return order
 
 
 def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
-    query = select(tables.refusals).where(tables.refusals.c.client_id == client_id)
-    return tuple(rows(books, query, Refusal))
+    return tuple(find(books, tables.refusals, Refusal, client_id=client_id))
 
 
 def _size_order(decision: Decision, leg: Leg, inputs: OrderInputs) -> Order:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from tradelib.clock import utc_now
 from tradelib.trading import tables
@@ -65,12 +65,18 @@ def _with_evidence(books: Connection, found: Incident, evidence: dict[str, Any])
 
 
 def has_open_incident(books: Connection, kind: str, venue: str) -> bool:
-    query = select(tables.incidents.c.id).where(
-        tables.incidents.c.kind == kind,
-        tables.incidents.c.venue == venue,
+    return books.execute(_OPEN, {"of_kind": kind, "at_venue": venue}).first() is not None
+
+
+_OPEN = (
+    select(tables.incidents.c.id)
+    .where(
+        tables.incidents.c.kind == bindparam("of_kind"),
+        tables.incidents.c.venue == bindparam("at_venue"),
         tables.incidents.c.closed_at.is_(None),
     )
-    return books.execute(query.limit(1)).first() is not None
+    .limit(1)
+)
 
 
 def close_incidents(

@@ -20,7 +20,7 @@ from sqlalchemy import Connection, select
 from tradelib.clock import utc_now
 from tradelib.errors import LeaseHeld, LeaseLost, StorageFailed
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
+from tradelib.trading.ledger import Ledger, as_row, find, first, insert, update
 from tradelib.trading.runs import Outcome
 
 # Longer than one order takes, with its look-ups; after it anyone may take over.
@@ -129,7 +129,7 @@ def release_lease(ledger: Ledger, held: Lease) -> None:
 
 
 def read_lease(books: Connection, name: str) -> Lease | None:
-    return first(rows(books, select(tables.leases).where(tables.leases.c.name == name), Lease))
+    return first(find(books, tables.leases, Lease, name=name))
 
 
 def _is_in_force(known: Lease, now: datetime) -> bool:
@@ -145,6 +145,4 @@ def _has_ended(books: Connection, holder: str) -> bool:
 
 
 def _update(books: Connection, held: Lease) -> None:
-    books.execute(
-        tables.leases.update().where(tables.leases.c.name == held.name).values(**as_row(held))
-    )
+    update(books, tables.leases, as_row(held), name=held.name)

@@ -19,12 +19,16 @@ from urllib.parse import quote
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    CursorResult,
     Engine,
     Executable,
     Insert,
+    Result,
     Select,
     SelectBase,
     Table,
+    Update,
+    bindparam,
     create_engine,
     event,
     func,
@@ -190,8 +194,54 @@ def _keep_own_ledger(settings: DeskSettings) -> None:
 
 
 def insert(connection: Connection, table: Table, value: Any) -> None:
-    """Insert a dataclass whose fields are named as the table's columns."""
-    connection.execute(table.insert().values(**as_row(value)))
+    """Insert a mapping, or a dataclass, whose names are the table's columns."""
+    row = value if isinstance(value, Mapping) else as_row(value)
+    connection.execute(_insert_into(table), row)
+
+
+def update(connection: Connection, table: Table, changed: Mapping[str, Any], **which: Any) -> None:
+    """Change columns of the rows whose columns equal `which`, none of which is None."""
+    keys = {f"{_KEY}{name}": value for name, value in which.items()}
+    connection.execute(_update_of(table, tuple(which)), {**changed, **keys})
+
+
+def find(connection: Connection, table: Table, kind: type[T], **which: Any) -> list[T]:
+    """The rows whose columns equal `which`, none of which is None, by primary key, as values of the
+    dataclass `kind`."""
+    return _as_values(_matching(connection, table, which), kind)
+
+
+def find_mappings(connection: Connection, table: Table, **which: Any) -> list[Mapping[str, Any]]:
+    """The same as mappings by column name."""
+    return list(_matching(connection, table, which).mappings())
+
+
+def _matching(connection: Connection, table: Table, which: Mapping[str, Any]) -> CursorResult[Any]:
+    keys = {f"{_KEY}{name}": value for name, value in which.items()}
+    return connection.execute(_select_of(table, tuple(which)), keys)
+
+
+# Built once each: SQLAlchemy takes longer to build a statement than SQLite to carry it out.
+_KEY = "key_"
+
+
+def _is(table: Table, names: Sequence[str]) -> list[ColumnElement[bool]]:
+    return [table.c[name] == bindparam(f"{_KEY}{name}") for name in names]
+
+
+@cache
+def _insert_into(table: Table) -> Insert:
+    return table.insert()
+
+
+@cache
+def _update_of(table: Table, names: tuple[str, ...]) -> Update:
+    return table.update().where(*_is(table, names))
+
+
+@cache
+def _select_of(table: Table, names: tuple[str, ...]) -> Select[Any]:
+    return select(table).where(*_is(table, names)).order_by(*table.primary_key.columns)
 
 
 def as_row(value: Any) -> dict[str, Any]:
@@ -199,12 +249,20 @@ def as_row(value: Any) -> dict[str, Any]:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def rows(connection: Connection, query: Executable, kind: type[T]) -> list[T]:
-    """The query's rows as values of the dataclass `kind`; other columns are left aside."""
-    names = _field_names(kind)
-    return [
-        kind(**{name: row[name] for name in names}) for row in connection.execute(query).mappings()
-    ]
+def rows(
+    connection: Connection,
+    query: Executable,
+    kind: type[T],
+    values: Mapping[str, Any] | None = None,
+) -> list[T]:
+    """The query's rows as values of the dataclass `kind`; other columns are left aside. values:
+    of the query's own parameters."""
+    return _as_values(connection.execute(query, values), kind)
+
+
+def _as_values(found: Result[Any], kind: type[T]) -> list[T]:
+    places = _places(kind, tuple(found.keys()))
+    return [kind(*(row[place] for place in places)) for row in found]
 
 
 def select_values(column: ColumnElement[Any]) -> Select[Any]:
@@ -224,8 +282,9 @@ def first(values: Sequence[T]) -> T | None:
 
 
 @cache
-def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+def _places(kind: type, columns: tuple[str, ...]) -> tuple[int, ...]:
+    """Where among the columns each field of a dataclass is."""
+    return tuple(columns.index(field.name) for field in fields(kind))
 
 
 def _make_engine(url: str, read_only: bool) -> Engine:

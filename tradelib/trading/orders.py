@@ -11,12 +11,12 @@ from decimal import Context, Decimal, localcontext
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, Select, bindparam, func, select
 
 from tradelib.clock import format_time, utc_now
 from tradelib.errors import InvalidInput, StorageFailed
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, as_row, first, insert, rows
+from tradelib.trading.ledger import Ledger, as_row, find, first, insert, update
 
 _DESK_ID = re.compile(r"^nd-[0-9a-f]{21}$")
 ZERO = Decimal(0)
@@ -239,11 +239,7 @@ def change_order(books: Connection, order: Order, **changes: object) -> Order:
         )
     if replace(changed, updated_at=order.updated_at) == order:
         return order
-    books.execute(
-        tables.orders.update()
-        .where(tables.orders.c.client_id == order.client_id)
-        .values(**as_row(changed))
-    )
+    update(books, tables.orders, as_row(changed), client_id=order.client_id)
     if after is not before or changed.filled != order.filled:
         _add_event(books, changed)
     return changed
@@ -262,65 +258,54 @@ def revive_order(books: Connection, order: Order, **changes: object) -> Order:
 
 def _booked(books: Connection, order: Order) -> Decimal:
     """The sum of the order's fills; summed here, since databases would add text as floats."""
-    query = select(tables.fills.c.amount).where(tables.fills.c.client_id == order.client_id)
+    amounts = books.execute(_AMOUNTS, {"order": order.client_id}).scalars()
     with localcontext(EXACT):
-        return sum(books.execute(query).scalars(), ZERO)
+        return sum(amounts, ZERO)
+
+
+_AMOUNTS = select(tables.fills.c.amount).where(tables.fills.c.client_id == bindparam("order"))
 
 
 def _add_event(books: Connection, order: Order) -> None:
-    books.execute(
-        tables.order_events.insert().values(
-            client_id=order.client_id,
-            status=order.status,
-            detail=order.reason or f"filled {order.filled} of {order.amount}",
-            at=order.updated_at,
-        )
-    )
+    event = {
+        "client_id": order.client_id,
+        "status": order.status,
+        "detail": order.reason or f"filled {order.filled} of {order.amount}",
+        "at": order.updated_at,
+    }
+    insert(books, tables.order_events, event)
 
 
 def unknown_fills(books: Connection, fills: Sequence[Fill]) -> list[Fill]:
     """Those of the venue's fills that the ledger does not have yet, each once."""
     new: dict[tuple[str, str, str], Fill] = {}
     for fill in fills:
-        key = (fill.venue, fill.symbol, fill.trade_id)
-        known = select(tables.fills.c.trade_id).where(
-            tables.fills.c.venue == fill.venue,
-            tables.fills.c.symbol == fill.symbol,
-            tables.fills.c.trade_id == fill.trade_id,
-        )
-        if books.execute(known).first() is None:
-            new[key] = fill
+        key = {"venue": fill.venue, "symbol": fill.symbol, "trade_id": fill.trade_id}
+        if not find(books, tables.fills, Fill, **key):
+            new[(fill.venue, fill.symbol, fill.trade_id)] = fill
     return list(new.values())
 
 
 def order_fills(books: Connection, client_id: str) -> list[Fill]:
-    return rows(books, select(tables.fills).where(tables.fills.c.client_id == client_id), Fill)
+    return find(books, tables.fills, Fill, client_id=client_id)
 
 
 def find_attempts(books: Connection, decision: str, leg: int = 0) -> list[Order]:
     """The orders that one leg of a decision became, first attempt first."""
-    query = select(tables.orders).where(
-        tables.orders.c.decision == decision, tables.orders.c.leg == leg
-    )
-    return rows(books, query.order_by(tables.orders.c.attempt), Order)
+    attempts = find(books, tables.orders, Order, decision=decision, leg=leg)
+    return sorted(attempts, key=lambda order: order.attempt)
 
 
 def find_order(books: Connection, client_id: str) -> Order | None:
-    return first(
-        rows(books, select(tables.orders).where(tables.orders.c.client_id == client_id), Order)
-    )
+    return first(find(books, tables.orders, Order, client_id=client_id))
 
 
 def find_by_venue_id(
     books: Connection, venue: str, symbol: str, venue_order_id: str
 ) -> Order | None:
     """The order that the venue knows by this id; ids are unique within a symbol."""
-    query = select(tables.orders).where(
-        tables.orders.c.venue == venue,
-        tables.orders.c.symbol == symbol,
-        tables.orders.c.venue_order_id == venue_order_id,
-    )
-    return first(rows(books, query, Order))
+    which = {"venue": venue, "symbol": symbol, "venue_order_id": venue_order_id}
+    return first(find(books, tables.orders, Order, **which))
 
 
 def load_order(ledger: Ledger, client_id: str) -> Order:

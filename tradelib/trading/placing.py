@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from tradelib.clock import utc_now
 from tradelib.errors import (
@@ -131,9 +131,12 @@ def require_running(books: Connection, run: str | None) -> None:
     a run, an order is a person's."""
     if run is None:
         return
-    outcome = books.execute(select(tables.runs.c.outcome).where(tables.runs.c.id == run)).scalar()
+    outcome = books.execute(_OUTCOME, {"run": run}).scalar()
     if outcome != Outcome.RUNNING:
         raise ReadOnly(f"Run {run} is not running ({outcome}); it can place no order.")
+
+
+_OUTCOME = select(tables.runs.c.outcome).where(tables.runs.c.id == bindparam("run"))
 
 
 def deliver(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from tradelib.errors import NoQuote
 from tradelib.trading import tables
@@ -135,11 +135,15 @@ def _sold_already(promised: list[Order], trader: Trader) -> Decimal:
 def promised_orders(books: Connection, venue: str) -> list[Order]:
     """Orders whose end is not known or whose fills are not all booked: their cash and coins are
     spoken for, whatever the books say."""
-    mine = select(tables.orders).where(tables.orders.c.venue == venue)
-    # Two queries, since each has its index and the two conditions joined by OR would have none.
-    unsettled = rows(books, mine.where(tables.orders.c.status.in_(UNSETTLED)), Order)
-    lacking = rows(books, mine.where(tables.orders.c.fills_complete == 0), Order)
+    unsettled = rows(books, _UNSETTLED, Order, {"at_venue": venue})
+    lacking = rows(books, _LACKING, Order, {"at_venue": venue})
     return [*unsettled, *(o for o in lacking if OrderStatus(o.status).final)]
+
+
+_AT_VENUE = tables.orders.c.venue == bindparam("at_venue")
+# Two queries, since each has its index and the two conditions joined by OR would have none.
+_UNSETTLED = select(tables.orders).where(_AT_VENUE, tables.orders.c.status.in_(UNSETTLED))
+_LACKING = select(tables.orders).where(_AT_VENUE, tables.orders.c.fills_complete == 0)
 
 
 def _value(order: Order) -> Decimal:
@@ -149,11 +153,13 @@ def _value(order: Order) -> Decimal:
 
 def _count_orders_of_day(books: Connection, venue: str, as_of: datetime) -> int:
     midnight = as_of.replace(hour=0, minute=0, second=0, microsecond=0)
-    query = select(func.count()).where(
-        tables.orders.c.venue == venue,
-        tables.orders.c.as_of >= midnight,
-        tables.orders.c.status.not_in([OrderStatus.DENIED, OrderStatus.REJECTED]),
-        # A stop replaced is no trade.
-        tables.orders.c.role.not_in(ROLES_THAT_PROTECT),
-    )
-    return books.execute(query).scalar_one()
+    return books.execute(_COUNT_SINCE, {"at_venue": venue, "moment": midnight}).scalar_one()
+
+
+_COUNT_SINCE = select(func.count()).where(
+    _AT_VENUE,
+    tables.orders.c.as_of >= bindparam("moment"),
+    tables.orders.c.status.not_in([OrderStatus.DENIED, OrderStatus.REJECTED]),
+    # A stop replaced is no trade.
+    tables.orders.c.role.not_in(ROLES_THAT_PROTECT),
+)

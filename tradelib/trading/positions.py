@@ -17,11 +17,11 @@ from decimal import Decimal, localcontext
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, delete, func, select
+from sqlalchemy import Connection, Select, and_, bindparam, delete, func, select
 
 from tradelib.trading import tables
 from tradelib.trading.accounts import booked_balances
-from tradelib.trading.ledger import Ledger, first, rows
+from tradelib.trading.ledger import Ledger, find_mappings, first, insert, rows
 from tradelib.trading.orders import EXACT, ZERO, Fill, Side
 
 _SHARE_STEP = Decimal("1E-18")
@@ -358,8 +358,11 @@ def _by_position(books: Connection, fills: Sequence[Fill]) -> dict[_Key, list[Fi
 
 
 def _bot_of(books: Connection, client_id: str | None) -> str:
-    query = select(tables.orders.c.bot).where(tables.orders.c.client_id == client_id)
-    return (books.execute(query).scalar() if client_id else None) or UNASSIGNED
+    owner = books.execute(_OWNER, {"order": client_id}).scalar() if client_id else None
+    return owner or UNASSIGNED
+
+
+_OWNER = select(tables.orders.c.bot).where(tables.orders.c.client_id == bindparam("order"))
 
 
 def _book_position(books: Connection, key: _Key, fills: Sequence[Fill]) -> None:
@@ -375,9 +378,7 @@ def _book_position(books: Connection, key: _Key, fills: Sequence[Fill]) -> None:
 
 
 def _stored(books: Connection, key: _Key) -> Position | None:
-    query = select(tables.positions).where(_is(tables.positions, key))
-    row = books.execute(query).mappings().first()
-    return None if row is None else _position(row)
+    return first(_find_sums(books, **dict(zip(_KEY_NAMES, key, strict=True))))
 
 
 def _comes_before(fill: Fill, position: Position) -> bool:
@@ -389,8 +390,8 @@ def _touched_tranches(books: Connection, key: _Key, fills: Sequence[Fill]) -> li
     """The purchases that fills can change: those they belong to, and as many of the oldest open
     ones as their sales can take."""
     entries = {entry_of(fill) for fill in fills if fill.side == Side.BUY}
-    mine = _select_tranches(key).where(tables.tranches.c.entry.in_(entries))
-    found = {tranche.number: tranche for tranche in rows(books, mine, Tranche)}
+    mine = _OF_KEY.where(tables.tranches.c.entry.in_(entries))
+    found = {tranche.number: tranche for tranche in rows(books, mine, Tranche, _named(key))}
     wanted = sum((-_base_change(fill) for fill in fills if fill.side == Side.SELL), ZERO)
     for tranche in _open_tranches(books, key) if wanted > 0 else ():
         wanted -= tranche.left
@@ -401,8 +402,8 @@ def _touched_tranches(books: Connection, key: _Key, fills: Sequence[Fill]) -> li
 
 
 def _delete_tranches(books: Connection, key: _Key, numbers: Sequence[int]) -> None:
-    mine = _is(tables.tranches, key)
-    books.execute(delete(tables.tranches).where(mine, tables.tranches.c.number.in_(numbers)))
+    these = tables.tranches.c.number.in_(numbers)
+    books.execute(_DELETE_TRANCHES.where(these), _named(key))
 
 
 def _base_change(fill: Fill) -> Decimal:
@@ -412,22 +413,33 @@ def _base_change(fill: Fill) -> Decimal:
 
 def _open_tranches(books: Connection, key: _Key) -> Iterable[Tranche]:
     """What is not sold of the purchases, oldest first, read page by page: a sale needs few."""
-    table = tables.tranches.c
-    query = _select_tranches(key).where(table.is_open == 1).order_by(table.number)
-    page = rows(books, query.limit(_PAGE), Tranche)
-    while page:
+    number = -1
+    while True:
+        page = rows(books, _OPEN_TRANCHES, Tranche, _named(key) | {"after": number})
         yield from page
-        following = query.where(table.number > page[-1].number)
-        page = rows(books, following.limit(_PAGE), Tranche) if len(page) == _PAGE else []
+        if len(page) < _PAGE:
+            return
+        number = page[-1].number
 
 
-def _select_tranches(key: _Key) -> Select[Any]:
-    return select(tables.tranches).where(_is(tables.tranches, key))
+def _is(table: Any) -> Any:
+    """Whether a row is of the key that the statement is given, by `_named`."""
+    return and_(*(table.c[name] == bindparam(f"of_{name}") for name in _KEY_NAMES))
 
 
-def _is(table: Any, key: _Key) -> Any:
-    venue, bot, symbol = key
-    return and_(table.c.venue == venue, table.c.bot == bot, table.c.symbol == symbol)
+def _named(key: _Key) -> dict[str, Any]:
+    return {f"of_{name}": value for name, value in zip(_KEY_NAMES, key, strict=True)}
+
+
+_KEY_NAMES = ("venue", "bot", "symbol")
+_OF_KEY = select(tables.tranches).where(_is(tables.tranches))
+_OPEN_TRANCHES = (
+    _OF_KEY.where(tables.tranches.c.is_open == 1, tables.tranches.c.number > bindparam("after"))
+    .order_by(tables.tranches.c.number)
+    .limit(_PAGE)
+)
+_DELETE_TRANCHES = delete(tables.tranches).where(_is(tables.tranches))
+_DELETE_POSITION = delete(tables.positions).where(_is(tables.positions))
 
 
 def refold_position(books: Connection, venue: str, bot: str, symbol: str) -> None:
@@ -435,7 +447,7 @@ def refold_position(books: Connection, venue: str, bot: str, symbol: str) -> Non
     key = (venue, bot, symbol)
     fills = rows(books, _select_position_fills(key), Fill)
     position = compute_position(symbol, fills, venue=venue, bot=bot)
-    books.execute(delete(tables.tranches).where(_is(tables.tranches, key)))
+    books.execute(_DELETE_TRANCHES, _named(key))
     _save(books, key, position, {tranche.number for tranche in position.tranches})
 
 
@@ -459,12 +471,12 @@ def _select_position_fills(key: _Key) -> Select[Any]:
 
 def _save(books: Connection, key: _Key, position: Position, changed: set[int]) -> None:
     """Store a position and those of its purchases that changed."""
-    books.execute(delete(tables.positions).where(_is(tables.positions, key)))
+    books.execute(_DELETE_POSITION, _named(key))
     if position.last_trade is None:
         return
     fees = {currency: format(fee, "f") for currency, fee in position.other_fees.items()}
     row = {name: value for name, value in vars(position).items() if name != "tranches"}
-    books.execute(tables.positions.insert().values(**{**row, "other_fees": fees}))
+    insert(books, tables.positions, row | {"other_fees": fees})
     kept = [tranche for tranche in position.tranches if tranche.number in changed]
     if kept:
         books.execute(
@@ -481,11 +493,7 @@ def find_positions(books: Connection, **which: str) -> list[Position]:
 
 def _find_sums(books: Connection, **which: str) -> list[Position]:
     """The same without their purchases, of which fills of no bot may leave many open."""
-    query = select(tables.positions)
-    for name, value in which.items():
-        query = query.where(tables.positions.c[name] == value)
-    query = query.order_by(*tables.positions.primary_key.columns)
-    return [_position(row) for row in books.execute(query).mappings()]
+    return [_position(row) for row in find_mappings(books, tables.positions, **which)]
 
 
 def _with_tranches(books: Connection, position: Position) -> Position:
@@ -503,11 +511,13 @@ def bot_position(books: Connection, bot: str, symbol: str, venue: str | None = N
     """The bot's own position: the sum of the fills of its orders, those that a person placed for
     it included. venue: the one the bot trades at now, unless said."""
     if venue is None:
-        now = select(tables.bots.c.venue).where(tables.bots.c.name == bot)
-        venue = books.execute(now).scalar()
+        venue = books.execute(_VENUE_NOW, {"bot": bot}).scalar()
     which = {"venue": venue} if venue else {}
     found = find_positions(books, bot=bot, symbol=symbol, **which)
     return first(found) or Position(symbol, venue=venue or "", bot=bot)
+
+
+_VENUE_NOW = select(tables.bots.c.venue).where(tables.bots.c.name == bindparam("bot"))
 
 
 def load_position(ledger: Ledger, bot: str, symbol: str, venue: str | None = None) -> Position:

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, or_, select
 from tradelib.clock import format_time, utc_now
 from tradelib.errors import InvalidInput
 from tradelib.trading import tables
-from tradelib.trading.ledger import Ledger, first, insert, select_values
+from tradelib.trading.ledger import Ledger, find, first, insert, select_values, update
 
 COMPUTED = "computed"
 """The part of a result that a replay must give again, bit for bit; without it, all of it. Empty for
@@ -137,21 +137,18 @@ def finish_run(
         "ended_at": utc_now(),
     }
     with ledger.write() as books:
-        books.execute(tables.runs.update().where(tables.runs.c.id == run_id).values(**changed))
+        update(books, tables.runs, changed, id=run_id)
 
 
 def attach_page(ledger: Ledger, run_id: str, page: str, timings: dict[str, Any] | None) -> None:
     """Record the page of a run that acted before it had one."""
     with ledger.write() as books:
-        books.execute(
-            tables.runs.update()
-            .where(tables.runs.c.id == run_id)
-            .values(page=page, timings=timings)
-        )
+        update(books, tables.runs, {"page": page, "timings": timings}, id=run_id)
 
 
 def load_run(ledger: Ledger, run_id: str) -> Run:
-    found = first(ledger.rows(select(tables.runs).where(tables.runs.c.id == run_id), Run))
+    with ledger.read() as books:
+        found = first(find(books, tables.runs, Run, id=run_id))
     if found is None:
         raise InvalidInput(f"There is no run {run_id!r} in the ledger; `desk runs` lists them.")
     return found
