@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from contextlib import suppress
 
 from prefect import flow
@@ -33,11 +34,16 @@ PAUSE_SECONDS = 10.0
 async def follow_venue(home: str, venue: str) -> State[None]:
     """Keep candles, quotes and account as new as the venue streams them, until the desk ends; and
     wake the bots that react to them."""
+    # A thread that computes hands over within a millisecond: of several that react to one candle,
+    # the one that trades is not to wait for those that keep books.
+    sys.setswitchinterval(0.001)
     settings = load_settings(home)
     ledger = open_ledger(settings)
     reactor = Reactor(settings, ledger, venue)
+    feed = Feed(settings, ledger, venue, [reactor])
+    reactor.clock = feed.told_time
     try:
-        await Feed(settings, ledger, venue, [reactor]).run()
+        await feed.run()
     except asyncio.CancelledError:
         return Completed(message="the desk ended")
     finally:

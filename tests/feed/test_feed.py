@@ -17,7 +17,7 @@ from tests.desks import PaperDesk, paper_desk
 from tests.waiting import until
 from tradelib.candles.store import CandleStore
 from tradelib.clock import parse_time, timeframe_ms
-from tradelib.feed.feed import IN_FLIGHT, Feed
+from tradelib.feed.feed import IN_FLIGHT, SHARE_PAUSE, Feed
 from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
@@ -166,7 +166,7 @@ def test_what_is_told_of_one_symbol_makes_no_other_symbols_quote_younger(
     async def tell(symbol: str, bid: int) -> None:
         """Until it is told to all, and once more when whatever was sent with it must have come."""
         feed.on_quotes([Quote(symbol, Decimal(bid), Decimal(bid + 1))])
-        await asyncio.sleep(2.1 * IN_FLIGHT.total_seconds())
+        await asyncio.sleep(2 * IN_FLIGHT.total_seconds() + 2 * SHARE_PAUSE)
         await feed._quote_work.wait(lambda: None)
 
     with running(feed) as loop:

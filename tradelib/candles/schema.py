@@ -218,7 +218,8 @@ def candles_hash(frame: pd.DataFrame) -> str:
     """SHA-256 of the open times (ms) and values as little-endian bytes, row after row."""
     table = np.empty(len(frame), dtype=[(TIME, "<i8"), *((column, "<f8") for column in COLUMNS)])
     table[TIME] = open_ms(frame)
-    for column in COLUMNS:
-        # Adding zero turns -0.0 into 0.0, which compares equal and must hash equal.
-        table[column] = frame[column].to_numpy() + 0.0
+    # Adding zero turns -0.0 into 0.0, which compares equal and must hash equal.
+    values = (frame if tuple(frame.columns) == COLUMNS else frame[[*COLUMNS]]).to_numpy() + 0.0
+    for place, column in enumerate(COLUMNS):
+        table[column] = values[:, place]
     return hashlib.sha256(table.tobytes()).hexdigest()

@@ -49,6 +49,8 @@ _LOOKS_BETWEEN = 2
 
 # How long a message may be on its way before what it tells is taken for late.
 IN_FLIGHT = timedelta(seconds=0.25)
+# Seconds in which quotes are gathered before they are shared, well within that.
+SHARE_PAUSE = 0.05
 
 T = TypeVar("T")
 
@@ -141,10 +143,10 @@ class Feed:
         self._quotes_lock = threading.Lock()
         self._latest: dict[str, Quote] = {}
         self._moved: set[str] = set()
-        self._settled: set[str] = set()
+        self._unshared: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
         self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
-        self._flushing = False
+        self._telling = self._sharing = False
         self._pending: list[VenueTrade] = []
         self._heard: set[tuple[str, str]] = set()
         self._unheard: set[tuple[str, str]] = set()
@@ -172,6 +174,11 @@ class Feed:
             for worker in (self._candle_work, self._book_work, self._quote_work):
                 worker.end()
 
+    def told_time(self) -> datetime | None:
+        """The venue's time, where a message told it a moment ago."""
+        heard, told = next(reversed(self._times.copy()), (None, None))
+        return told if heard and utc_now() - heard < IN_FLIGHT else None
+
     # What the streams tell, in the loop's thread
 
     def on_time(self, time: datetime) -> None:
@@ -184,20 +191,26 @@ class Feed:
         with self._quotes_lock:
             self._latest |= told
             self._moved.update(told)
-        self._flush_soon()
+            self._unshared.update(told)
+        if not self._telling:
+            self._telling = True
+            self._quote_work.do(self._tell_moved)
+        self._share_soon()
         # Once more, when whatever was sent together with these must have come.
         pause = 2 * IN_FLIGHT.total_seconds()
         asyncio.get_running_loop().call_later(pause, self._settle, frozenset(told))
 
     def _settle(self, symbols: frozenset[str]) -> None:
         with self._quotes_lock:
-            self._settled |= symbols
-        self._flush_soon()
+            self._unshared |= symbols
+        self._share_soon()
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            self._quote_work.do(self._flush_quotes)
+    def _share_soon(self) -> None:
+        """Together with what comes in the next moment: who trades on these is not to wait."""
+        if not self._sharing:
+            self._sharing = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(SHARE_PAUSE, self._quote_work.do, self._share_quotes)
 
     def on_closed(self, series: Series, candle: pd.DataFrame) -> None:
         self.health[Channel.CANDLES].hear()
@@ -231,24 +244,27 @@ class Feed:
         for watcher in self._watchers:
             watcher.on_quotes(quotes)
 
-    def _flush_quotes(self) -> None:
-        """Pass the quotes on that came while the last ones were passed on.
+    def _tell_moved(self) -> None:
+        """Tell the quotes that came while the last ones were told."""
+        self._telling = False
+        with self._quotes_lock:
+            moved, self._moved = self._moved, set()
+            latest = [self._latest[symbol] for symbol in sorted(moved)]
+        self._tell_quotes(latest)
+
+    def _share_quotes(self) -> None:
+        """Let all processes have the quotes that came since the last ones.
 
         What came was true a moment ago: by as much as a message may be on its way. It tells
         nothing of a symbol that it does not name, whose own message may be lost.
         """
-        self._flushing = False
+        self._sharing = False
         with self._quotes_lock:
-            moved, self._moved = self._moved, set()
-            settled, self._settled = self._settled, set()
-            latest = {symbol: self._latest[symbol] for symbol in sorted(moved | settled)}
+            symbols, self._unshared = self._unshared, set()
+            latest = [self._latest[symbol] for symbol in sorted(symbols)]
         then = utc_now() - IN_FLIGHT
         at = next((time for heard, time in reversed(self._times.copy()) if heard <= then), None)
-        self._quoting.share_quotes(
-            replace(quote, venue_time=at, got_at=then) for quote in latest.values()
-        )
-        if moved:
-            self._tell_quotes([latest[symbol] for symbol in sorted(moved)])
+        self._quoting.share_quotes(replace(quote, venue_time=at, got_at=then) for quote in latest)
         self.health[Channel.QUOTES].restore()
 
     def _book(self, orders: Sequence[VenueOrder], trades: Sequence[VenueTrade]) -> None:

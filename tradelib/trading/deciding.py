@@ -241,7 +241,7 @@ def load_worth(
     """Equity, free cash and the stored closes that the former was priced at, by symbol."""
     totals = {b.asset: b.booked for b in load_balances(ledger, bot.venue)}
     prices = {}
-    for asset in totals:
+    for asset in [asset for asset in totals if asset != bot.quote]:
         symbol = f"{asset}/{bot.quote}"
         last = store.load(bot.venue, symbol, bot.timeframe, as_of=as_of, limit=1)
         if len(last):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -65,6 +66,8 @@ class Ledger:
     def __init__(self, url: str, *, read_only: bool = False, adds: Collection[str] = ()) -> None:
         self.read_only = read_only or (os.environ.get(READ_ONLY_ENV) == "1" and not adds)
         self.engine = _make_engine(url, self.read_only)
+        # Threads of one process take turns here: SQLite would let them look again and again.
+        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
         if adds:
             _let_only_add(self.engine, frozenset(adds))
 
@@ -77,7 +80,7 @@ class Ledger:
                 "only scheduled runs and the desk command write."
             )
         writer = self.engine.execution_options(desk_write=True)
-        with _translated(self.engine), writer.begin() as connection:
+        with self._turn, _translated(self.engine), writer.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 # One writer at a time, as SQLite has it: limits are checked against what is
                 # committed, so two writers must not look at the same moment.

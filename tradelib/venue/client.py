@@ -76,6 +76,9 @@ _SENDS_ORDERS = re.compile(r"(create|edit|cancel)_?\w*order|withdraw$|transfer$"
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
+Clock = Callable[[], datetime | None]
+
+
 class Venue:
     """One exchange account by name.
 
@@ -87,7 +90,8 @@ class Venue:
         with a client id used before never makes a second order.
     trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
         venue's rate budget and what it told them; None shares nothing. bulk:
-        for long walks, which leave more of the budget to others and wait longer.
+        for long walks, which leave more of the budget to others and wait longer. clock: gives the
+        venue's time where it was told a moment ago, as by a stream, else None: it is asked then.
     """
 
     def __init__(
@@ -102,8 +106,10 @@ class Venue:
         home: Path | None = None,
         cache: CacheSettings | None = None,
         bulk: bool = False,
+        clock: Clock = lambda: None,
     ) -> None:
         self.name = name
+        self._clock = clock
         self.quote = settings.quote
         self.is_local = is_local
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
@@ -145,6 +151,8 @@ class Venue:
 
     def fetch_time(self) -> datetime:
         """The venue's own clock: the time that decides which candles are closed."""
+        if (told := self._clock()) is not None:
+            return told
         return from_ms(self._read("tell its time", lambda: self._exchange.fetch_time()))
 
     def fetch_instruments(self) -> dict[str, Instrument]:
@@ -550,15 +558,21 @@ class Venue:
 
 
 def open_venue(
-    settings: DeskSettings, name: str, *, trading: bool = False, bulk: bool = False
+    settings: DeskSettings,
+    name: str,
+    *,
+    trading: bool = False,
+    bulk: bool = False,
+    clock: Clock = lambda: None,
 ) -> Venue:
     """The venue of that name in desk.toml, with its keys unless they are not to be had. trading,
-    bulk: see Venue."""
+    bulk, clock: see Venue."""
     resolved, keys = resolve_venue(settings, name)
     chosen = settings.venues[name]
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
         identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache, bulk=bulk,
+        clock=clock,
     )  # fmt: skip
 
 
