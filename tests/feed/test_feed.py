@@ -23,7 +23,7 @@ from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.orders import load_fills
 from tradelib.traffic.cache import SharedCache
-from tradelib.venue import Quote, Venue
+from tradelib.venue import Quote, Venue, open_venue
 from tradelib.venue.client import READ_ATTEMPTS
 from tradelib.venue.streams import Channel, Series
 from tradelib.views.operations import draw_operations
@@ -151,6 +151,28 @@ def test_quotes_are_the_newest(desk: PaperDesk, venue: Venue, heard: Heard, feed
     for _ in range(3):
         desk.step()
         until(lambda: pairs(heard.quotes) == pairs(venue.fetch_quotes(feed.subjects.symbols)))
+
+
+def test_who_reacts_to_a_stream_needs_not_ask_for_the_time(
+    desk: PaperDesk, venue: Venue, heard: Heard, feed: Feed
+) -> None:
+    times: list[datetime | None] = []
+    heard.on_close = lambda *_: times.append(feed.told_time())
+    for _ in range(2):
+        desk.step()
+        until(lambda: times and times[-1] == venue.fetch_time())
+    told = open_venue(desk.settings, desk.market.venue, clock=lambda: times[0])
+    assert told.fetch_time() == times[0] != venue.fetch_time()
+    silent = open_venue(desk.settings, desk.market.venue, clock=lambda: None)
+    assert silent.fetch_time() == venue.fetch_time()
+
+
+def test_a_time_that_was_told_a_while_ago_is_not_the_time(desk: PaperDesk) -> None:
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [])
+    assert feed.told_time() is None
+    feed.on_time(then := desk.venue().fetch_time())
+    assert feed.told_time() == then
+    until(lambda: feed.told_time() is None)
 
 
 def test_what_is_told_of_one_symbol_makes_no_other_symbols_quote_younger(
