@@ -7,6 +7,7 @@ names the desk, DESK_READY_FILE a file to make once venues are followed.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -34,14 +35,12 @@ PAUSE_SECONDS = 10.0
 async def follow_venue(home: str, venue: str) -> State[None]:
     """Keep candles, quotes and account as new as the venue streams them, until the desk ends; and
     wake the bots that react to them."""
-    # A thread that computes hands over within a millisecond: of several that react to one candle,
-    # the one that trades is not to wait for those that keep books.
-    sys.setswitchinterval(0.001)
     settings = load_settings(home)
     ledger = open_ledger(settings)
     reactor = Reactor(settings, ledger, venue)
     feed = Feed(settings, ledger, venue, [reactor])
     reactor.clock = feed.told_time
+    _wait_for_nobody()
     try:
         await feed.run()
     except asyncio.CancelledError:
@@ -49,6 +48,15 @@ async def follow_venue(home: str, venue: str) -> State[None]:
     finally:
         await asyncio.to_thread(reactor.end)
         ledger.close()
+
+
+def _wait_for_nobody() -> None:
+    """Let no order wait for what else this process does."""
+    # Of the threads that react to one candle, the one that trades soon has its turn.
+    sys.setswitchinterval(0.001)
+    # What is imported stays; to look through it for garbage takes a tenth of a second.
+    gc.collect()
+    gc.freeze()
 
 
 def main() -> None:
