@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -46,6 +46,8 @@ LOOK_SECONDS = 5.0
 _LOOKED_AT = 50
 # Looks from one reconciliation by the feed to the next.
 _LOOKS_BETWEEN = 2
+# Seconds that what is being done has to end in, once the feed does.
+_END_SECONDS = 2.0
 
 # How long a message may be on its way before what it tells is taken for late.
 IN_FLIGHT = timedelta(seconds=0.25)
@@ -168,9 +170,18 @@ class Feed:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._soon.wait(), self._look_seconds)
         finally:
-            await streams.close()
-            for worker in (self._candle_work, self._book_work, self._quote_work):
-                worker.end()
+            await self._end(streams)
+
+    async def _end(self, streams: VenueStreams) -> None:
+        """Come back when what is being done has ended, or soon: a venue that does not answer
+        keeps nobody waiting, and whatever is left undone here is made up for at the next start."""
+        workers = (self._candle_work, self._book_work, self._quote_work)
+        doing = [future for worker in workers for future in worker.end()]
+        await asyncio.gather(
+            asyncio.wait_for(streams.close(), _END_SECONDS),
+            asyncio.to_thread(wait, doing, _END_SECONDS),
+            return_exceptions=True,
+        )
 
     # What the streams tell, in the loop's thread
 
@@ -417,18 +428,26 @@ class _Worker:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, name)
+        self._asked: set[Future[Any]] = set()
 
     def do(self, work: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # it has ended, as has whoever would hear of it
-            self._pool.submit(self._do, work, *arguments)
+            self._submit(self._do, work, *arguments)
 
     async def wait(self, work: Callable[[], T]) -> T:
         """What the work gives, once all before it is done; raises what it raises."""
-        return await asyncio.wrap_future(self._pool.submit(work))
+        return await asyncio.wrap_future(self._submit(work))
 
-    def end(self) -> None:
-        """Come back when what is being done has ended; what has not begun never does."""
-        self._pool.shutdown(cancel_futures=True)
+    def end(self) -> set[Future[Any]]:
+        """Begin nothing any more; what is still being done."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return self._asked.copy()
+
+    def _submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        future = self._pool.submit(work, *arguments)
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)
+        return future
 
     @staticmethod
     def _do(work: Callable[..., None], *arguments: Any) -> None:
