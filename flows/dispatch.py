@@ -99,10 +99,13 @@ def make_lock(path: Path) -> FileLock:
     return FileLock(path)
 
 
-def try_lock(lock: FileLock, patience: float = 0.0) -> bool:
-    """Take a lock unless somebody has it for longer than so many seconds."""
+def try_lock(
+    lock: FileLock, patience: float = 0.0, given_up: Callable[[], bool] | None = None
+) -> bool:
+    """Take a lock unless somebody has it for longer than so many seconds, or until it is given
+    up."""
     try:
-        lock.acquire(timeout=patience)
+        lock.acquire(timeout=patience, cancel_check=given_up)
     except Timeout:
         return False
     return True

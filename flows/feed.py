@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 from prefect import flow
 from prefect.states import Completed, State
@@ -29,6 +31,9 @@ log = logging.getLogger("flows.feed")
 
 # Between two looks at which venues are in use, and before one whose feed failed is tried again.
 PAUSE_SECONDS = 10.0
+# Within so many seconds of being told to, a feed has ended: before the supervisor kills it, and
+# Prefect never hears of its runs' end. Of these, bots and pages that are at work have so many.
+END_SECONDS, WORK_SECONDS = 8.0, 4.0
 
 
 @flow(name="follow_venue", flow_run_name="follow {venue}", validate_parameters=False)
@@ -46,7 +51,7 @@ async def follow_venue(home: str, venue: str) -> State[None]:
     except asyncio.CancelledError:
         return Completed(message="the desk ended")
     finally:
-        await asyncio.to_thread(reactor.end)
+        await asyncio.to_thread(reactor.end, WORK_SECONDS)
         ledger.close()
 
 
@@ -63,13 +68,29 @@ def main() -> None:
     settings = load_settings()
     configure_logging(settings)
     spend_as("feed")
-    asyncio.run(_follow_all(settings))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ended = threading.Event()
+    # Not in the main thread, where Prefect would have SIGTERM crash whatever the loop is at.
+    with ThreadPoolExecutor(1, "follow") as beside:
+        following = beside.submit(asyncio.run, _follow_all(settings, ended))
+        try:
+            following.result()
+        except KeyboardInterrupt:
+            for sign in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(sign, signal.SIG_IGN)
+            _exit_within(END_SECONDS)
+            ended.set()
+            following.result()
 
 
-async def _follow_all(settings: DeskSettings) -> None:
-    ended = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, ended.set)
+def _exit_within(seconds: float) -> None:
+    """End this process by then, whatever its threads wait for; it may be killed at any moment."""
+    timer = threading.Timer(seconds, os._exit, [0])
+    timer.daemon = True
+    timer.start()
+
+
+async def _follow_all(settings: DeskSettings, ended: threading.Event) -> None:
     following: dict[str, asyncio.Task[State[None]]] = {}
     while not ended.is_set():
         for venue in await asyncio.to_thread(_venues, settings):
@@ -77,8 +98,7 @@ async def _follow_all(settings: DeskSettings) -> None:
                 flow_run = follow_venue(str(settings.home), venue, return_state=True)
                 following[venue] = asyncio.create_task(flow_run)
         announce_ready()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), PAUSE_SECONDS)
+        await asyncio.to_thread(ended.wait, PAUSE_SECONDS)
     for task in following.values():
         task.cancel()
     await asyncio.gather(*following.values(), return_exceptions=True)

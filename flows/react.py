@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -51,11 +51,12 @@ class Reactor:
         self._working: set[str] = set()
         self._closes: dict[Series, datetime] = {}
         self._prices: dict[tuple[str, str], Decimal] = {}
+        self._begun: set[Future[None]] = set()
         self._ended = threading.Event()
         for run in load_runs(ledger, limit=None, since=utc_now() - _UNWRITTEN):
             lacks_page = run.kernel_kind == IN_PROCESS and not run.page and not run.page_removed_at
             if run.venue == venue and lacks_page:
-                self._pages.submit(self._write_page, run)
+                self._submit(self._pages, self._write_page, run)
 
     def know(self, bots: Sequence[Bot]) -> None:
         """The venue's bots that run now."""
@@ -89,11 +90,27 @@ class Reactor:
         before = self._prices.setdefault((bot.name, symbol), prices[symbol])
         return abs(prices[symbol] / before - 1) >= Decimal(str(bot.wake_params.move))
 
-    def end(self) -> None:
-        """Come back when what is at work has ended."""
-        self._ended.set()
-        for pool in (self._fast, self._notebooks, self._pages):
-            pool.shutdown(cancel_futures=True)
+    def end(self, patience: float) -> None:
+        """Begin nothing any more, and come back when what is at work has ended, or after so many
+        seconds. The next feed writes the pages that this one has not; what else it leaves is as
+        after its death."""
+        with self._lock:
+            self._ended.set()
+            for pool in (self._fast, self._notebooks, self._pages):
+                pool.shutdown(wait=False, cancel_futures=True)
+            begun = self._begun.copy()
+        _, slow = wait(begun, patience)
+        if slow:
+            log.warning("%d bots or pages of %s are left at work", len(slow), self._venue)
+
+    def _submit(self, pool: ThreadPoolExecutor, work: Callable[..., None], what: Bot | Run) -> None:
+        """Have it done, unless the feed ends."""
+        with self._lock:
+            if self._ended.is_set():
+                return
+            future = pool.submit(work, what)
+            self._begun.add(future)
+            future.add_done_callback(self._begun.discard)
 
     def _wake(self, bot: Bot, closed: datetime) -> None:
         with self._lock:
@@ -102,7 +119,7 @@ class Reactor:
                 return
             self._working.add(bot.name)
         pool = self._fast if bot.wake_params.fast else self._notebooks
-        pool.submit(self._work, bot)
+        self._submit(pool, self._work, bot)
 
     def _work(self, bot: Bot) -> None:
         """Let the bot decide until nothing newer is wanted of it."""
@@ -121,10 +138,12 @@ class Reactor:
 
     def _trade(self, bot: Bot, as_of: datetime) -> None:
         lock = make_lock(self._settings.home / "run" / "locks" / f"bot-{bot.name}.lock")
-        if not try_lock(lock, _BOT_PATIENCE):
+        if not try_lock(lock, _BOT_PATIENCE, self._ended.is_set):
             log.warning("bot %s is still at work for a cycle", bot.name)
             return
         try:
+            if self._ended.is_set():
+                return
             # As it is now: it may have been stopped or changed since the feed last looked.
             bot = load_bot(self._ledger, bot.name)
             if bot.status != BotStatus.RUNNING:
@@ -152,7 +171,7 @@ class Reactor:
             raise
         finally:
             for run in done:
-                self._pages.submit(self._write_page, run)
+                self._submit(self._pages, self._write_page, run)
 
     def _trade_in_notebooks(self, bot: Bot, as_of: datetime) -> None:
         kernel = self._take_kernel()

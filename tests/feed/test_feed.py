@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -23,9 +23,10 @@ from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.orders import load_fills
 from tradelib.traffic.cache import SharedCache
+from tradelib.traffic.records import load_budgets
 from tradelib.venue import Quote, Venue, open_venue
 from tradelib.venue.client import READ_ATTEMPTS
-from tradelib.venue.streams import Channel, Series
+from tradelib.venue.streams import Channel, Series, VenueStreams
 from tradelib.views.operations import draw_operations
 
 
@@ -100,8 +101,12 @@ def pairs(quotes: dict[str, Quote]) -> dict[str, tuple[Decimal, Decimal]]:
     return {symbol: (quote.bid, quote.ask) for symbol, quote in quotes.items()}
 
 
+def market_time(desk: PaperDesk) -> datetime:
+    return parse_time(desk.paper.control("status")["time"])
+
+
 def has_all(desk: PaperDesk, heard: Heard) -> bool:
-    time = parse_time(desk.paper.control("status")["time"])
+    time = market_time(desk)
     return all(closes[-1] == time for closes in heard.closes.values())
 
 
@@ -138,7 +143,7 @@ def test_a_feed_tells_how_its_streams_are(
     def told() -> dict[str, StreamStatus]:
         return {one.channel: one for one in load_streams(desk.settings)}
 
-    until(lambda: told()["candles"].told == len(heard.closes))
+    until(lambda: "candles" in told() and told()["candles"].told == len(heard.closes))
     assert {one.venue for one in told().values()} == {desk.market.venue}
     assert {name: (one.joined, one.cuts) for name, one in told().items()} == {
         channel.value: (True, 0) for channel in Channel
@@ -225,6 +230,123 @@ def trade_elsewhere(desk: PaperDesk) -> None:
 def test_an_order_of_somebody_else_is_known_at_once(desk: PaperDesk, feed: Feed) -> None:
     trade_elsewhere(desk)
     until(lambda: len(load_fills(desk.ledger)) == 1)
+
+
+def looks(feed: Feed, times: int) -> None:
+    """Wait until the feed has looked so often, from beginning to end."""
+    for _ in range(times + 1):
+        before = looked_at(feed)
+        until(lambda before=before: looked_at(feed) != before)
+
+
+def looked_at(feed: Feed) -> datetime | None:
+    return max((one.looked_at for one in load_streams(feed.settings)), default=None)
+
+
+def test_executions_that_are_never_looked_at_again_are_forgotten_and_no_other(
+    desk: PaperDesk, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tradelib.feed.feed._LOOKED_AT", 5)
+    for round in range(1, 5):
+        desk.step()
+        for _ in range(3):  # at the same moment of the market
+            trade_elsewhere(desk)
+        until(lambda round=round: len(load_fills(desk.ledger)) == 3 * round)
+        looks(feed, 2)
+    assert feed.health[Channel.ACCOUNT].cuts == 0
+    newest = {(fill.symbol, fill.trade_id) for fill in load_fills(desk.ledger, limit=5)}
+    assert newest <= set(feed._heard)
+    assert len(feed._heard) == 6
+
+
+class Idle(Feed):
+    """A feed that never looks."""
+
+    async def _look(self, streams: VenueStreams) -> None:
+        pass
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_an_end_is_heard_though_a_channel_is_joined_right_before(
+    desk: PaperDesk, steps: int
+) -> None:
+    async def end_it() -> bool:
+        feed = Idle(desk.settings, desk.ledger, desk.market.venue, [], look_seconds=600)
+        task = asyncio.create_task(feed.run())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        feed.on_joined(Channel.QUOTES)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=30)
+        return task.cancelled()
+
+    assert asyncio.run(end_it())
+
+
+class Patient(Feed):
+    """A feed that looks when it has joined a channel, and when it is told to."""
+
+    def __init__(self, desk: PaperDesk, heard: Heard) -> None:
+        super().__init__(
+            desk.settings, desk.ledger, desk.market.venue, [heard], look_seconds=600
+        )  # fmt: skip
+        self._looking = asyncio.Lock()
+
+    async def _look(self, streams: VenueStreams) -> None:
+        self._streams = streams
+        async with self._looking:
+            await super()._look(streams)
+
+    async def look(self) -> None:
+        await self._look(self._streams)
+
+
+@contextmanager
+def patient(desk: PaperDesk, heard: Heard) -> Iterator[tuple[Patient, Callable[[], None]]]:
+    """Such a feed that has joined all channels, and what lets it look once."""
+    feed = Patient(desk, heard)
+    with running(feed) as loop:
+        until(lambda: all(health.is_joined for health in feed.health.values()))
+
+        def look() -> None:
+            asyncio.run_coroutine_threadsafe(feed.look(), loop).result()
+
+        for _ in range(2):  # the first may come before the one that joining asked for
+            look()
+        assert set(feed.subjects.series) == heard.closes.keys()
+        yield feed, look
+
+
+def times_asked(desk: PaperDesk) -> int:
+    """How often the venue was asked for its time."""
+    spent = load_budgets(desk.settings.home).spent
+    return sum(one.requests for one in spent if one.endpoint == "GET time")
+
+
+def test_the_time_is_not_asked_for_while_the_stream_tells_it(desk: PaperDesk, heard: Heard) -> None:
+    with patient(desk, heard) as (_, look):
+        asked = times_asked(desk)
+        for _ in range(4):
+            desk.step()
+            until(lambda: has_all(desk, heard))
+            look()
+        assert times_asked(desk) == asked
+
+
+def test_a_series_that_is_silent_is_noticed_by_what_others_tell(
+    desk: PaperDesk, heard: Heard
+) -> None:
+    with patient(desk, heard) as (feed, look):
+        play(desk, {"kind": "stream_drop", "on": "STREAM kline", "symbol": "ETH/USDT", "count": 60})
+        desk.step()
+        until(lambda: sum(closes[-1] == market_time(desk) for closes in heard.closes.values()) == 2)
+        look()
+        assert not has_all(desk, heard)
+        look()  # a stream has from one look to the next
+        assert has_all(desk, heard)
+        assert feed.health[Channel.CANDLES].cuts == 1
 
 
 CHANNEL_OF = {

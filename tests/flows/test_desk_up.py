@@ -4,9 +4,11 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -136,6 +138,15 @@ def test_it_trades_on_schedule_on_free_ports_until_ctrl_c(home):
             code = desk.wait(60)
     assert code == 0
     assert_nothing_runs(home)
+    states = dict(flow_states(home))
+    assert states.pop("follow paper") == "COMPLETED"
+    assert "RUNNING" not in states.values()
+
+
+def flow_states(home: Path) -> list[tuple[str, str]]:
+    """Name and state of every flow run in Prefect's database."""
+    with closing(sqlite3.connect(home / "prefect" / "prefect.db")) as books:
+        return books.execute("SELECT name, state_type FROM flow_run").fetchall()
 
 
 def _scheduled(ledger, by_hand: int) -> bool:

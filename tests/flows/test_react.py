@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -56,7 +57,7 @@ def reacting(desk: PaperDesk, **wake: object) -> Iterator[tuple[Reactor, Bot]]:
     try:
         yield reactor, bot
     finally:
-        reactor.end()
+        reactor.end(60)
 
 
 def series_of(bot: Bot) -> Series:
@@ -143,7 +144,7 @@ def test_a_bot_on_several_symbols_wakes_once_when_all_have_their_candle(desk: Pa
         for symbol in symbols:
             reactor.on_close(Series(symbol, "1m"), closed)
             until(lambda: not reactor._working)
-    reactor.end()
+    reactor.end(60)
     assert reactor.traded == [first, later]
 
 
@@ -193,7 +194,7 @@ def test_a_feed_writes_no_pages_of_another_venue(desk: PaperDesk) -> None:
     list(trade_at_once(desk.settings, desk.ledger, desk.bot, at, lambda _name: venue))
     other = Reactor(desk.settings, desk.ledger, "elsewhere")
     other._pages.shutdown()
-    other.end()
+    other.end(60)
     assert [run.page for run in load_runs(desk.ledger)] == [None]
 
 
@@ -213,6 +214,35 @@ def test_a_signal_has_its_page_though_its_execution_failed(desk: PaperDesk) -> N
             desk.fetch()
         signals = [run.id for run in runs if run.notebook == SIGNALS]
         until(lambda: all(load_run(desk.ledger, run).page for run in signals))
+
+
+def test_a_feed_that_ends_finishes_its_trade(desk: PaperDesk) -> None:
+    with reacting(desk, on="close", fast=True) as (reactor, bot):
+        hang = {"kind": "accept_then_hang", "on": "POST order", "hold_ms": 1_000}
+        desk.paper.control("faults", script=[hang])
+        while True:
+            reactor.on_close(series_of(bot), desk.venue().fetch_time())
+            until(lambda: load_orders(desk.ledger) or not reactor._working)
+            if load_orders(desk.ledger):
+                break
+            desk.step()
+            desk.fetch()
+        reactor.end(60)
+    (order,) = load_orders(desk.ledger)
+    assert order.status == "FILLED"
+    assert {run.outcome for run in load_runs(desk.ledger)} == {Outcome.SUCCEEDED}
+
+
+def test_a_feed_that_ends_begins_no_trade(desk: PaperDesk) -> None:
+    with reacting(desk, on="close", fast=True) as (reactor, bot):
+        with bot_lock(desk, bot):
+            reactor.on_close(series_of(bot), desk.venue().fetch_time())
+            ending = threading.Thread(target=reactor.end, args=(60,))
+            ending.start()
+            until(reactor._ended.is_set)
+        ending.join()
+        reactor.on_close(series_of(bot), desk.venue().fetch_time() + timedelta(minutes=1))
+    assert load_runs(desk.ledger) == []
 
 
 def test_several_venues_leave_each_other_a_kernel(desk: PaperDesk) -> None:

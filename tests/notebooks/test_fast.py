@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.desks import PaperDesk, paper_desk
+from tests.desks import PaperDesk, desk_command, paper_desk
 from tests.replays import entry_file
 from tradelib.errors import DeskError
 from tradelib.notebooks.cycle import EXECUTE, FETCH, SIGNALS, execute_step, run_step, signal_step
@@ -16,6 +16,8 @@ from tradelib.notebooks.fast import IN_PROCESS, trade_at_once, write_page
 from tradelib.notebooks.replay import Verdict, replay_run
 from tradelib.trading.orders import load_orders
 from tradelib.trading.runs import Outcome, Run, load_run, load_runs
+from tradelib.traffic import spend_as
+from tradelib.traffic.records import load_budgets
 
 
 @pytest.fixture
@@ -64,6 +66,20 @@ def test_it_leaves_what_the_pages_leave_and_comes_out_again_in_a_replay(desk: Pa
         assert not [o for c in page.cells for o in c.get("outputs", []) if o.output_type == "error"]
     assert len(load_orders(desk.ledger)) == 1
     assert desk.reconcile().agrees
+
+
+def test_what_it_asks_of_the_venue_is_told_under_its_run_and_bot(desk: PaperDesk) -> None:
+    spend_as("feed")
+    signal, execution = trade_until_it_orders(desk)
+    home, bot = desk.settings.home, desk.bot.name
+    spent = load_budgets(home, by_run=True).spent
+    (order,) = [one for one in spent if one.endpoint == "POST order"]
+    assert (order.kind, order.run, order.bot) == ("30_execute_orders", execution.id, bot)
+    assert {one.run for one in spent if one.bot == bot} <= {signal.id, execution.id}
+    assert {one.bot for one in spent if one.kind == "feed"} == {""}
+    shown = desk_command("budget", home=home).stdout.splitlines()
+    (line,) = [line for line in shown if "POST order" in line]
+    assert bot in line
 
 
 def test_the_notebooks_find_that_it_has_been_done(desk: PaperDesk) -> None:

@@ -327,6 +327,40 @@ def test_what_the_websocket_api_does_not_serve_is_refused(
         assert listener.ask("ping")["result"] == {}
 
 
+UNSUBSCRIBE = {"id": 7, "method": "userDataStream.unsubscribe"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        *(({**UNSUBSCRIBE, "params": params}, -1135, "expected an object")
+          for params in ([], [0], "x", 0, False)),
+        *(({**UNSUBSCRIBE, "params": {"subscriptionId": number}}, -1100, "'subscriptionId'")
+          for number in ([0], {}, "x", True, 0.0, -1)),
+        *(({"id": number, "method": "ping"}, -1135, "Invalid 'id'")
+          for number in ([1], {}, 1.5, float("nan"), True, "a b", "x" * 37)),
+        ("[" * 60_000, -1135, "Invalid JSON"),
+    ],
+)  # fmt: skip
+def test_a_malformed_call_is_refused_in_the_exchanges_words_and_the_connection_stays(
+    paper: PaperHandle, asked: Any, code: int, said: str
+) -> None:
+    with signed_in(paper) as listener:
+        listener.tell(asked)
+        told = listener.get()
+        assert (told["status"], told["error"]["code"]) == (400, code)
+        assert said in told["error"]["msg"]
+        assert told["id"] == (7 if "params" in asked else None)
+        assert listener.ask("session.subscriptions")["result"] == [{"subscriptionId": 0}]
+
+
+def test_a_market_request_of_any_depth_is_answered(paper: PaperHandle) -> None:
+    with listening(paper) as listener:
+        listener.tell("[" * 60_000)
+        assert listener.get()["error"]["code"] == 3
+        assert listener.ask("LIST_SUBSCRIPTIONS")["result"] == []
+
+
 # Limits.
 
 

@@ -298,6 +298,35 @@ def test_a_rebalancing_that_was_cut_short_does_not_wait_for_the_interval(
     assert decide(desk).computed.inputs.last_trade is not None
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [LimitSettings(max_open_positions=2), LimitSettings(max_position_share=Decimal("0.1"))],
+    ids=["one leg", "all legs"],
+)
+def test_a_leg_that_a_limit_refuses_waits_for_the_interval(desk: PaperDesk, limits: LimitSettings):
+    add_basket(desk, decision={**AT_ONCE, "interval_minutes": 3})
+    done = execute(desk, decide(desk).decision, limits=limits)
+    assert OrderStatus.DENIED in {outcome.order.status for outcome in done.legs}
+    for _ in range(2):
+        desk.step()
+        waiting = decide(desk).decision
+        assert (waiting.action, waiting.reason) == (Action.HOLD, "rebalanced too recently")
+    desk.step()
+    again = execute(desk, decide(desk).decision)
+    assert {outcome.order.status for outcome in again.legs} == {OrderStatus.FILLED}
+    assert all(held(desk, symbol) for symbol in SYMBOLS)
+
+
+def test_legs_that_a_halt_stopped_do_not_wait_for_the_interval(desk: PaperDesk):
+    add_basket(desk, decision={**AT_ONCE, "interval_minutes": 10_000})
+    halt_trading(desk.ledger, "a test")
+    stopped = execute(desk, decide(desk).decision)
+    assert {outcome.order.status for outcome in stopped.legs} == {OrderStatus.DENIED}
+    resume_trading(desk.ledger)
+    desk.step()
+    assert decide(desk).decision.action == Action.ADJUST
+
+
 def test_an_older_decision_does_not_undo_a_newer_one(desk: PaperDesk):
     add_basket(desk)
     old = aim(desk, BTC=0.2)

@@ -11,10 +11,12 @@ import signal
 import sqlite3
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
@@ -23,7 +25,7 @@ from tests.venue.served import Asked, serve
 from tradelib.errors import RateLimited
 from tradelib.paper.config import RateLimits
 from tradelib.settings import VenueSettings
-from tradelib.traffic import Urgency, spend_as, urgent
+from tradelib.traffic import Urgency, spend_as, spending_as, urgent
 from tradelib.traffic.budget import Budget
 from tradelib.traffic.rates import Pool
 from tradelib.traffic.records import budget_file, load_budgets
@@ -308,6 +310,29 @@ def test_who_spent_what_is_recorded(desk: PaperDesk):
     assert told["10_fetch_candles", "run-1", "", "GET time"] == (1, 1)
     assert told["30_execute_orders", "run-2", "momentum", "GET exchangeInfo"] == (1, 20)
     assert told["30_execute_orders", "run-2", "momentum", "GET ticker/bookTicker"] == (1, 4)
+
+
+def test_threads_spend_beside_each_other_each_under_its_own_name(desk: PaperDesk):
+    spend_as("feed")
+    meeting = Barrier(2)
+
+    def ask(bot: str) -> None:
+        venue = desk.venue()
+        with spending_as("30_execute_orders", f"run-{bot}", bot):
+            meeting.wait()
+            venue.fetch_time()
+            meeting.wait()
+        venue.fetch_balances()
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(ask, ("calm", "eager")))
+    told = {
+        (one.kind, one.run, one.bot, one.endpoint): one.requests
+        for one in load_budgets(desk.settings.home, by_run=True).spent
+    }
+    for bot in ("calm", "eager"):
+        assert told["30_execute_orders", f"run-{bot}", bot, "GET time"] == 1
+    assert told["feed", "", "", "GET account"] == 2
 
 
 def _hold(told, file: Path) -> None:

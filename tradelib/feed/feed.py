@@ -12,13 +12,13 @@ import asyncio
 import logging
 import math
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import pandas as pd
@@ -46,6 +46,8 @@ LOOK_SECONDS = 5.0
 _LOOKED_AT = 50
 # Looks from one reconciliation by the feed to the next.
 _LOOKS_BETWEEN = 2
+# Seconds that what is being done has to end in, once the feed does.
+_END_SECONDS = 2.0
 
 # How long a message may be on its way before what it tells is taken for late.
 IN_FLIGHT = timedelta(seconds=0.25)
@@ -146,9 +148,13 @@ class Feed:
         self._unshared: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
         self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
+        # By the monotonic clock: when it last told one, and when it was asked and said which.
+        self._told_at = -math.inf
+        self._asked: tuple[float, datetime] | None = None
         self._telling = self._sharing = False
         self._pending: list[VenueTrade] = []
-        self._heard: set[tuple[str, str]] = set()
+        # Executions that were told, by symbol and id, with when they happened.
+        self._heard: dict[tuple[str, str], datetime] = {}
         self._unheard: set[tuple[str, str]] = set()
         self._begun = False
         self._must_reconcile, self._reconciled_at = False, -math.inf
@@ -167,12 +173,23 @@ class Feed:
             while True:
                 await self._look(streams)
                 self._soon.clear()
+                # Python 3.11's wait_for forgets that it was cancelled when what it waits for came.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._soon.wait(), self._look_seconds)
+                    async with asyncio.timeout(self._look_seconds):
+                        await self._soon.wait()
         finally:
-            await streams.close()
-            for worker in (self._candle_work, self._book_work, self._quote_work):
-                worker.end()
+            await self._end(streams)
+
+    async def _end(self, streams: VenueStreams) -> None:
+        """Come back when what is being done has ended, or soon: a venue that does not answer
+        keeps nobody waiting, and whatever is left undone here is made up for at the next start."""
+        workers = (self._candle_work, self._book_work, self._quote_work)
+        doing = [future for worker in workers for future in worker.end()]
+        await asyncio.gather(
+            asyncio.wait_for(streams.close(), _END_SECONDS),
+            asyncio.to_thread(wait, doing, _END_SECONDS),
+            return_exceptions=True,
+        )
 
     def told_time(self) -> datetime | None:
         """The venue's time, where a message told it a moment ago."""
@@ -184,6 +201,7 @@ class Feed:
     def on_time(self, time: datetime) -> None:
         newest = self._times[-1][1] if self._times else time
         self._times.append((utc_now(), max(time, newest)))
+        self._told_at = monotonic()
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         self.health[Channel.QUOTES].hear()
@@ -271,7 +289,7 @@ class Feed:
         """Book events. An execution may come before the event that names its order: what nobody
         knows yet is tried again at the next look, and then judged by reconciliation."""
         tried, self._pending = self._pending, []
-        self._heard |= {(trade.symbol, trade.trade_id) for trade in trades}
+        self._heard |= {(trade.symbol, trade.trade_id): trade.at for trade in trades}
         with self._or_reconcile():
             done = book_events(self.ledger, self.name, orders, [*tried, *trades])
         self._pending = [trade for trade in done.strange if trade in trades]
@@ -283,10 +301,10 @@ class Feed:
         event, for a look costs as much as many orders."""
         if self._pending:
             self._book((), ())
-        rested = time.monotonic() - self._reconciled_at >= _LOOKS_BETWEEN * self._look_seconds
+        rested = monotonic() - self._reconciled_at >= _LOOKS_BETWEEN * self._look_seconds
         if self._must_reconcile and rested:
             # Before it looks: what is asked for meanwhile is for the next one.
-            self._must_reconcile, self._reconciled_at = False, time.monotonic()
+            self._must_reconcile, self._reconciled_at = False, monotonic()
             with self._or_reconcile():
                 reconcile(self.ledger, self._account, self.subjects.symbols)
             self.health[Channel.ACCOUNT].restore()
@@ -370,8 +388,9 @@ class Feed:
     def _mend_candles(self) -> bool:
         """Ask for candles that are overdue; whether one came that closed after the channel was
         joined, so that a stream should have told it. A stream has from one look to the next."""
-        now, health = self._market.fetch_time(), self.health[Channel.CANDLES]
-        self.on_time(now)
+        health, now = self.health[Channel.CANDLES], self._told_time()
+        if now is None or self.keeper.overdue(self.subjects.series, now):
+            now = self._ask_time()
         late = self.keeper.overdue(self.subjects.series, now)
         overdue = [one for one in late if one in self._late or not health.is_joined]
         self._late = set(late)
@@ -383,6 +402,25 @@ class Feed:
         if not self.keeper.overdue(late, now):
             health.restore()
         return any(closed is not None and closed > since for closed in brought)
+
+    def _told_time(self) -> datetime | None:
+        """The venue's time as its candles' stream tells it. None where nothing told it since the
+        last look, or what does is behind the time that has gone by since the venue was asked:
+        then all channels may be silent, or late, and only the venue knows."""
+        joined = self.health[Channel.CANDLES].is_joined and self._joined_by is not None
+        if self._asked is None or not joined:
+            return None
+        now, patience = monotonic(), timedelta(seconds=self._look_seconds)
+        asked_at, answer = self._asked
+        least = answer + timedelta(seconds=now - asked_at) - patience
+        newest = self._times[-1][1]
+        return newest if now - self._told_at < self._look_seconds and newest > least else None
+
+    def _ask_time(self) -> datetime:
+        time = self._market.fetch_time()
+        self._asked = monotonic(), time
+        self.on_time(time)
+        return time
 
     def _ask_candles(self, series: Series, now: datetime) -> bool:
         """Whether asking brought any. What is refused, or cannot be stored, for one series keeps
@@ -418,14 +456,23 @@ class Feed:
 
     def _find_unheard(self) -> bool:
         """Whether the ledger has an execution that no event told, since the last look already."""
-        newest = load_fills(self.ledger, venue=self.name, limit=_LOOKED_AT)
-        unheard = {(fill.symbol, fill.trade_id) for fill in newest} - self._heard
+        fills = load_fills(self.ledger, venue=self.name, limit=_LOOKED_AT)
+        newest = {(fill.symbol, fill.trade_id): fill.at for fill in fills}
+        unheard = newest.keys() - self._heard.keys()
         missed = unheard & self._unheard
-        self._heard |= missed
+        self._heard |= {one: newest[one] for one in missed}
         self._unheard = unheard - missed
+        if len(newest) == _LOOKED_AT:
+            self._forget_before(newest)
         known = self._begun and bool(missed) and self.health[Channel.ACCOUNT].is_joined
         self._begun = True
         return known
+
+    def _forget_before(self, newest: Mapping[tuple[str, str], datetime]) -> None:
+        """Forget executions that so many newer ones are booked after that no look comes to them
+        again; a newer one that is not booked yet is one of the newest once it is."""
+        oldest = min(newest.values())
+        self._heard = {one: at for one, at in self._heard.items() if at >= oldest or one in newest}
 
 
 class _Worker:
@@ -433,18 +480,26 @@ class _Worker:
 
     def __init__(self, name: str) -> None:
         self._pool = ThreadPoolExecutor(1, name)
+        self._asked: set[Future[Any]] = set()
 
     def do(self, work: Callable[..., None], *arguments: Any) -> None:
         with suppress(RuntimeError):  # it has ended, as has whoever would hear of it
-            self._pool.submit(self._do, work, *arguments)
+            self._submit(self._do, work, *arguments)
 
     async def wait(self, work: Callable[[], T]) -> T:
         """What the work gives, once all before it is done; raises what it raises."""
-        return await asyncio.wrap_future(self._pool.submit(work))
+        return await asyncio.wrap_future(self._submit(work))
 
-    def end(self) -> None:
-        """Come back when what is being done has ended; what has not begun never does."""
-        self._pool.shutdown(cancel_futures=True)
+    def end(self) -> set[Future[Any]]:
+        """Begin nothing any more; what is still being done."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        return self._asked.copy()
+
+    def _submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        future = self._pool.submit(work, *arguments)
+        self._asked.add(future)
+        future.add_done_callback(self._asked.discard)
+        return future
 
     @staticmethod
     def _do(work: Callable[..., None], *arguments: Any) -> None:

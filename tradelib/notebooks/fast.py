@@ -24,6 +24,7 @@ from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, DeskSettings
 from tradelib.trading.bots import Bot
 from tradelib.trading.ledger import READ_ONLY_ENV, Ledger
 from tradelib.trading.runs import Outcome, Run, attach_page, finish_run, load_run, start_run
+from tradelib.traffic import spending_as
 from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,8 @@ def _act(
     start_run(ledger, run)
     desk = Desk(settings, ledger, run, live=True, trade_at=trade_at)
     try:
-        result: dict[str, Any] = without_infinities(verb(desk).to_json())
+        with spending_as(step.notebook.removeprefix("live/"), run.id, step.bot):
+            result: dict[str, Any] = without_infinities(verb(desk).to_json())
     except BaseException as error:
         told = desk_scrubber(settings).scrub(f"{type(error).__name__}: {error}")
         finish_run(ledger, run.id, Outcome.FAILED, reason=told, kernel_kind=IN_PROCESS)

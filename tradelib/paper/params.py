@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from tradelib.paper.refusals import Refusal, illegal, missing
 
 _AMOUNT = r"^([0-9]{1,20})(\.[0-9]{1,20})?$"
-_NUMBER = r"^[0-9]{1,20}$"
+NUMBER = r"^[0-9]{1,20}$"
 _LARGEST = 2**53
 _CLIENT_ID = r"^[a-zA-Z0-9-_.:/]{1,36}$"
 _SYMBOL = r"^[A-Z0-9-_.]{1,20}$"
@@ -58,9 +58,9 @@ class Params:
         return Decimal(value)
 
     def integer(self, name: str) -> int | None:
-        value = self._matching(name, _NUMBER)
+        value = self._matching(name, NUMBER)
         if value is not None and int(value) > _LARGEST:
-            raise illegal(name, _NUMBER)
+            raise illegal(name, NUMBER)
         return None if value is None else int(value)
 
     def client_id(self, name: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -28,10 +29,12 @@ from tradelib.paper.faulty_streams import FaultyOutlet
 from tradelib.paper.gate import INTERNAL_ERROR
 from tradelib.paper.hub import Hub
 from tradelib.paper.limits import Arrivals
-from tradelib.paper.refusals import Refusal
+from tradelib.paper.params import NUMBER
+from tradelib.paper.refusals import Refusal, illegal
 
 GOING_AWAY, AGAINST_POLICY = 1001, 1008
 _ABORTED = 1006
+_CALL_ID = "[a-zA-Z0-9-_]{1,36}"
 
 Cut = Callable[[WebSocket, bool], None]
 
@@ -309,7 +312,7 @@ class MarketConnection(Connection):
 def _read_request(text: str) -> dict[str, Any]:
     try:
         asked = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         place = f"line {error.lineno} column {error.colno}" if hasattr(error, "lineno") else "start"
         raise _Malformed(3, f"Invalid JSON: expected value at {place}") from None
     if not isinstance(asked, dict) or "method" not in asked:
@@ -323,8 +326,7 @@ def _read_request(text: str) -> dict[str, Any]:
 
 def _request_number(asked: dict[str, Any]) -> int | str | None:
     number = asked.get("id")
-    is_whole = isinstance(number, int) and not isinstance(number, bool) and number >= 0
-    if number is None or is_whole or (isinstance(number, str) and len(number) <= 36):
+    if number is None or _is_count(number) or (isinstance(number, str) and len(number) <= 36):
         return number
     raise _Malformed(2, "Invalid request: request ID must be an unsigned integer")
 
@@ -371,7 +373,7 @@ class ApiConnection(Connection):
         reply: dict[str, Any] = {"id": None}
         try:
             asked = _read_call(text)
-            reply["id"] = asked.get("id")
+            reply["id"] = _call_id(asked)
             reply |= {"status": 200, "result": self._call(asked)}
         except Refusal as refusal:
             reply |= {"status": refusal.status, "error": refusal.body()}
@@ -383,11 +385,11 @@ class ApiConnection(Connection):
         weight, method = self._methods.get(asked["method"], (0, None))
         if method is None:
             raise Refusal(-1020, "This operation is not supported.")
-        params = asked.get("params") or {}
-        if not isinstance(params, dict):
-            raise Refusal(-1135, "Invalid JSON Request")
+        params = asked.get("params")
+        if params is not None and not isinstance(params, dict):
+            raise Refusal(-1135, "Invalid 'params' in JSON request; expected an object.")
         self.gate.limiter.spend(self._address, weight)
-        return method(params)
+        return method(params or {})
 
     def _used(self) -> dict[str, Any]:
         limiter = self.gate.limiter
@@ -411,6 +413,8 @@ class ApiConnection(Connection):
     def _unsubscribe(self, params: dict[str, Any]) -> dict[str, Any]:
         """Ends one subscription, or all of them when none is named."""
         number = params.get("subscriptionId")
+        if number is not None and not _is_count(number):
+            raise illegal("subscriptionId", NUMBER)
         if number is not None and number not in self._accounts:
             raise Refusal(-2036, "User Data Stream subscription not active.")
         ended = list(self._accounts) if number is None else [number]
@@ -424,11 +428,24 @@ class ApiConnection(Connection):
 def _read_call(text: str) -> dict[str, Any]:
     try:
         asked = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict) or not isinstance(asked.get("method"), str):
         raise Refusal(-1135, "Invalid JSON Request")
     return asked
+
+
+def _call_id(asked: dict[str, Any]) -> int | str | None:
+    number = asked.get("id")
+    is_whole = isinstance(number, int) and not isinstance(number, bool)
+    if number is None or is_whole or (isinstance(number, str) and re.fullmatch(_CALL_ID, number)):
+        return number
+    expected = f"an integer, a string matching '^{_CALL_ID}$', or null"
+    raise Refusal(-1135, f"Invalid 'id' in JSON request; expected {expected}.")
+
+
+def _is_count(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 0
 
 
 def socket_routes(hub: Hub, faulty: FaultyGate, cut: Cut) -> list[WebSocketRoute]:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from sqlalchemy import Connection
 
 from tradelib.candles.schema import candles_hash, empty_candles, open_ms
 from tradelib.candles.store import CandleStore
@@ -31,12 +33,26 @@ from tradelib.trading.deciding import (
     living_position,
     load_worth,
 )
-from tradelib.trading.decisions import ACTIONS, Action, Decision, latest_adjustment, record_decision
-from tradelib.trading.ledger import Ledger
+from tradelib.trading.decisions import (
+    ACTIONS,
+    Action,
+    Decision,
+    Leg,
+    latest_adjustment,
+    record_decision,
+)
+from tradelib.trading.execution import load_refusals
+from tradelib.trading.ledger import Ledger, first
 from tradelib.trading.orders import ZERO, OrderStatus, decision_id, find_attempts
+from tradelib.trading.risk import PASSING, Armed, BooksComplete, FreshCandles, NotHalted
 from tradelib.trading.runs import COMPUTED
 
 NO_TEMPERATURE = "NONE"
+# Refusals that say nothing of the leg: while they last, none of a bot's orders goes, or they are
+# over by the next candle.
+_OF_THE_MOMENT = PASSING | {
+    limit.__name__ for limit in (NotHalted, Armed, BooksComplete, FreshCandles)
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -44,9 +60,9 @@ class TargetInputs:
     """What a decision on several symbols is made from beside the candles and the bot's rules.
 
     amounts: what the bot holds, in base units by symbol; last_trade: the open of the candle in
-    which it traded last, where a backtest fills, None also where its last rebalancing did not come
-    through; equity, cash: the account's, in quote currency; smallest: the least an order may be
-    worth.
+    which it traded last, where a backtest fills, or in which a limit refused it to, None also where
+    its last rebalancing was cut short; equity, cash: the account's, in quote currency; smallest:
+    the least an order may be worth.
     """
 
     amounts: dict[str, Decimal]
@@ -158,24 +174,50 @@ def read_target_inputs(
         for symbol in bot.symbols
     ]
     trades = [position.last_trade for position in positions if position.last_trade]
-    came_through = _came_through(ledger, latest_adjustment(ledger, bot.name, before=close))
+    traded = floor_time(max(trades), bot.timeframe) if trades else None
     return TargetInputs(
         amounts={position.symbol: position.amount for position in positions},
-        last_trade=floor_time(max(trades), bot.timeframe) if trades and came_through else None,
+        last_trade=_last_rebalancing(ledger, bot, close, traded),
         equity=equity,
         cash=cash,
         smallest=limits.notional_for(bot.quote).min,
     )
 
 
-def _came_through(ledger: Ledger, decision: Decision | None) -> bool:
-    """Whether every leg of a rebalancing was filled whole. One that was cut short, as by a kill
-    between its legs, need not wait for the interval to be finished."""
+class _End(Enum):
+    """What became of one leg of a rebalancing."""
+
+    FILLED = auto()
+    REFUSED = auto()  # by what the next candle's order would most likely be refused by too
+    CUT_SHORT = auto()
+
+
+def _last_rebalancing(
+    ledger: Ledger, bot: Bot, close: datetime, traded: datetime | None
+) -> datetime | None:
+    """From when the interval counts: from the last trade, or from a rebalancing since then of
+    which a leg was refused, which would else be tried at every candle, and all other legs with it.
+    None: from nowhere. What was cut short, as by a kill between its legs, need not wait."""
+    decision = latest_adjustment(ledger, bot.name, before=close)
     if decision is None:
-        return True
+        return traded
     with ledger.read() as books:
-        last = [find_attempts(books, decision.id, leg.number)[-1:] for leg in decision.legs("")]
-    return all(orders and orders[0].status == OrderStatus.FILLED for orders in last)
+        ends = {_end_of(books, decision, leg) for leg in decision.legs("")}
+    if _End.CUT_SHORT in ends:
+        return None
+    refused = [decision.candle_close] if _End.REFUSED in ends else []
+    return max([*refused, *([traded] if traded else [])], default=None)
+
+
+def _end_of(books: Connection, decision: Decision, leg: Leg) -> _End:
+    order = first(find_attempts(books, decision.id, leg.number)[::-1])
+    if order is None:
+        return _End.CUT_SHORT
+    if order.status == OrderStatus.FILLED:
+        return _End.FILLED
+    refusals = load_refusals(books, order.client_id)
+    lasting = any(refusal.limit_name not in _OF_THE_MOMENT for refusal in refusals)
+    return _End.REFUSED if lasting else _End.CUT_SHORT
 
 
 def compute_targets(

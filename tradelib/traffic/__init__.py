@@ -3,6 +3,6 @@
 Knows no exchange; a dialect states its limits as data.
 """
 
-from tradelib.traffic.rates import Pool, Urgency, spend_as, urgent
+from tradelib.traffic.rates import Pool, Urgency, spend_as, spending_as, urgent
 
-__all__ = ["Pool", "Urgency", "spend_as", "urgent"]
+__all__ = ["Pool", "Urgency", "spend_as", "spending_as", "urgent"]

@@ -60,20 +60,33 @@ class Spender:
 
 OTHERS = Spender("others at this address")
 
-_spender: list[Spender] = []
+_process: list[Spender] = []
+_spender: ContextVar[Spender | None] = ContextVar("spender", default=None)
 _urgency: ContextVar[Urgency] = ContextVar("urgency", default=Urgency.ORDINARY)
 _patience: ContextVar[float | None] = ContextVar("patience", default=None)
 
 
 def spend_as(kind: str, run: str | None = None, bot: str | None = None) -> None:
     """Name this process in the record of requests from now on."""
-    _spender[:] = [Spender(kind, run or "", bot or "")]
+    _process[:] = [Spender(kind, run or "", bot or "")]
+
+
+@contextmanager
+def spending_as(kind: str, run: str | None = None, bot: str | None = None) -> Iterator[None]:
+    """Who makes the requests of this block, in a process that works for several."""
+    token = _spender.set(Spender(kind, run or "", bot or ""))
+    try:
+        yield
+    finally:
+        _spender.reset(token)
 
 
 def current_spender() -> Spender:
-    """Who this process is: as it was named, else by its command."""
-    if _spender:
-        return _spender[0]
+    """Who makes requests here: as the block or the process was named, else by its command."""
+    if (spender := _spender.get()) is not None:
+        return spender
+    if _process:
+        return _process[0]
     words = [Path(sys.argv[0]).stem or "python", *sys.argv[1:2]]
     is_desk = words[0] in ("desk", "__main__")
     name = f"desk {words[-1]}" if is_desk and len(words) > 1 else words[0]
