@@ -184,17 +184,21 @@ def decided(stepped: SteppedDesk, close: datetime) -> int:
     return len(stepped.ledger.mappings(query))
 
 
-def at_rest(stepped: SteppedDesk, close: datetime, since: datetime) -> bool:
-    """Whether what was decided at a close is carried out, and every page since then written."""
+def carried_out(stepped: SteppedDesk, close: datetime) -> bool:
+    """Whether what was decided at a close has become orders, or has failed to."""
     decisions = tables.decisions.c
     wanted = select(decisions.id).where(
         decisions.candle_close == close, decisions.action != Action.HOLD
     )
+    made = load_runs(stepped.ledger, limit=None, notebook=EXECUTE)
+    done = {run.parameters["decision"] for run in made if run.outcome != Outcome.RUNNING}
+    return {row["id"] for row in stepped.ledger.mappings(wanted)} <= done
+
+
+def is_written(stepped: SteppedDesk, since: datetime) -> bool:
+    """Whether every page of the runs since then is."""
     made = load_runs(stepped.ledger, limit=None, since=since)
-    done = [run for run in made if run.page or run.outcome == Outcome.FAILED]
-    carried_out = {run.parameters.get("decision") for run in done}
-    ids = {row["id"] for row in stepped.ledger.mappings(wanted)}
-    return len(done) == len(made) and ids <= carried_out
+    return all(run.page or run.outcome == Outcome.FAILED for run in made)
 
 
 # Sharing
@@ -226,11 +230,10 @@ def ask_together(bots: int, minutes: int) -> dict[str, Any]:
         opened = counts(stepped)["weight_used"]
         with following(stepped):
             for _ in shown(minutes, "a feed for all"):
-                began = utc_now()
                 stepped.step()
                 close = now(stepped)
                 until(lambda close=close: decided(stepped, close) == bots)
-            until(lambda: at_rest(stepped, close, began))
+            until(lambda: carried_out(stepped, close))
             told = counts(stepped)
         before = told["weight_used"]
         agrees = reconcile(stepped.ledger, stepped.venue(), SYMBOLS).agrees
@@ -285,7 +288,8 @@ def time_orders(trades: int, *, fast: bool) -> list[float]:
             stepped.step()
             close = now(stepped)
             until(lambda close=close: decided(stepped, close) == 1)
-            until(lambda close=close, began=began: at_rest(stepped, close, began))
+            until(lambda close=close: carried_out(stepped, close))
+            until(lambda began=began: is_written(stepped, began))
             answered = newest_answer(stepped, began)
             if answered is not None:
                 found.append((answered - began).total_seconds())
@@ -322,7 +326,6 @@ def stand_faults(bots: int, minutes: int) -> dict[str, Any]:
             options = {"silence_ms": 5_000, "disorder_ms": 200, "delay_ms": 200}
             stepped.paper.control("faults", seed=1, rates=FAULTS, options=options)
             for _ in shown(minutes, "under faults"):
-                began = utc_now()
                 stepped.step()
                 close = now(stepped)
                 until(lambda close=close: decided(stepped, close) == bots)
@@ -330,7 +333,7 @@ def stand_faults(bots: int, minutes: int) -> dict[str, Any]:
             stepped.paper.control("faults", rates={})
             stepped.step()
             until(lambda: not overdue(stepped))
-            until(lambda: at_rest(stepped, close, began))
+            until(lambda: carried_out(stepped, now(stepped)))
             gaps = {told.channel: sorted(told.gaps) for told in streams(stepped)}
             cuts = {told.channel: told.cuts for told in streams(stepped)}
         reconcile(stepped.ledger, stepped.venue(), SYMBOLS)
