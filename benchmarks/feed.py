@@ -67,6 +67,9 @@ from tradelib.venue.client import make_exchange, resolve_venue
 
 SYMBOLS = [f"C{number:02}/USDT" for number in range(20)]
 HISTORY, PATIENCE = 600, 180.0
+# Seconds from the last page of a trade to the next candle, in which what wrote it comes to rest;
+# candles of a minute leave more.
+PAUSE = 0.5
 LIMITS = """
 [limits]
 max_trades_per_day = 100000
@@ -290,6 +293,7 @@ def time_orders(trades: int, *, fast: bool) -> list[float]:
             until(lambda close=close: decided(stepped, close) == 1)
             until(lambda close=close: carried_out(stepped, close))
             until(lambda began=began: is_written(stepped, began))
+            time.sleep(PAUSE)
             answered = newest_answer(stepped, began)
             if answered is not None:
                 found.append((answered - began).total_seconds())
