@@ -8,7 +8,8 @@ twenty symbols, minute by minute.
 Sharing: in each minute every bot asks for itself, as programs do that share nothing (candles, the
 price every ten seconds, balances, its open orders), and sends nothing; then the same minutes pass
 on a desk whose feed wakes the same bots, and their orders count too. The exchange itself counts
-both. A reconciliation is no part of it; its weight is told.
+both, and lets nobody ask too much but those first, whose minutes pass too fast for it. A
+reconciliation is no part of it; its weight is told.
 Speed: from the step, whose messages close a candle and move the quote, to the ledger's note that
 the order was answered; on the fast path and by a warm notebook. The feed has a process of its own,
 and each step waits until the pages of the one before are written.
@@ -52,6 +53,7 @@ from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.kernels.servers import own_servers, warm_up
 from tradelib.kernels.specs import load_identity
 from tradelib.notebooks.cycle import EXECUTE
+from tradelib.paper import RateLimits
 from tradelib.services.environment import environment_for_child
 from tradelib.settings import LIVE_KERNEL
 from tradelib.strategy.decision import DecisionParams
@@ -88,6 +90,7 @@ FAULTS = {
     "stream_disconnect": 0.005, "stream_terminate": 0.02, "stream_silence": 0.005,
 }  # fmt: skip
 WRONG = ("candles_missing", "candles_different", "fills_not_equal", "balances_not_equal")
+BINANCE, COUNTED_ONLY = RateLimits(), RateLimits(weight=10**9)
 # Bots as people run them, and bots that buy and sell at nearly every close.
 CALM = DecisionParams(hot_size=0.01, warm_size=0.01, cool_size=0.01, smallest_step=0.005)
 RESTLESS = DecisionParams(
@@ -98,9 +101,15 @@ RESTLESS = DecisionParams(
 
 @contextmanager
 def desk(
-    bots: int, symbols: Sequence[str], minutes: int, decision: DecisionParams, **wake: Any
+    bots: int,
+    symbols: Sequence[str],
+    minutes: int,
+    decision: DecisionParams,
+    limits: RateLimits = BINANCE,
+    **wake: Any,
 ) -> Iterator[SteppedDesk]:
-    """A stepped desk with so many bots, in turn on the symbols."""
+    """A stepped desk with so many bots, in turn on the symbols. limits: the exchange's, of minutes
+    of the wall's clock, in which many of the market's pass."""
     with tempfile.TemporaryDirectory(prefix="desk-feed-") as folder:
         home, files = Path(folder) / "desk", []
         for number, symbol in enumerate(symbols):
@@ -110,7 +119,7 @@ def desk(
         home.mkdir()
         (home / "desk.toml").write_text(LIMITS)
         start = START + timedelta(minutes=HISTORY)
-        with stepped_desk(home, file_market(files), start=start) as stepped:
+        with stepped_desk(home, file_market(files), start=start, limits=limits) as stepped:
             for bot in load_bots(stepped.ledger):
                 update_bot(stepped.ledger, replace(bot, status=BotStatus.STOPPED))
                 remove_bot(stepped.ledger, bot.name, "benchmark")
@@ -209,7 +218,7 @@ def is_written(stepped: SteppedDesk, since: datetime) -> bool:
 
 def ask_alone(bots: int, minutes: int) -> dict[str, Any]:
     """What the exchange counts when every bot asks for itself."""
-    with desk(bots, SYMBOLS, minutes, CALM) as stepped:
+    with desk(bots, SYMBOLS, minutes, CALM, COUNTED_ONLY) as stepped:
         account = resolve_venue(stepped.settings, stepped.market.venue)
         clients = [
             (bot.symbol, make_exchange(bot.venue, *account)) for bot in load_bots(stepped.ledger)

@@ -43,13 +43,13 @@ from tradelib.trading.execution import (
     OrderInputs,
     execute_decision,
     intend_order,
-    load_refusals,
 )
 from tradelib.trading.ledger import Ledger, first, open_ledger
 from tradelib.trading.orders import find_attempts
 from tradelib.trading.parity import Parity
 from tradelib.trading.parity_check import check_bot, keep_incident
 from tradelib.trading.reconciliation import Reconciliation
+from tradelib.trading.risk import load_refusals
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.sources import provide_sources
 from tradelib.trading.stops import maintain_stops

@@ -51,8 +51,11 @@ class _Page(NotebookExecutionManager):  # type: ignore[misc]
     """A page that is written when it ends, and on its way only now and then: papermill writes it
     twice per cell, which takes as long as a cell does.
 
-    It is written without secrets, whatever cell or output they stand in.
+    It is written without secrets, whatever cell or output they stand in. cut: whether it ended
+    before its end, so that papermill does not write it.
     """
+
+    cut = False
 
     def __init__(self, notebook: Any, output_path: str | None, scrubber: Scrubber) -> None:
         self._scrubber = scrubber
@@ -66,8 +69,8 @@ class _Page(NotebookExecutionManager):  # type: ignore[misc]
             return
         clean = scrub_page(_with_whole_streams(self.nb), self._scrubber)
         if self.end_time is not None:
-            self.nb = clean  # papermill writes it once more; while cells run, they stay as they are
-        if self.output_path:
+            self.nb = clean  # what papermill writes; while cells run, they stay as they are
+        if self.output_path and (self.cut or self.end_time is None):
             write_ipynb(clean, self.output_path)
         self.last_save_time = self.now()
 
@@ -202,6 +205,9 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         page.notebook_start()
         try:
             cls.execute_managed_notebook(page, kernel_name, scrubber=scrubber, **options)
+        except BaseException:
+            page.cut = True
+            raise
         finally:
             page.notebook_complete()
         return page.nb

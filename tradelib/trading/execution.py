@@ -23,7 +23,7 @@ from tradelib.trading.accounts import require_own_books
 from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import Action, Decision, Leg
 from tradelib.trading.leases import Lease, bot_lease, lease, require_lease
-from tradelib.trading.ledger import Ledger, find, insert
+from tradelib.trading.ledger import Ledger, insert
 from tradelib.trading.orders import (
     ZERO,
     Order,
@@ -51,6 +51,7 @@ from tradelib.trading.risk import (
     StopsWithdrawn,
     check_limits,
     limits_for,
+    load_refusals,
 )
 from tradelib.trading.stops import live_stops, withdraw_stops
 from tradelib.venue import Instrument, Quote, Venue
@@ -383,10 +384,6 @@ def record_planned(books: Connection, order: Order, refusals: Sequence[Refusal])
         told = {"client_id": order.client_id, "at": order.created_at}
         insert(books, tables.refusals, told | vars(refusal))
     return order
-
-
-def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
-    return tuple(find(books, tables.refusals, Refusal, client_id=client_id))
 
 
 def _size_order(decision: Decision, leg: Leg, inputs: OrderInputs) -> Order:

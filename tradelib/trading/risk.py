@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from sqlalchemy import Connection
 
 from tradelib.settings import LimitSettings
+from tradelib.trading import tables
 from tradelib.trading.halts import Halt
+from tradelib.trading.ledger import find
 from tradelib.trading.orders import Order, Role, Side
-from tradelib.venue.facts import Instrument
+
+if TYPE_CHECKING:
+    # Its room reaches the venue's client, which costs half a second that no page needs to pay.
+    from tradelib.venue.facts import Instrument
 
 
 @dataclass(frozen=True)
@@ -317,6 +324,15 @@ class Armed:
 
 # Refusals that pass by themselves: the decision may be tried again while it is fresh.
 PASSING = frozenset({OneAtATime.__name__, StopsWithdrawn.__name__})
+# Refusals that say nothing of the order itself: while they last, none of its bot's goes, or they
+# are over by the next candle.
+OF_THE_MOMENT = PASSING | {
+    limit.__name__ for limit in (NotHalted, Armed, BooksComplete, FreshCandles)
+}  # fmt: skip
+
+
+def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:
+    return tuple(find(books, tables.refusals, Refusal, client_id=client_id))
 
 
 def limits_for(settings: LimitSettings, instrument: Instrument) -> tuple[Limit, ...]:

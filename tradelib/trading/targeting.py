@@ -41,18 +41,12 @@ from tradelib.trading.decisions import (
     latest_adjustment,
     record_decision,
 )
-from tradelib.trading.execution import load_refusals
 from tradelib.trading.ledger import Ledger, first
 from tradelib.trading.orders import ZERO, OrderStatus, decision_id, find_attempts
-from tradelib.trading.risk import PASSING, Armed, BooksComplete, FreshCandles, NotHalted
+from tradelib.trading.risk import OF_THE_MOMENT, load_refusals
 from tradelib.trading.runs import COMPUTED
 
 NO_TEMPERATURE = "NONE"
-# Refusals that say nothing of the leg: while they last, none of a bot's orders goes, or they are
-# over by the next candle.
-_OF_THE_MOMENT = PASSING | {
-    limit.__name__ for limit in (NotHalted, Armed, BooksComplete, FreshCandles)
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -216,7 +210,7 @@ def _end_of(books: Connection, decision: Decision, leg: Leg) -> _End:
     if order.status == OrderStatus.FILLED:
         return _End.FILLED
     refusals = load_refusals(books, order.client_id)
-    lasting = any(refusal.limit_name not in _OF_THE_MOMENT for refusal in refusals)
+    lasting = any(refusal.limit_name not in OF_THE_MOMENT for refusal in refusals)
     return _End.REFUSED if lasting else _End.CUT_SHORT
 
 

@@ -11,17 +11,19 @@ from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from tradelib.trading.deciding import Signal
 from tradelib.trading.decisions import Action
 from tradelib.trading.orders import Fill, Side
-from tradelib.views.theme import GAIN, LOSS, MUTED, themed
+from tradelib.views.theme import GAIN, LOSS, MUTED, look, themed
 
 SHOWN_CANDLES = 200
 # How far right of the newest candle fills are still shown, as a share of the chart.
 MARGIN_SHARE = 0.05
 WHOLE_NUMBERS = {"exponentformat": "none", "separatethousands": True}
+# The two rows of a signal's chart, as shares of its height.
+PRICES, SCORES = (0.3472, 1.0), (0.0, 0.3072)
+NO_SLIDER = {"rangeslider": {"visible": False}}
 
 
 @dataclass(frozen=True)
@@ -45,25 +47,34 @@ def signal_figure(signal: Signal, candles: pd.DataFrame, fills: Sequence[Fill] =
     """The candles before a decision, the strategy's scores below with the bot's thresholds, the
     candle decided on, and the bot's own fills. A strategy may score fewer candles than shown."""
     scores = signal.scores[signal.scores.index.isin(candles.index)]
-    figure = make_subplots(
-        rows=2, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.04
-    )
-    figure.add_trace(candle_trace(candles), row=1, col=1)
-    for side in Side:
-        figure.add_trace(_fill_marks(fills, side, candles), row=1, col=1)
-    score = go.Scatter(x=scores.index, y=scores["score"], name="score", line={"width": 1.6})
-    figure.add_trace(score, row=2, col=1)
-    rules = signal.bot.decision_params
-    _add_threshold(figure, rules.buy_threshold, "buy from", GAIN)
-    _add_threshold(figure, rules.sell_threshold, "sell from", LOSS)
-    figure.add_vline(candles.index[-1], line={"color": MUTED, "width": 1, "dash": "dot"})
-    figure.update_yaxes(title=f"price ({signal.bot.quote})", row=1, **WHOLE_NUMBERS)
-    figure.update_yaxes(title="score (−1 … 1)", range=[-1.05, 1.05], row=2)
-    figure.update_xaxes(title="candle open (UTC)", row=2)
-    figure.update_xaxes(rangeslider_visible=False)
-    bot = signal.bot
+    below = {"xaxis": "x2", "yaxis": "y2"}
+    line = go.Scatter(x=scores.index, y=scores["score"], name="score", line={"width": 1.6}, **below)
+    marks = [_fill_marks(fills, side, candles) for side in Side]
+    rules, bot = signal.bot.decision_params, signal.bot
+    levels = ((rules.buy_threshold, "buy from", GAIN), (rules.sell_threshold, "sell from", LOSS))
     title = f"{bot.symbol} {bot.timeframe}, {bot.strategy}: {Action(signal.decision.action)}"
-    return themed(figure, 520, title={"text": title, "y": 0.97}, margin={"t": 80})
+    layout = {
+        "xaxis": {"anchor": "y", "matches": "x2", "showticklabels": False, **NO_SLIDER},
+        "yaxis": {
+            "anchor": "x", "domain": PRICES, "title": {"text": f"price ({bot.quote})"},
+            **WHOLE_NUMBERS,
+        },
+        "xaxis2": {"anchor": "y2", "title": {"text": "candle open (UTC)"}, **NO_SLIDER},
+        "yaxis2": {
+            "anchor": "x2", "domain": SCORES, "title": {"text": "score (−1 … 1)"},
+            "range": [-1.05, 1.05],
+        },
+        "shapes": [
+            *(_threshold_line(level, color) for level, _, color in levels),
+            *(_moment_line(candles.index[-1], row) for row in ("", "2")),
+        ],
+        "annotations": [_threshold_label(*level) for level in levels],
+        "title": {"text": title, "y": 0.97},
+        "margin": {"t": 80},
+    }  # fmt: skip
+    # All at once: step by step, each change is validated with all that is there by then, which
+    # takes longer than deciding.
+    return go.Figure([candle_trace(candles), *marks, line], look(520, **layout))
 
 
 def candle_trace(candles: pd.DataFrame) -> go.Candlestick:
@@ -99,14 +110,27 @@ def _fill_marks(fills: Sequence[Fill], side: Side, candles: pd.DataFrame) -> go.
     )
 
 
-def _add_threshold(figure: go.Figure, level: float, label: str, color: str) -> None:
-    figure.add_hline(
-        level,
-        row=2,
-        line={"color": color, "width": 1, "dash": "dot"},
-        annotation={"text": f"{label} {level:g}", "font": {"color": color, "size": 11}},
-        annotation_position="top right" if level > 0 else "bottom right",
-    )
+def _threshold_line(level: float, color: str) -> dict[str, Any]:
+    return {
+        "type": "line", "xref": "x2 domain", "x0": 0, "x1": 1, "yref": "y2", "y0": level,
+        "y1": level, "line": {"color": color, "width": 1, "dash": "dot"},
+    }  # fmt: skip
+
+
+def _threshold_label(level: float, label: str, color: str) -> dict[str, Any]:
+    return {
+        "text": f"{label} {level:g}", "font": {"color": color, "size": 11}, "showarrow": False,
+        "xref": "x2 domain", "x": 1, "xanchor": "right",
+        "yref": "y2", "y": level, "yanchor": "bottom" if level > 0 else "top",
+    }  # fmt: skip
+
+
+def _moment_line(moment: pd.Timestamp, row: str) -> dict[str, Any]:
+    """The candle decided on, in one of the two rows."""
+    return {
+        "type": "line", "xref": f"x{row}", "x0": moment, "x1": moment, "yref": f"y{row} domain",
+        "y0": 0, "y1": 1, "line": {"color": MUTED, "width": 1, "dash": "dot"},
+    }  # fmt: skip
 
 
 def closes_figure(closes: Mapping[str, pd.Series]) -> go.Figure:

@@ -105,6 +105,11 @@ TEMPLATE = go.layout.Template(
 )
 
 
+def look(height: int, **layout: Any) -> dict[str, Any]:
+    """A figure's layout in the desk's look. A redraw keeps the zoom that a person chose."""
+    return {"template": TEMPLATE, "height": height, "uirevision": "desk", **layout}
+
+
 def themed(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """The figure in the desk's look. A redraw keeps the zoom that a person chose."""
-    return figure.update_layout(template=TEMPLATE, height=height, uirevision="desk", **layout)
+    """The figure in the desk's look."""
+    return figure.update_layout(**look(height, **layout))
