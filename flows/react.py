@@ -25,6 +25,8 @@ log = logging.getLogger("flows.react")
 
 # Seconds to wait for a bot that a cycle is at work for, and between two looks for a free kernel.
 _BOT_PATIENCE, _KERNEL_LOOK = 15.0, 0.02
+# Seconds that a page waits at most for bots that trade one after the other.
+_PAGE_PATIENCE = 10.0
 # How far back pages are looked for that a feed left unwritten.
 _UNWRITTEN = timedelta(hours=1)
 
@@ -52,6 +54,9 @@ class Reactor:
         self._closes: dict[Series, datetime] = {}
         self._prices: dict[tuple[str, str], Decimal] = {}
         self._begun: set[Future[None]] = set()
+        self._trading: set[Future[None]] = set()
+        self._calm = threading.Event()
+        self._calm.set()
         self._ended = threading.Event()
         for run in load_runs(ledger, limit=None, since=utc_now() - _UNWRITTEN):
             lacks_page = run.kernel_kind == IN_PROCESS and not run.page and not run.page_removed_at
@@ -99,6 +104,7 @@ class Reactor:
             for pool in (self._fast, self._notebooks, self._pages):
                 pool.shutdown(wait=False, cancel_futures=True)
             begun = self._begun.copy()
+        self._calm.set()
         _, slow = wait(begun, patience)
         if slow:
             log.warning("%d bots or pages of %s are left at work", len(slow), self._venue)
@@ -111,6 +117,15 @@ class Reactor:
             future = pool.submit(work, what)
             self._begun.add(future)
             future.add_done_callback(self._begun.discard)
+            if pool is self._fast:
+                self._trading.add(future)
+                self._calm.clear()
+                future.add_done_callback(self._note_traded)
+
+    def _note_traded(self, future: Future[None]) -> None:
+        self._trading.discard(future)
+        if not self._trading:
+            self._calm.set()
 
     def _wake(self, bot: Bot, closed: datetime) -> None:
         with self._lock:
@@ -186,6 +201,8 @@ class Reactor:
             kernel.give_back()
 
     def _write_page(self, run: Run) -> None:
+        # Orders first: a page takes as long as a dozen of them.
+        self._calm.wait(_PAGE_PATIENCE)
         kernel = self._take_kernel()
         if kernel is None:
             return

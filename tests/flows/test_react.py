@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
+import nbformat
 import pytest
 from filelock import FileLock
 from sqlalchemy import select
@@ -19,6 +20,7 @@ from flows.react import Reactor
 from tests.desks import PaperDesk, desk_command, paper_desk
 from tests.replays import entry_file
 from tests.waiting import until
+from tradelib.clock import parse_time
 from tradelib.errors import InvalidInput
 from tradelib.notebooks.cycle import SIGNALS
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once
@@ -186,6 +188,25 @@ def test_pages_that_a_feed_left_unwritten_are_written_by_the_next(desk: PaperDes
     assert [run.page for run in load_runs(desk.ledger)] == [None]
     with reacting(desk, on="close", fast=True):
         until(lambda: all(run.page for run in load_runs(desk.ledger)))
+
+
+def test_pages_wait_until_no_bot_has_to_trade(desk: PaperDesk) -> None:
+    with reacting(desk, on="close", fast=True) as (reactor, bot):
+        second = replace(bot, name=f"{bot.name}-2")
+        add_bot(desk.ledger, second)
+        reactor.know([bot, second])
+        with bot_lock(desk, second):
+            reactor.on_close(series_of(bot), desk.venue().fetch_time())
+            until(lambda: closes(desk, bot))
+        until(lambda: closes(desk, second) and all(run.page for run in load_runs(desk.ledger)))
+    runs = load_runs(desk.ledger)
+    traded = max(run.ended_at for run in runs if run.ended_at)
+    begun = [page_of(desk, run).metadata.papermill.start_time for run in runs]
+    assert min(map(parse_time, begun)) > traded
+
+
+def page_of(desk: PaperDesk, run: Run) -> nbformat.NotebookNode:
+    return nbformat.read(desk.settings.reports / run.page, as_version=4)
 
 
 def test_a_feed_writes_no_pages_of_another_venue(desk: PaperDesk) -> None:
