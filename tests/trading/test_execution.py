@@ -352,7 +352,26 @@ def test_a_position_larger_than_the_largest_order_can_be_sold(desk: PaperDesk):
     assert desk.execute(desk.decide(Action.SELL, "1")).order.status == OrderStatus.FILLED
 
 
+def test_the_answer_to_an_order_names_its_fills_to_the_last_digit(desk: PaperDesk, monkeypatch):
+    unasked = "tradelib.venue.client.Venue.fetch_order_trades"
+    monkeypatch.setattr(unasked, lambda *_: pytest.fail("the fills were asked for"))
+    for action in (Action.BUY, Action.SELL):
+        order = desk.trade(action, "0.25").order
+        assert (order.status, bool(order.fills_complete)) == (OrderStatus.FILLED, True)
+    (symbol,) = {order.symbol for order in load_orders(desk.ledger)}
+    theirs = desk.venue().fetch_trades_since(symbol, None)
+    told = [(t.trade_id, t.price, t.amount, t.cost, t.fee, t.fee_currency, t.at) for t in theirs]
+    mine = [
+        (f.trade_id, f.price, f.amount, f.cost, f.fee, f.fee_currency, f.at)
+        for f in sorted(load_fills(desk.ledger), key=lambda fill: int(fill.trade_id))
+    ]
+    assert mine == told
+    assert desk.reconcile().agrees
+
+
 def test_fills_that_are_not_booked_yet_still_count_against_the_limits(desk: PaperDesk, monkeypatch):
+    # The answer names an order's fills; without one they are asked for.
+    desk.paper.control("faults", script=[{"kind": "accept_then_5xx", "on": "POST order"}])
     monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order_trades", lambda *_: [])
     assert desk.trade(Action.BUY, "0.25").order.status == OrderStatus.FILLED
     again = desk.trade(Action.BUY, "0.25")

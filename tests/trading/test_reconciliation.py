@@ -166,6 +166,7 @@ def test_a_late_order_takes_back_fills_that_were_booked_as_somebody_elses(desk):
 
 
 def test_an_order_whose_fills_the_venue_does_not_list_is_an_open_incident(desk, monkeypatch):
+    desk.paper.control("faults", script=[{"kind": "accept_then_5xx", "on": "POST order"}])
     monkeypatch.setattr("tradelib.venue.client.Venue.fetch_order_trades", lambda *_: [])
     monkeypatch.setattr("tradelib.venue.client.Venue.fetch_trades_since", lambda *_: [])
     order = desk.execute(desk.decide(Action.BUY)).order

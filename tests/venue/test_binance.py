@@ -26,6 +26,8 @@ from tradelib.errors import (
 from tradelib.paper import PaperAccount, PaperConfig, PaperHandle, RateLimits, paper_exchange
 from tradelib.settings import VenueSettings
 from tradelib.venue import Keys, OrderType, Venue, VenueOrder, VenueStatus
+from tradelib.venue.client import parse_trades
+from tradelib.venue.dialects import dialect_of
 
 RICH = {"USDT": Decimal(10_000), "BTC": Decimal(2)}
 DESK = PaperAccount("desk", "desk-key-5f1", "desk-secret-77a", RICH)
@@ -222,3 +224,42 @@ class TestUnified(VenueSuite):
         assert [order.client_id for order in page] == IDS[:8]
         with pytest.raises(InvalidInput, match="name one"):
             list(bench.venue.iterate_orders(SYMBOL, None))
+
+
+FILLS = [
+    {
+        "tradeId": 7,
+        "price": "3.3",
+        "qty": "0.33333333",
+        "commission": "0.1",
+        "commissionAsset": "B",
+    },
+    {"tradeId": 8, "price": "3.4", "qty": "0.66666667", "commission": "0", "commissionAsset": "B"},
+]
+ANSWER = {
+    "transactTime": 1737635557417,
+    "executedQty": "1.00000000",
+    "cummulativeQuoteQty": "3.36666665",  # 1.09999998 and 2.26666667, each cut off
+    "fills": FILLS,
+}
+
+
+@pytest.mark.parametrize(
+    ("changed", "trades"),
+    [
+        ({}, ["7", "8"]),
+        ({"cummulativeQuoteQty": "3.36666666"}, []),
+        ({"executedQty": "1.5"}, []),
+        ({"fills": FILLS[:1]}, []),
+        ({"fills": []}, []),
+        ({"fills": [{**FILLS[0], "qty": "?"}, FILLS[1]]}, []),
+        ({"transactTime": None}, []),
+    ],
+)
+def test_fills_are_taken_from_an_answer_only_where_they_add_up_to_it(
+    changed: dict, trades: list[str]
+) -> None:
+    row = {"id": "1", "symbol": "A/B", "side": "buy", "info": ANSWER | changed}
+    told = parse_trades(dialect_of(ccxt.binance()).told_trades(row))
+    assert [trade.trade_id for trade in told] == trades
+    assert [trade.cost for trade in told[:1]] == [Decimal("1.09999998")][: len(told)]

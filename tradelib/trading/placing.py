@@ -29,7 +29,7 @@ from tradelib.errors import (
 )
 from tradelib.trading import tables
 from tradelib.trading.arming import read_arming
-from tradelib.trading.booking import apply_venue_order, book_order_trades
+from tradelib.trading.booking import apply_venue_order, book_order_trades, book_trades
 from tradelib.trading.halts import read_halt
 from tradelib.trading.leases import Lease, require_lease
 from tradelib.trading.ledger import Ledger
@@ -256,12 +256,18 @@ def record_status(
 
 
 def record_answer(ledger: Ledger, order: Order, answer: VenueOrder) -> Order:
+    """As the venue tells it, with those of its fills that the answer names."""
     with ledger.write() as books:
-        return apply_venue_order(books, find_order(books, order.client_id) or order, answer)
+        known = find_order(books, order.client_id) or order
+        told = apply_venue_order(books, known, answer)
+        if book_trades(books, order.venue, answer.trades):
+            told = find_order(books, order.client_id) or told
+        return told
 
 
 def book_own_fills(ledger: Ledger, venue: Venue, order: Order) -> Order:
-    """Book the fills of an order just sent. When they cannot be read now, reconciliation will."""
+    """Book the fills of an order just sent, if the answer to it did not name them. When they cannot
+    be read now, reconciliation will."""
     if order.filled and order.venue_order_id and not order.fills_complete:
         try:
             book_order_trades(ledger, venue, order)

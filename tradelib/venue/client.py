@@ -821,6 +821,7 @@ def parse_order(row: Row, dialect: Dialect) -> VenueOrder:
         stop_price=_stop_price(row),
         list_id=dialect.list_id(row),
         at=from_ms(created) if created else None,
+        trades=tuple(parse_trades(dialect.told_trades(row))),
     )
 
 

@@ -205,6 +205,7 @@ class VenueOrder:
     amount, filled: base; cost: quote; limit_price, stop_price: quote per base. Some venues answer
     a new order with its id alone: the rest is None and the status UNKNOWN then.
     list_id: the venue's id of the bracket it belongs to. at: its creation, in the venue's time.
+    trades: all of its executions so far, where the answer named them.
     """
 
     venue_order_id: str
@@ -220,6 +221,7 @@ class VenueOrder:
     stop_price: Decimal | None = None
     list_id: str | None = None
     at: datetime | None = None
+    trades: tuple[VenueTrade, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,10 @@ class Dialect:
         """The row with what ccxt left out of it."""
         return row
 
+    def told_trades(self, row: Row) -> list[Row]:
+        """All executions of an order, where the answer to it names them to the last digit."""
+        return []
+
     def status(self, row: Row) -> VenueStatus:
         return _STATUSES.get(row.get("status") or "", VenueStatus.UNKNOWN)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
+from decimal import ROUND_DOWN, Decimal
 from math import ceil
 from typing import Any
 
@@ -18,6 +19,7 @@ from tradelib.venue.facts import BracketRequest, OrderRequest, OrderType
 
 # A longer one is cut to this, and a page shorter than asked for is taken for the last.
 _LONGEST_PAGE = 1000
+_COST_STEP = Decimal("1E-8")
 _KINDS = {kind: kind.value.upper() for kind in OrderType} | {
     OrderType.POST_ONLY: "LIMIT_MAKER",
     OrderType.TRAILING_STOP: "STOP_LOSS",
@@ -198,11 +200,37 @@ class Binance(Dialect):
     def quote_number(self, ticker: Row) -> int | None:
         return self.exchange.safe_integer(ticker["info"], "u")
 
+    def told_trades(self, row: Row) -> list[Row]:
+        """From the fills of a new order's answer. What each cost is left out there; it is taken
+        where the costs, rounded as the venue rounds them, add up to what it tells of the order."""
+        said = row["info"]
+        fills = said.get("fills") or []
+        order = {"order": row["id"], "symbol": row["symbol"], "side": row["side"]}
+        try:
+            order["timestamp"] = int(said["transactTime"])
+            trades = [order | _told_trade(fill) for fill in fills]
+            totals = [Decimal(said[name]) for name in ("executedQty", "cummulativeQuoteQty")]
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            return []
+        sums = [sum((trade[name] for trade in trades), Decimal()) for name in ("amount", "cost")]
+        return trades if sums == totals else []
+
     def tidy_event(self, row: Row) -> Row:
         said = row["info"]
         names = {"type": "o", "orderListId": "g", "trailingDelta": "d", "transactTime": "T"}
         told = {name: said[short] for name, short in names.items() if said.get(short) is not None}
         return self.tidy(row | {"info": said | told})
+
+
+def _told_trade(fill: Row) -> Row:
+    amount, price = Decimal(fill["qty"]), Decimal(fill["price"])
+    return {
+        "id": str(fill["tradeId"]),
+        "amount": amount,
+        "price": price,
+        "cost": (amount * price).quantize(_COST_STEP, ROUND_DOWN),
+        "fee": {"cost": fill["commission"], "currency": fill["commissionAsset"]},
+    }
 
 
 def _rule(rule: Row) -> tuple[Any, ...]:
