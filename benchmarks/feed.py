@@ -245,7 +245,7 @@ def ask_together(bots: int, minutes: int) -> dict[str, Any]:
                 stepped.step()
                 close = now(stepped)
                 until(lambda close=close: decided(stepped, close) == bots)
-            until(lambda: carried_out(stepped, close))
+                until(lambda close=close: carried_out(stepped, close))
             told = counts(stepped)
         before = told["weight_used"]
         agrees = reconcile(stepped.ledger, stepped.venue(), SYMBOLS).agrees
