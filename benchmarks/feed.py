@@ -43,7 +43,7 @@ from rich.progress import Progress, track
 from rich.table import Table
 from sqlalchemy import select
 
-from flows.feed import follow_venue
+from flows.feed import follow_venue, wait_for_nobody
 from tradelib.candles.store import CandleStore
 from tradelib.candles.walk import START, random_candles
 from tradelib.cli.markets import file_market
@@ -161,6 +161,7 @@ def follow(home: str, venue: str, warm: bool) -> None:
 
 
 async def _follow(home: str, venue: str) -> None:
+    wait_for_nobody()
     task = asyncio.ensure_future(follow_venue.fn(home, venue))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     await task

@@ -45,7 +45,6 @@ async def follow_venue(home: str, venue: str) -> State[None]:
     reactor = Reactor(settings, ledger, venue)
     feed = Feed(settings, ledger, venue, [reactor])
     reactor.clock = feed.told_time
-    _wait_for_nobody()
     try:
         await feed.run()
     except asyncio.CancelledError:
@@ -55,8 +54,9 @@ async def follow_venue(home: str, venue: str) -> State[None]:
         ledger.close()
 
 
-def _wait_for_nobody() -> None:
-    """Let no order wait for what else this process does."""
+def wait_for_nobody() -> None:
+    """Let no order wait for what else this process does. Before the first feed is made, which may
+    have to be made anew."""
     # Of the threads that react to one candle, the one that trades soon has its turn.
     sys.setswitchinterval(0.001)
     # What is imported stays; to look through it for garbage takes a tenth of a second.
@@ -68,6 +68,7 @@ def main() -> None:
     settings = load_settings()
     configure_logging(settings)
     spend_as("feed")
+    wait_for_nobody()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     ended = threading.Event()
     # Not in the main thread, where Prefect would have SIGTERM crash whatever the loop is at.

@@ -175,9 +175,24 @@ def test_who_reacts_to_a_stream_needs_not_ask_for_the_time(
 def test_a_time_that_was_told_a_while_ago_is_not_the_time(desk: PaperDesk) -> None:
     feed = Feed(desk.settings, desk.ledger, desk.market.venue, [])
     assert feed.told_time() is None
-    feed.on_time(then := desk.venue().fetch_time())
+    then = feed._ask_time()
     assert feed.told_time() == then
     until(lambda: feed.told_time() is None)
+
+
+def test_a_time_that_was_long_on_its_way_is_not_the_time(desk: PaperDesk) -> None:
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [])
+    feed.on_time(then := desk.venue().fetch_time())
+    assert feed.told_time() is None  # how late it is nobody knows
+    feed._ask_time()
+    stalled = timedelta(minutes=30)
+    asked_at, by_wall, answer = feed._asked
+    for mono, wall in ((stalled.total_seconds(), timedelta()), (0.0, stalled)):
+        feed._asked = (asked_at - mono, by_wall - wall, answer)
+        feed.on_time(then)
+        assert feed.told_time() is None
+    feed.on_time(then + stalled)
+    assert feed.told_time() == then + stalled
 
 
 def test_what_is_told_of_one_symbol_makes_no_other_symbols_quote_younger(

@@ -513,3 +513,24 @@ def test_who_loses_the_lease_between_legs_orders_no_more(desk: PaperDesk, monkey
         execute(desk, decision)
     assert orders_at_venue(desk) == {"BTC/USDT": 1, "ETH/USDT": 0, "SOL/USDT": 0}
     assert [order.leg for order in load_orders(desk.ledger, decision=decision.id)] == [0]
+
+
+def test_a_leg_refused_while_positions_may_only_shrink_is_tried_again_after_it(desk: PaperDesk):
+    add_basket(desk, decision={**AT_ONCE, "interval_minutes": 10_080})
+    halt_trading(desk.ledger, "a test", TradingState.REDUCING)
+    refused = execute(desk, decide(desk).decision).legs
+    assert {one.limit_name for leg in refused for one in leg.refusals} == {"OnlyReducing"}
+    resume_trading(desk.ledger)
+    desk.step()
+    assert decide(desk).decision.action == Action.ADJUST
+
+
+def test_a_leg_refused_by_a_limit_of_the_day_is_tried_again_the_next_day(desk: PaperDesk):
+    add_basket(desk, decision={**AT_ONCE, "interval_minutes": 10_080})
+    limits = desk.settings.limits.model_copy(update={"max_trades_per_day": 0})
+    refused = execute(desk, decide(desk).decision, limits=limits).legs
+    assert {one.limit_name for leg in refused for one in leg.refusals} == {"TradesPerDay"}
+    desk.step()
+    assert decide(desk).decision.action == Action.HOLD
+    desk.step(24 * 60)
+    assert decide(desk).decision.action == Action.ADJUST

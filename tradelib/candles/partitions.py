@@ -167,8 +167,13 @@ def _read_groups(path: Path, groups: range) -> pd.DataFrame:
             return empty_candles()  # replaced meanwhile, which the caller sees
         # A month is small: threads would cost more than they bring, and survive no fork.
         table = file.read_row_groups([*groups], use_threads=False)
-    columns = (table[column].to_numpy() for column in COLUMNS)
-    return candles_from_arrays(_times(table), *columns)
+    times = _times(table)
+    if not (np.diff(times) > 0).all():
+        raise StorageFailed(
+            f"Candle file {path} is damaged: its open times are not in order; "
+            "move it away and fetch its candles again."
+        )
+    return candles_from_arrays(times, *(table[column].to_numpy() for column in COLUMNS))
 
 
 class _LastRead:
@@ -282,7 +287,8 @@ def _write_file(path: Path, frame: pd.DataFrame) -> None:
     replace_file(path, sink.getvalue())
     # Whoever wrote it is often who reads it next; under the series' lock, it is still the same.
     if len(frame) <= _GROUP_ROWS:
-        _LAST_READ.put((path, _identity(path), range(1)), frame)
+        # A copy: a slice would keep all that it was cut from.
+        _LAST_READ.put((path, _identity(path), range(1)), frame.copy())
 
 
 def replace_file(path: Path, content: bytes | pa.Buffer) -> None:

@@ -148,9 +148,10 @@ class Feed:
         self._unshared: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
         self._times: deque[tuple[datetime, datetime]] = deque(maxlen=1000)
-        # By the monotonic clock: when it last told one, and when it was asked and said which.
+        # By the monotonic clock: when it last told one. When, by that clock and by the wall's, it
+        # was asked and said which.
         self._told_at = -math.inf
-        self._asked: tuple[float, datetime] | None = None
+        self._asked: tuple[float, datetime, datetime] | None = None
         self._telling = self._sharing = False
         self._pending: list[VenueTrade] = []
         # Executions that were told, by symbol and id, with when they happened.
@@ -192,9 +193,20 @@ class Feed:
         )
 
     def told_time(self) -> datetime | None:
-        """The venue's time, where a message told it a moment ago."""
-        heard, told = next(reversed(self._times.copy()), (None, None))
-        return told if heard and utc_now() - heard < IN_FLIGHT else None
+        """The venue's time, where a message told it a moment ago and was not long on its way."""
+        return self._newest_time(IN_FLIGHT.total_seconds())
+
+    def _newest_time(self, within: float) -> datetime | None:
+        """The newest time that a message told within so many seconds. None where none did, or where
+        it is behind the time that has gone by since the venue was asked: then whatever comes may be
+        late, as after a stall, and only the venue knows."""
+        if self._asked is None or monotonic() - self._told_at >= within:
+            return None
+        asked_at, by_wall, answer = self._asked
+        # The one clock stands still while a machine sleeps, the other may be set back.
+        gone = max(timedelta(seconds=monotonic() - asked_at), utc_now() - by_wall)
+        newest = self._times[-1][1]
+        return newest if newest > answer + gone - timedelta(seconds=self._look_seconds) else None
 
     # What the streams tell, in the loop's thread
 
@@ -404,21 +416,13 @@ class Feed:
         return any(closed is not None and closed > since for closed in brought)
 
     def _told_time(self) -> datetime | None:
-        """The venue's time as its candles' stream tells it. None where nothing told it since the
-        last look, or what does is behind the time that has gone by since the venue was asked:
-        then all channels may be silent, or late, and only the venue knows."""
+        """The venue's time as its candles' stream told it since the last look."""
         joined = self.health[Channel.CANDLES].is_joined and self._joined_by is not None
-        if self._asked is None or not joined:
-            return None
-        now, patience = monotonic(), timedelta(seconds=self._look_seconds)
-        asked_at, answer = self._asked
-        least = answer + timedelta(seconds=now - asked_at) - patience
-        newest = self._times[-1][1]
-        return newest if now - self._told_at < self._look_seconds and newest > least else None
+        return self._newest_time(self._look_seconds) if joined else None
 
     def _ask_time(self) -> datetime:
         time = self._market.fetch_time()
-        self._asked = monotonic(), time
+        self._asked = monotonic(), utc_now(), time
         self.on_time(time)
         return time
 

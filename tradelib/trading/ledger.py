@@ -10,7 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -67,7 +67,7 @@ class Ledger:
         self.read_only = read_only or (os.environ.get(READ_ONLY_ENV) == "1" and not adds)
         self.engine = _make_engine(url, self.read_only)
         # Threads of one process take turns here: SQLite would let them look again and again.
-        self._turn = threading.Lock() if self.engine.dialect.name == "sqlite" else nullcontext()
+        self._turns = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         if adds:
             _let_only_add(self.engine, frozenset(adds))
 
@@ -80,13 +80,28 @@ class Ledger:
                 "only scheduled runs and the desk command write."
             )
         writer = self.engine.execution_options(desk_write=True)
-        with self._turn, _translated(self.engine), writer.begin() as connection:
+        with self._turn(), _translated(self.engine), writer.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 # One writer at a time, as SQLite has it: limits are checked against what is
                 # committed, so two writers must not look at the same moment.
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_SECONDS}s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(620431)"))
             yield connection
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if self._turns is None:
+            yield
+            return
+        if not self._turns.acquire(timeout=_LOCK_WAIT_SECONDS):
+            raise StorageFailed(
+                f"The ledger {self.engine.url.database} was being written for more than "
+                f"{_LOCK_WAIT_SECONDS} s; look for a command that takes long."
+            )
+        try:
+            yield
+        finally:
+            self._turns.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

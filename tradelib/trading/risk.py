@@ -327,8 +327,10 @@ PASSING = frozenset({OneAtATime.__name__, StopsWithdrawn.__name__})
 # Refusals that say nothing of the order itself: while they last, none of its bot's goes, or they
 # are over by the next candle.
 OF_THE_MOMENT = PASSING | {
-    limit.__name__ for limit in (NotHalted, Armed, BooksComplete, FreshCandles)
+    limit.__name__ for limit in (NotHalted, OnlyReducing, Armed, BooksComplete, FreshCandles)
 }  # fmt: skip
+# Refusals that end with the day, in UTC.
+OF_THE_DAY = frozenset({TradesPerDay.__name__, DailyLoss.__name__})
 
 
 def load_refusals(books: Connection, client_id: str) -> tuple[Refusal, ...]:

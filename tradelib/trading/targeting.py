@@ -43,7 +43,7 @@ from tradelib.trading.decisions import (
 )
 from tradelib.trading.ledger import Ledger, first
 from tradelib.trading.orders import ZERO, OrderStatus, decision_id, find_attempts
-from tradelib.trading.risk import OF_THE_MOMENT, load_refusals
+from tradelib.trading.risk import OF_THE_DAY, OF_THE_MOMENT, load_refusals
 from tradelib.trading.runs import COMPUTED
 
 NO_TEMPERATURE = "NONE"
@@ -196,22 +196,24 @@ def _last_rebalancing(
     if decision is None:
         return traded
     with ledger.read() as books:
-        ends = {_end_of(books, decision, leg) for leg in decision.legs("")}
+        ends = {_end_of(books, decision, leg, close) for leg in decision.legs("")}
     if _End.CUT_SHORT in ends:
         return None
     refused = [decision.candle_close] if _End.REFUSED in ends else []
     return max([*refused, *([traded] if traded else [])], default=None)
 
 
-def _end_of(books: Connection, decision: Decision, leg: Leg) -> _End:
+def _end_of(books: Connection, decision: Decision, leg: Leg, close: datetime) -> _End:
     order = first(find_attempts(books, decision.id, leg.number)[::-1])
     if order is None:
         return _End.CUT_SHORT
     if order.status == OrderStatus.FILLED:
         return _End.FILLED
-    refusals = load_refusals(books, order.client_id)
-    lasting = any(refusal.limit_name not in OF_THE_MOMENT for refusal in refusals)
-    return _End.REFUSED if lasting else _End.CUT_SHORT
+    passed = OF_THE_MOMENT
+    if decision.candle_close.date() != close.date():
+        passed |= OF_THE_DAY
+    named = {refusal.limit_name for refusal in load_refusals(books, order.client_id)}
+    return _End.REFUSED if named - passed else _End.CUT_SHORT
 
 
 def compute_targets(
