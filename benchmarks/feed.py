@@ -351,7 +351,7 @@ def stand_faults(bots: int, minutes: int) -> dict[str, Any]:
             gaps = {told.channel: sorted(told.gaps) for told in streams(stepped)}
             cuts = {told.channel: told.cuts for told in streams(stepped)}
         reconcile(stepped.ledger, stepped.venue(), SYMBOLS)
-        return {"played": len(played), "cuts": cuts, "gaps": gaps, **wrongs(stepped)}
+        return {"played": played, "cuts": cuts, "gaps": gaps, **wrongs(stepped)}
 
 
 def wrongs(stepped: SteppedDesk) -> dict[str, int]:
@@ -427,7 +427,7 @@ def show(told: dict[str, Any]) -> None:
         one = told[name]
         console.print(f"{name}: {one['orders']} orders, {one['p50']:.1f}, p99 {one['p99']:.1f}")
     faults = told["faults"]
-    console.print(f"{faults['played']} faults, cuts {faults['cuts']}, {faults['fills']} fills")
+    console.print(f"faults {faults['played']}, cuts {faults['cuts']}, {faults['fills']} fills")
     for channel, gaps in faults["gaps"].items():
         if gaps:
             console.print(f"{channel}: {statistics.median(gaps):.2f} s to all, most {gaps[-1]:.2f}")
