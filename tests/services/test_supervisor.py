@@ -120,7 +120,12 @@ def test_a_port_taken_between_choice_and_start_is_replaced(
         "OSError: [Errno 98] Address already in use",
         "[Voila] CRITICAL | ERROR: the server could not be started because no available port "
         "could be found.",
+        "ERROR | uvicorn.error - [Errno 98] error while attempting to bind on address "
+        "('127.0.0.1', 4200): address already in use\nTraceback (most recent call last):\n"
+        + '  File "service.py", line 1, in run\n' * 1_000
+        + "asyncio.exceptions.CancelledError",
     ],
+    ids=["socket", "voila", "prefect and what it says after"],
 )
 def test_a_port_that_was_taken_for_a_moment_is_tried_again(
     settings: DeskSettings, home: Path, said: str

@@ -12,6 +12,7 @@ from typing import IO
 MAX_BYTES = 5_000_000
 KEPT = 3
 _TAIL = 20_000
+_HEAD = 1_000_000
 _COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TOKENS = re.compile(r"(token=)[^\s&\"']+")
 
@@ -63,6 +64,24 @@ def last_line(file: Path, since: int = 0) -> str:
     with file.open("rb") as log:
         size = log.seek(0, os.SEEK_END)
         log.seek(max(since, size - _TAIL))
-        text = _COLOURS.sub("", log.read().decode(errors="replace"))
-    lines = [line.strip() for line in text.splitlines() if line.strip(" \t│╭╮╰╯─")]
-    return _TOKENS.sub(r"\1…", lines[-1])[:300] if lines else ""
+        lines = _lines(log.read())
+    return _shown(lines[-1]) if lines else ""
+
+
+def find_line(file: Path, what: re.Pattern[str], since: int = 0) -> str:
+    """The first line of `file` after byte `since` in which `what` is found, as `last_line` shows
+    it; empty where there is none. The log of one start is read, at most its first megabyte.
+    """
+    with file.open("rb") as log:
+        log.seek(since)
+        lines = _lines(log.read(_HEAD))
+    return next((_shown(line) for line in lines if what.search(line)), "")
+
+
+def _lines(written: bytes) -> list[str]:
+    text = _COLOURS.sub("", written.decode(errors="replace"))
+    return [line.strip() for line in text.splitlines() if line.strip(" \t│╭╮╰╯─")]
+
+
+def _shown(line: str) -> str:
+    return _TOKENS.sub(r"\1…", line)[:300]

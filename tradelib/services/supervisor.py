@@ -21,7 +21,7 @@ from tradelib.services import processes
 from tradelib.services.addresses import Running, save_services
 from tradelib.services.claim import claim_home
 from tradelib.services.environment import environment_for_child
-from tradelib.services.logs import last_line, open_log, trim_log
+from tradelib.services.logs import find_line, last_line, open_log, trim_log
 from tradelib.services.ports import choose_port, is_free, listens
 from tradelib.services.service import FileProbe, Service, fill, url_of
 from tradelib.settings import DeskSettings
@@ -80,9 +80,8 @@ class _Child:
         """Whether the child ended because somebody else had its port, perhaps for a moment."""
         if self.port is None:
             return False
-        return not is_free(self.port) or bool(
-            _PORT_TAKEN.search(last_line(self.log, self.log_start))
-        )
+        # A server may say much more after it, of how it ended.
+        return not is_free(self.port) or bool(find_line(self.log, _PORT_TAKEN, self.log_start))
 
     def explain(self, what: str) -> str:
         """One sentence on a failure: the service, what happened, its log and its last line."""
