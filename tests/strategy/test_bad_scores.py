@@ -25,7 +25,7 @@ from tradelib.strategy.own import Source, make_strategy
 from tradelib.strategy.registry import remember_frozen
 from tradelib.trading.accounts import Balance, save_balance
 from tradelib.trading.bots import new_bot
-from tradelib.trading.deciding import decide_bot
+from tradelib.trading.deciding import score_bot
 from tradelib.trading.ledger import Ledger, open_ledger
 
 COUNT, ROW = 40, 30
@@ -76,7 +76,7 @@ def live(ledger: Ledger, store: CandleStore, of: Source) -> Callable[[], object]
     bot = new_bot("one", "v", "A/USD", "1h", of.reference, {"mild": 0.25},
                   {"confirmation_minutes": 0})  # fmt: skip
     close = CANDLES.index[-1].to_pydatetime() + timedelta(hours=1)
-    return lambda: decide_bot(ledger, store, LimitSettings(), bot, close, "run")
+    return lambda: score_bot(ledger, store, LimitSettings(), bot, close, "run").record(ledger)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -142,7 +142,7 @@ def test_candles_that_are_all_warm_up_are_refused_and_a_live_bot_waits_for_more(
     ledger, store = books
     bot = new_bot("one", "v", "A/USD", "1h", of.reference)
     close = CANDLES.index[-1].to_pydatetime() + timedelta(hours=1)
-    decision = decide_bot(ledger, store, LimitSettings(), bot, close, "run").decision
+    decision = score_bot(ledger, store, LimitSettings(), bot, close, "run").record(ledger).decision
     assert (decision.action, decision.reason) == ("HOLD", "warming up")
 
 

@@ -19,7 +19,7 @@ from tradelib.strategy.registry import strategy_names
 from tradelib.trading import deciding
 from tradelib.trading.accounts import Balance, save_balance
 from tradelib.trading.bots import Bot, new_bot
-from tradelib.trading.deciding import decide_bot
+from tradelib.trading.deciding import score_bot
 from tradelib.trading.decisions import Decision
 from tradelib.trading.ledger import Ledger, open_ledger
 
@@ -53,7 +53,7 @@ def bot(name: str, strategy: str) -> Bot:
 
 def decide(books: tuple[Ledger, CandleStore], which: Bot, candle: int) -> Decision:
     close = CANDLES.index[candle].to_pydatetime() + HOUR
-    return decide_bot(*books, LimitSettings(), which, close, "run").decision
+    return score_bot(*books, LimitSettings(), which, close, "run").record(books[0]).decision
 
 
 @pytest.mark.parametrize("strategy", strategy_names())

@@ -19,7 +19,7 @@ from tradelib.settings import LimitSettings, load_settings
 from tradelib.strategy.decision import ENTRY_PLANS, reason_text
 from tradelib.trading.accounts import Balance, book_fills, save_balance
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot, update_bot
-from tradelib.trading.deciding import decide_bot, load_purse
+from tradelib.trading.deciding import load_purse, score_bot
 from tradelib.trading.decisions import Action, Decision
 from tradelib.trading.ledger import Ledger, open_ledger
 from tradelib.trading.orders import (
@@ -84,7 +84,9 @@ def live_decisions(ledger: Ledger, store: CandleStore, bot: Bot) -> list[Decisio
         if decided and decided[-1].action != Action.HOLD:
             fill_decision(ledger, store, bot, decided[-1], time, Decimal(repr(float(opened))))
         close = from_ms(to_ms(time.to_pydatetime()) + length)
-        decided.append(decide_bot(ledger, store, LimitSettings(), bot, close, "run").decision)
+        decided.append(
+            score_bot(ledger, store, LimitSettings(), bot, close, "run").record(ledger).decision
+        )
     return decided
 
 
@@ -155,7 +157,8 @@ def test_a_position_is_building_until_its_plan_is_whole(home):
         for _ in range(3):
             store, now = desk.fetch(history=50), desk.venue().fetch_time()
             run = begin_run(desk.ledger, f"run-{now:%H%M}")
-            signal = decide_bot(desk.ledger, store, desk.settings.limits, bot, now, run)
+            signal = score_bot(desk.ledger, store, desk.settings.limits, bot, now, run)
+            signal = signal.record(desk.ledger)
             desk.execute(signal.decision)
             purse = load_purse(desk.ledger, store, bot, now)
             position, price = (

@@ -1,6 +1,8 @@
 """The ledger loses nothing, rounds nothing, and says what is wrong with it."""
 
 import multiprocessing
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -94,6 +96,66 @@ def assert_no_update_is_lost(ledger: Ledger, url: str) -> None:
 
 def test_writers_in_four_processes_lose_no_update(ledger):
     assert_no_update_is_lost(ledger, str(ledger.engine.url))
+
+
+def halted(ledger):
+    halt = active_halt(ledger)
+    return halt and halt.reason
+
+
+def test_what_is_written_inside_a_transaction_is_part_of_it(ledger):
+    other = Ledger(str(ledger.engine.url))
+    with ledger.write():
+        halt_trading(ledger, "look")
+        assert halted(ledger) == "look", "its own thread sees it"
+        assert halted(other) is None
+        with pytest.raises(AssertionError, match="before its commit"):
+            ledger.require_committed()
+    assert halted(other) == "look"
+    ledger.require_committed()
+
+
+def test_a_part_that_fails_takes_the_whole_transaction_back(ledger):
+    def write_both() -> None:
+        with ledger.write():
+            halt_trading(ledger, "look")
+            with suppress(ZeroDivisionError), ledger.write():
+                raise ZeroDivisionError
+
+    with pytest.raises(AssertionError, match="all of it"):
+        write_both()
+    assert halted(ledger) is None
+    halt_trading(ledger, "again")
+    assert halted(ledger) == "again"
+
+
+def test_all_that_is_read_inside_a_look_is_of_one_moment(ledger):
+    other = Ledger(str(ledger.engine.url))
+    with ledger.read() as books:
+        assert books.execute(select(tables.halts)).all() == []
+        halt_trading(other, "meanwhile")
+        assert halted(ledger) is None
+    assert halted(ledger) == "meanwhile"
+
+
+def test_another_threads_transaction_is_its_own(ledger):
+    began, seen = threading.Event(), threading.Event()
+
+    def write() -> None:
+        with ledger.write():
+            halt_trading(ledger, "look")
+            began.set()
+            assert seen.wait(10)
+
+    writing = threading.Thread(target=write)
+    writing.start()
+    try:
+        assert began.wait(10)
+        assert halted(ledger) is None
+    finally:
+        seen.set()
+        writing.join()
+    assert halted(ledger) == "look"
 
 
 def test_a_halt_keeps_its_first_reason_and_survives_a_restart(ledger, home):

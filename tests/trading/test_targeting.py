@@ -37,9 +37,9 @@ from tradelib.trading.targeting import (
     TargetInputs,
     TargetSignal,
     compute_targets,
-    decide_targets,
     load_common,
     read_target_inputs,
+    weigh_symbols,
 )
 
 SYMBOLS = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -77,7 +77,8 @@ def begin(desk: PaperDesk, number: int = 0) -> str:
 def decide(desk: PaperDesk, store: CandleStore | None = None) -> TargetSignal:
     store = store or desk.fetch(history=5)
     bot, as_of = load_bot(desk.ledger, NAME), desk.venue().fetch_time()
-    return decide_targets(desk.ledger, store, desk.settings.limits, bot, as_of, begin(desk))
+    signal = weigh_symbols(desk.ledger, store, desk.settings.limits, bot, as_of, begin(desk))
+    return signal.record(desk.ledger)
 
 
 def execute(desk: PaperDesk, decision: Decision, venue=None, run="", limits=None) -> Execution:

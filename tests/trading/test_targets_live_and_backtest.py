@@ -31,7 +31,7 @@ from tradelib.trading.orders import (
     insert_order,
 )
 from tradelib.trading.positions import book_positions, load_position
-from tradelib.trading.targeting import decide_targets, read_target_inputs
+from tradelib.trading.targeting import read_target_inputs, weigh_symbols
 
 CASH = Decimal(10_000)
 START, COUNT = 80, 160
@@ -68,7 +68,8 @@ def live_decisions(ledger: Ledger, store: CandleStore, bot: Bot) -> list[Decisio
         if decided:
             fill_legs(ledger, store, bot, decided[-1], time)
         close = (time + pd.Timedelta(milliseconds=timeframe_ms("1h"))).to_pydatetime()
-        decided.append(decide_targets(ledger, store, LimitSettings(), bot, close, "run").decision)
+        signal = weigh_symbols(ledger, store, LimitSettings(), bot, close, "run")
+        decided.append(signal.record(ledger).decision)
     return decided
 
 

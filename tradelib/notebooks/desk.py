@@ -28,13 +28,13 @@ from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
-from tradelib.trading.bots import bot_as_it_was, candle_history, load_bot, load_bots
+from tradelib.trading.bots import Bot, bot_as_it_was, candle_history, load_bot, load_bots
 from tradelib.trading.deciding import (
     DecisionInputs,
     Signal,
     compute_signal,
-    decide_bot,
     load_scores,
+    score_bot,
 )
 from tradelib.trading.decisions import Decision, load_decision
 from tradelib.trading.execution import (
@@ -44,6 +44,7 @@ from tradelib.trading.execution import (
     execute_decision,
     intend_order,
 )
+from tradelib.trading.leases import Lease
 from tradelib.trading.ledger import Ledger, first, open_ledger
 from tradelib.trading.orders import find_attempts
 from tradelib.trading.parity import Parity
@@ -57,7 +58,7 @@ from tradelib.trading.targeting import (
     TargetInputs,
     TargetSignal,
     compute_targets,
-    decide_targets,
+    weigh_symbols,
 )
 from tradelib.trading.upkeep import reconcile_venue
 from tradelib.traffic import spend_as
@@ -200,25 +201,30 @@ class Desk:
         both once more."""
         if not self.live:
             return self._signal_before()
-        chosen = load_bot(self.ledger, bot)
-        decide = decide_targets if chosen.symbols else decide_bot
-        return decide(
-            self.ledger, self.store, self.settings.limits, chosen, parse_time(as_of), self.run_id
-        )
+        return self.score(load_bot(self.ledger, bot), parse_time(as_of)).record(self.ledger)
+
+    def score(self, bot: Bot, as_of: datetime) -> Signal | TargetSignal:
+        """What a bot's rules say of its candles closed at `as_of`; nothing is recorded yet."""
+        look = weigh_symbols if bot.symbols else score_bot
+        return look(self.ledger, self.store, self.settings.limits, bot, as_of, self.run_id)
 
     def execute_order(self, bot: str, decision: str) -> ExecutionPage:
         """Turn a decision into at most one order a symbol; again, show what became of it."""
         if not self.live:
             return ExecutionPage(self._execution_before(decision))
         chosen = load_bot(self.ledger, bot)
-        client = self._trade_at(chosen.venue)
-        wanted = load_decision(self.ledger, decision)
+        return self.carry_out(chosen, load_decision(self.ledger, decision))
+
+    def carry_out(self, bot: Bot, decision: Decision, held: Lease | None = None) -> ExecutionPage:
+        """Turn a decision into at most one order a symbol. held: the bot's lease, where this run
+        has it already."""
+        client = self._trade_at(bot.venue)
         done = execute_decision(
-            self.ledger, client, self.settings.limits, chosen, wanted, self.run_id,
-            patience=_PATIENCE,
+            self.ledger, client, self.settings.limits, bot, decision, self.run_id,
+            patience=_PATIENCE, held=held,
         )  # fmt: skip
         with suppress(LeaseHeld):  # whoever trades the bot now looks after its stops
-            maintain_stops(self.ledger, client, chosen, self.run_id)
+            maintain_stops(self.ledger, client, bot, self.run_id)
         return ExecutionPage(done)
 
     def reconcile(self, venue: str) -> Reconciliation | dict[str, Any]:

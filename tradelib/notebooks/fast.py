@@ -1,9 +1,9 @@
 """The fast path: a bot's pages acted in this process, and written afterwards.
 
-A kernel that waits still needs a tenth of a second for a page. Where that is too slow, the verbs of
-the live pages are called here, in the same order and with the same records: a run for the signal, a
-run for the execution, each with its inputs and what was computed. The page is the notebook opened
-again for that run, which computes all of it anew from what was recorded.
+A kernel that waits still needs a tenth of a second for a page. Where that is too slow, what the
+verbs of the live pages do is done here, in the same order and with the same records: a run for the
+signal, a run for the execution, each with its inputs and what was computed. The page is the
+notebook opened again for that run, which computes all of it anew from what was recorded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import logging
 import secrets
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from typing import Any
 
 from tradelib.errors import DeskError
 from tradelib.notebooks.cycle import EXECUTE, SIGNALS, Step, execute_step, signal_step
@@ -22,6 +21,7 @@ from tradelib.notebooks.runner import execute_page, make_page_path, new_run, pla
 from tradelib.scrubber import desk_scrubber
 from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, DeskSettings
 from tradelib.trading.bots import Bot
+from tradelib.trading.leases import bot_lease, claim_lease
 from tradelib.trading.ledger import READ_ONLY_ENV, Ledger
 from tradelib.trading.runs import Outcome, Run, attach_page, finish_run, load_run, start_run
 from tradelib.traffic import spending_as
@@ -47,49 +47,64 @@ def trade_at_once(
     trade_at: gives a venue's client that may trade. Raises what deciding and executing raise,
     once the run that failed says so.
     """
+    signal_run = _new_run(signal_step(bot, as_of), cycle)
+    desk = Desk(settings, ledger, signal_run, live=True, trade_at=trade_at)
+    try:
+        signal = desk.score(bot, as_of)
+        # Together: a run that is not in the ledger has done nothing yet, and each commit waits for
+        # the disk.
+        with ledger.write() as books:
+            start_run(ledger, signal_run)
+            signal = signal.record(ledger)
+            signal_run = _succeed(ledger, signal_run, signal, desk)
+            step = execute_step(bot, signal_run)
+            if step is not None:
+                execution = _new_run(step, cycle)
+                start_run(ledger, execution)
+                held = claim_lease(books, bot_lease(bot.name), execution.id)
+    except BaseException as error:
+        with ledger.write():
+            start_run(ledger, signal_run)
+            _fail(settings, ledger, signal_run, error)
+        raise
+    if step is None:
+        yield signal_run
+        return
+    desk = Desk(settings, ledger, execution, live=True, trade_at=trade_at)
+    try:
+        yield signal_run
+        with spending_as(EXECUTE.removeprefix("live/"), execution.id, bot.name):
+            done = desk.carry_out(bot, signal.decision, held)
+        execution = _succeed(ledger, execution, done, desk)
+    except BaseException as error:
+        _fail(settings, ledger, execution, error)
+        raise
+    yield execution
 
-    def act(step: Step, verb: Callable[[Desk], Recordable]) -> Run:
-        return _act(settings, ledger, step, verb, trade_at, cycle)
 
-    signal = act(signal_step(bot, as_of), lambda desk: desk.generate_signal(bot.name, str(as_of)))
-    yield signal
-    step = execute_step(bot, signal)
-    if step is not None:
-        decision = step.parameters["decision"]
-        yield act(step, lambda desk: desk.execute_order(bot.name, decision))
-
-
-def _act(
-    settings: DeskSettings,
-    ledger: Ledger,
-    step: Step,
-    verb: Callable[[Desk], Recordable],
-    trade_at: Callable[[str], Venue],
-    cycle: str | None,
-) -> Run:
+def _new_run(step: Step, cycle: str | None) -> Run:
     path, token = NOTEBOOKS / f"{step.notebook}.ipynb", secrets.token_urlsafe(32)
-    run = new_run(
+    return new_run(
         path, step.notebook, step.parameters, token, step.bot, step.venue, cycle, step.as_of,
         LIVE_KERNEL,
     )  # fmt: skip
-    start_run(ledger, run)
-    desk = Desk(settings, ledger, run, live=True, trade_at=trade_at)
-    try:
-        with spending_as(step.notebook.removeprefix("live/"), run.id, step.bot):
-            result: dict[str, Any] = without_infinities(verb(desk).to_json())
-    except BaseException as error:
-        told = desk_scrubber(settings).scrub(f"{type(error).__name__}: {error}")
-        finish_run(ledger, run.id, Outcome.FAILED, reason=told, kernel_kind=IN_PROCESS)
-        raise
+
+
+def _succeed(ledger: Ledger, run: Run, done: Recordable, desk: Desk) -> Run:
     finish_run(
         ledger,
         run.id,
         Outcome.SUCCEEDED,
         kernel_kind=IN_PROCESS,
         candles=[read.to_json() for read in desk.reads],
-        result=result,
+        result=without_infinities(done.to_json()),
     )
     return load_run(ledger, run.id)
+
+
+def _fail(settings: DeskSettings, ledger: Ledger, run: Run, error: BaseException) -> None:
+    told = desk_scrubber(settings).scrub(f"{type(error).__name__}: {error}")
+    finish_run(ledger, run.id, Outcome.FAILED, reason=told, kernel_kind=IN_PROCESS)
 
 
 def write_page(settings: DeskSettings, ledger: Ledger, run: Run) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -116,8 +116,8 @@ class Computed:
 
 @dataclass(frozen=True)
 class Signal:
-    """The decision that stands for a candle, with what this run computed for it: another run's,
-    where that one was first."""
+    """The decision for a candle, with what this run computed for it: once it is recorded, the one
+    that stands, which is another run's where that one was first."""
 
     bot: Bot
     as_of: datetime
@@ -125,6 +125,11 @@ class Signal:
     scores: pd.DataFrame
     decision: Decision
     computed: Computed | None = None
+
+    def record(self, ledger: Ledger) -> Signal:
+        """The same with the decision that stands in the ledger: the first one for a candle."""
+        score = self.computed.score if self.computed else None
+        return replace(self, decision=record_decision(ledger, self.decision, score))
 
     def to_json(self) -> dict[str, object]:
         score = self.scores["score"].iloc[-1] if len(self.scores) else None
@@ -160,7 +165,7 @@ class Purse:
     position: Position
 
 
-def decide_bot(
+def score_bot(
     ledger: Ledger,
     store: CandleStore,
     limits: LimitSettings,
@@ -168,16 +173,17 @@ def decide_bot(
     as_of: datetime,
     run: str,
 ) -> Signal:
-    """Score the bot's candles closed at `as_of` and record its decision for the last of them.
+    """Score the bot's candles closed at `as_of`, and what to do at the last of them; nothing is
+    recorded yet.
 
     A bot that has nothing to sell and not the cash for the smallest order says so and loads no
-    candles. The first decision for a candle stands; deciding again gives it back.
+    candles.
     """
     close = store.last_close(bot.venue, bot.symbol, bot.timeframe, as_of=as_of)
-    inputs = None if close is None else read_inputs(ledger, store, limits, bot, close)
+    with ledger.read():
+        inputs = None if close is None else read_inputs(ledger, store, limits, bot, close)
     computed = compute_signal(store, bot, close or as_of, inputs, run)
-    decision = record_decision(ledger, computed.decision, computed.score)
-    return Signal(bot, as_of, computed.candles, computed.scores, decision, computed)
+    return Signal(bot, as_of, computed.candles, computed.scores, computed.decision, computed)
 
 
 def read_inputs(

@@ -173,6 +173,7 @@ def execute_decision(
     run: str,
     *,
     patience: timedelta = timedelta(0),
+    held: Lease | None = None,
 ) -> Execution:
     """Size, check, record, send and book the orders that a decision asks for, one after the other.
 
@@ -183,21 +184,22 @@ def execute_decision(
     or quote any more keeps no other from being sold; its error is raised in the end. Raises
     LeaseHeld where another process trades the bot for longer than `patience`, and nothing for a
     refused or unresolved order: both are in the ledger, and reconciliation settles the latter.
+    held: the bot's lease, where the run took it already; it is given back in the end.
     """
     if decision.bot != bot.name:
         raise InvalidInput(f"Decision {decision.id} is {decision.bot}'s, not {bot.name}'s.")
     legs = decision.legs(bot.symbol)
-    if not legs:
+    if not legs and held is None:
         return Execution(decision)
     outcomes: list[LegOutcome] = []
     failures: list[DeskError] = []
-    with lease(ledger, bot_lease(bot.name), run, patience) as held:
+    with lease(ledger, bot_lease(bot.name), run, patience, held) as mine:
         for leg in legs:
             outcome = LegOutcome(leg, None)
             try:
                 if leg.action != Action.BUY or all(map(_is_settled, outcomes)):
                     case = _Case(ledger, venue, limits, bot, decision, leg, run)
-                    outcome = _execute(case, held)
+                    outcome = _execute(case, mine)
             except (NoQuote, InvalidInput) as error:
                 failures.append(error)
             outcomes.append(outcome)

@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import stamina
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from tradelib.clock import utc_now
 from tradelib.errors import LeaseHeld, LeaseLost, StorageFailed
 from tradelib.trading import tables
 from tradelib.trading.ledger import Ledger, as_row, find, first, insert, update
-from tradelib.trading.runs import Outcome
+from tradelib.trading.runs import Outcome, find_outcome
 
 # Longer than one order takes, with its look-ups; after it anyone may take over.
 LEASE_DURATION = timedelta(seconds=90)
@@ -65,11 +65,15 @@ def process_holder() -> str:
 
 @contextmanager
 def lease(
-    ledger: Ledger, name: str, holder: str, patience: timedelta = timedelta(0)
+    ledger: Ledger,
+    name: str,
+    holder: str,
+    patience: timedelta = timedelta(0),
+    held: Lease | None = None,
 ) -> Iterator[Lease]:
-    """Hold a lease for as long as the block lasts. Raises LeaseHeld while another one has it,
-    after asking for it for as long as `patience`."""
-    held = _await_lease(ledger, name, holder, patience)
+    """Hold a lease for as long as the block lasts. held: it, where the holder took it already.
+    Raises LeaseHeld while another one has it, after asking for it for as long as `patience`."""
+    held = held or _await_lease(ledger, name, holder, patience)
     try:
         yield held
     finally:
@@ -90,21 +94,29 @@ def _await_lease(ledger: Ledger, name: str, holder: str, patience: timedelta) ->
 
 
 def take_lease(ledger: Ledger, name: str, holder: str) -> Lease:
-    """Take a lease that is free, expired, or held by a run that has ended."""
-    now = utc_now()
+    """Take a lease that is free, expired, or held by a run that has ended; else LeaseHeld."""
     with ledger.write() as books:
-        known = read_lease(books, name)
-        if known and _is_in_force(known, now) and not _has_ended(books, known.holder):
-            raise LeaseHeld(
-                f"The {name} is being traded by {known.holder}; "
-                f"try again after {known.expires_at:%T}Z."
-            )
-        token = known.token + 1 if known else 1
-        taken = Lease(name, holder, token, now, now + LEASE_DURATION)
-        if known is None:
-            insert(books, tables.leases, taken)
-        else:
-            _update(books, taken)
+        taken = claim_lease(books, name, holder)
+        known = None if taken else read_lease(books, name)
+    if taken is None:
+        assert known is not None
+        raise LeaseHeld(
+            f"The {name} is being traded by {known.holder}; try again after {known.expires_at:%T}Z."
+        )
+    return taken
+
+
+def claim_lease(books: Connection, name: str, holder: str) -> Lease | None:
+    """The same inside a transaction; None while another one has it."""
+    now, known = utc_now(), read_lease(books, name)
+    if known and _is_in_force(known, now) and not _has_ended(books, known.holder):
+        return None
+    token = known.token + 1 if known else 1
+    taken = Lease(name, holder, token, now, now + LEASE_DURATION)
+    if known is None:
+        insert(books, tables.leases, taken)
+    else:
+        _update(books, taken)
     return taken
 
 
@@ -139,8 +151,7 @@ def _is_in_force(known: Lease, now: datetime) -> bool:
 
 def _has_ended(books: Connection, holder: str) -> bool:
     """Whether the holder is a run that is over: it cannot act any more, however it ended."""
-    query = select(tables.runs.c.outcome).where(tables.runs.c.id == holder)
-    outcome = books.execute(query).scalar()
+    outcome = find_outcome(books, holder)
     return outcome is not None and outcome != Outcome.RUNNING
 
 

@@ -1,7 +1,8 @@
 """The ledger: one database that remembers runs, decisions, orders, fills and balances.
 
 Writes happen in `with ledger.write() as books:`: one transaction that holds the database's write
-lock from its first statement, so that what was read inside it is still true when it commits.
+lock from its first statement, so that what was read inside it is still true when it commits. What
+a thread reads or writes inside of it is part of it.
 """
 
 from __future__ import annotations
@@ -66,27 +67,51 @@ class Ledger:
     def __init__(self, url: str, *, read_only: bool = False, adds: Collection[str] = ()) -> None:
         self.read_only = read_only or (os.environ.get(READ_ONLY_ENV) == "1" and not adds)
         self.engine = _make_engine(url, self.read_only)
+        self._mine = _OfThread()
         # Threads of one process take turns here: SQLite would let them look again and again.
         self._turns = threading.Lock() if self.engine.dialect.name == "sqlite" else None
         if adds:
             _let_only_add(self.engine, frozenset(adds))
+        self._writer = self.engine.execution_options(desk_write=True)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction under the database's write lock; commits at the end, or not at all."""
+        """A transaction under the database's write lock; commits at the end, or not at all.
+
+        Inside another one of the same thread it is a part of that: nothing is committed before
+        the outer one ends, and what fails in the inner one takes all of it back.
+        """
         if self.read_only:
             raise ReadOnly(
                 "This page may read the ledger and never write it; "
                 "only scheduled runs and the desk command write."
             )
-        writer = self.engine.execution_options(desk_write=True)
-        with self._turn(), _translated(self.engine), writer.begin() as connection:
+        mine = self._mine
+        if mine.writing is not None:
+            try:
+                yield mine.writing
+            except BaseException:
+                mine.has_failed = True
+                raise
+            return
+        with self._turn(), _translated(self.engine), self._writer.begin() as connection:
             if self.engine.dialect.name == "postgresql":
                 # One writer at a time, as SQLite has it: limits are checked against what is
                 # committed, so two writers must not look at the same moment.
                 connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_WAIT_SECONDS}s'"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(620431)"))
-            yield connection
+            mine.writing, mine.has_failed = connection, False
+            try:
+                yield connection
+                if mine.has_failed:
+                    raise AssertionError("A part of the transaction failed, and so all of it does.")
+            finally:
+                mine.writing = None
+
+    def require_committed(self) -> None:
+        """Refuse to go on inside a transaction: what follows must find it on disk."""
+        if self._mine.writing is not None:
+            raise AssertionError("A request that depends on the ledger came before its commit.")
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -105,9 +130,19 @@ class Ledger:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent look at the ledger."""
+        """A consistent look at the ledger: one and the same for all that the thread reads inside.
+        What it writes meanwhile is only seen afterwards."""
+        mine = self._mine
+        known = mine.reading if mine.writing is None else mine.writing
+        if known is not None:
+            yield known
+            return
         with _translated(self.engine), self.engine.connect() as connection:
-            yield connection
+            mine.reading = connection
+            try:
+                yield connection
+            finally:
+                mine.reading = None
 
     def rows(self, query: Executable, kind: type[T]) -> list[T]:
         """The query's rows as values of the dataclass `kind`."""
@@ -148,6 +183,14 @@ class Ledger:
                 f"The ledger {self.engine.url.render_as_string(hide_password=True)} {state}, "
                 f"this version needs {SCHEMA_REVISION}; `desk up` or `desk bots list` upgrades it."
             )
+
+
+class _OfThread(threading.local):
+    """The transactions that a thread is in, and whether a part of the one that writes failed."""
+
+    writing: Connection | None = None
+    reading: Connection | None = None
+    has_failed = False
 
 
 def open_ledger(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection
 
 from tradelib.clock import utc_now
 from tradelib.errors import (
@@ -27,7 +27,6 @@ from tradelib.errors import (
     RefusedError,
     UnresolvedError,
 )
-from tradelib.trading import tables
 from tradelib.trading.arming import read_arming
 from tradelib.trading.booking import apply_venue_order, book_order_trades, book_trades
 from tradelib.trading.halts import read_halt
@@ -41,7 +40,7 @@ from tradelib.trading.orders import (
     find_order,
     load_order,
 )
-from tradelib.trading.runs import Outcome
+from tradelib.trading.runs import Outcome, find_outcome
 from tradelib.venue import BracketRequest, OrderRequest, OrderType, TimeInForce, Venue, VenueOrder
 
 log = logging.getLogger(__name__)
@@ -131,12 +130,9 @@ def require_running(books: Connection, run: str | None) -> None:
     a run, an order is a person's."""
     if run is None:
         return
-    outcome = books.execute(_OUTCOME, {"run": run}).scalar()
+    outcome = find_outcome(books, run)
     if outcome != Outcome.RUNNING:
         raise ReadOnly(f"Run {run} is not running ({outcome}); it can place no order.")
-
-
-_OUTCOME = select(tables.runs.c.outcome).where(tables.runs.c.id == bindparam("run"))
 
 
 def deliver(
@@ -146,6 +142,7 @@ def deliver(
     send: Callable[[], Sequence[VenueOrder]],
 ) -> list[Order]:
     """Make the request of SUBMITTED orders and record the answers, or that there was none."""
+    ledger.require_committed()
     try:
         answers = send()
     except UnresolvedError as error:

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, bindparam, or_, select
 
 from tradelib.clock import format_time, utc_now
 from tradelib.errors import InvalidInput
@@ -138,6 +138,14 @@ def finish_run(
     }
     with ledger.write() as books:
         update(books, tables.runs, changed, id=run_id)
+
+
+def find_outcome(books: Connection, run_id: str) -> str | None:
+    """How a run stands, None where there is none of that id."""
+    return books.execute(_OUTCOME, {"run": run_id}).scalar()
+
+
+_OUTCOME = select(tables.runs.c.outcome).where(tables.runs.c.id == bindparam("run"))
 
 
 def attach_page(ledger: Ledger, run_id: str, page: str, timings: dict[str, Any] | None) -> None:

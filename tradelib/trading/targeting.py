@@ -8,7 +8,7 @@ limits, nothing is ordered any more.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
@@ -118,13 +118,17 @@ class ComputedTargets:
 
 @dataclass(frozen=True)
 class TargetSignal:
-    """The decision that stands for a candle, with what this run computed for it: another run's,
-    where that one was first."""
+    """The decision for a candle, with what this run computed for it: once it is recorded, the one
+    that stands, which is another run's where that one was first."""
 
     bot: Bot
     as_of: datetime
     decision: Decision
     computed: ComputedTargets
+
+    def record(self, ledger: Ledger) -> TargetSignal:
+        """The same with the decision that stands in the ledger: the first one for a candle."""
+        return replace(self, decision=record_decision(ledger, self.decision, None))
 
     def to_json(self) -> dict[str, object]:
         inputs = self.computed.inputs
@@ -141,7 +145,7 @@ class TargetSignal:
         }
 
 
-def decide_targets(
+def weigh_symbols(
     ledger: Ledger,
     store: CandleStore,
     limits: LimitSettings,
@@ -149,13 +153,13 @@ def decide_targets(
     as_of: datetime,
     run: str,
 ) -> TargetSignal:
-    """Weigh the bot's symbols at the newest close that all of them have at `as_of`, and record
-    what to do with each. The first decision for a candle stands; deciding again gives it back."""
+    """Weigh the bot's symbols at the newest close that all of them have at `as_of`, and what to do
+    with each; nothing is recorded yet."""
     close = last_common_close(store, bot, as_of)
-    inputs = None if close is None else read_target_inputs(ledger, store, limits, bot, close)
+    with ledger.read():
+        inputs = None if close is None else read_target_inputs(ledger, store, limits, bot, close)
     computed = compute_targets(store, bot, close or as_of, inputs, run)
-    decision = record_decision(ledger, computed.decision, None)
-    return TargetSignal(bot, as_of, decision, computed)
+    return TargetSignal(bot, as_of, computed.decision, computed)
 
 
 def read_target_inputs(
