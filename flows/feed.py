@@ -44,7 +44,7 @@ async def follow_venue(home: str, venue: str) -> State[None]:
     ledger = open_ledger(settings)
     reactor = Reactor(settings, ledger, venue)
     feed = Feed(settings, ledger, venue, [reactor])
-    reactor.clock = feed.told_time
+    reactor.told = feed
     try:
         await feed.run()
     except asyncio.CancelledError:

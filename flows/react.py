@@ -18,7 +18,7 @@ from tradelib.settings import DeskSettings
 from tradelib.trading.bots import Bot, BotStatus, load_bot
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Run, load_runs
-from tradelib.venue import Clock, Quote, Venue, open_venue
+from tradelib.venue import Quote, Told, Venue, open_venue
 from tradelib.venue.streams import Series
 
 log = logging.getLogger("flows.react")
@@ -35,11 +35,11 @@ class Reactor:
     """Wakes the bots of one venue.
 
     A bot that is woken while it works is woken once more when it has done, for the newest candle
-    by then; what came between is decided together with it, as after an outage. clock: gives the
-    venue's time where a stream told it a moment ago, else None.
+    by then; what came between is decided together with it, as after an outage. told: what the
+    venue's streams told a moment ago, None where nobody listens.
     """
 
-    clock: Clock = staticmethod(lambda: None)
+    told: Told | None = None
 
     def __init__(self, settings: DeskSettings, ledger: Ledger, venue: str) -> None:
         self._settings, self._ledger, self._venue = settings, ledger, venue
@@ -173,7 +173,7 @@ class Reactor:
     def _trade_fast(self, bot: Bot, as_of: datetime) -> None:
         # Kept from one to the next: a new one would ask for every instrument of the venue first.
         self._client = client = self._client or open_venue(
-            self._settings, self._venue, trading=True, clock=lambda: self.clock()
+            self._settings, self._venue, trading=True, told=self.told
         )
         done: list[Run] = []
         runs = trade_at_once(self._settings, self._ledger, bot, as_of, lambda _venue: client)

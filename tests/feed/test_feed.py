@@ -16,7 +16,7 @@ import pytest
 from tests.desks import PaperDesk, paper_desk
 from tests.waiting import until
 from tradelib.candles.store import CandleStore
-from tradelib.clock import parse_time, timeframe_ms
+from tradelib.clock import parse_time, timeframe_ms, utc_now
 from tradelib.feed.feed import IN_FLIGHT, SHARE_PAUSE, Feed
 from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.trading.accounts import load_balances
@@ -28,6 +28,14 @@ from tradelib.venue import Quote, Venue, open_venue
 from tradelib.venue.client import READ_ATTEMPTS
 from tradelib.venue.streams import Channel, Series, VenueStreams
 from tradelib.views.operations import draw_operations
+
+
+class Said:
+    """A feed that was told this time, and no quotes."""
+
+    def __init__(self, time: datetime | None) -> None:
+        self.told_time = lambda: time
+        self.told_quotes = lambda symbols: {}
 
 
 class Heard:
@@ -166,10 +174,29 @@ def test_who_reacts_to_a_stream_needs_not_ask_for_the_time(
     for _ in range(2):
         desk.step()
         until(lambda: times and times[-1] == venue.fetch_time())
-    told = open_venue(desk.settings, desk.market.venue, clock=lambda: times[0])
+    told = open_venue(desk.settings, desk.market.venue, told=Said(times[0]))
     assert told.fetch_time() == times[0] != venue.fetch_time()
-    silent = open_venue(desk.settings, desk.market.venue, clock=lambda: None)
+    silent = open_venue(desk.settings, desk.market.venue, told=Said(None))
     assert silent.fetch_time() == venue.fetch_time()
+
+
+def test_a_quote_that_was_told_is_stamped_with_when_it_was_told_at_the_earliest(
+    desk: PaperDesk,
+) -> None:
+    feed = Feed(desk.settings, desk.ledger, desk.market.venue, [])
+    quote = Quote("BTC/USDT", Decimal(1), Decimal(2))
+
+    async def tell() -> dict[str, Quote]:
+        feed.on_quotes([quote])
+        return feed.told_quotes(["BTC/USDT", "ETH/USDT"])
+
+    assert asyncio.run(tell()) == {}, "by which clock nobody knows"
+    then = feed._ask_time()
+    (told,) = asyncio.run(tell()).values()
+    assert (told.bid, told.ask, told.venue_time) == (1, 2, then - IN_FLIGHT)
+    assert IN_FLIGHT <= utc_now() - told.got_at < IN_FLIGHT + timedelta(seconds=10)
+    until(lambda: feed.told_time() is None)
+    assert feed.told_quotes(["BTC/USDT"]) == {}
 
 
 def test_a_time_that_was_told_a_while_ago_is_not_the_time(desk: PaperDesk) -> None:

@@ -13,19 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tests.conftest import require
 from tests.desks import PaperDesk, desk_command, paper_desk
-from tradelib.clock import to_ms
+from tradelib.clock import to_ms, utc_now
 from tradelib.errors import InvalidInput, VenueUnavailable
 from tradelib.settings import CacheSettings, load_settings
 from tradelib.trading.decisions import Action
 from tradelib.traffic import cache as cache_module
 from tradelib.traffic.cache import SharedCache, Terms
-from tradelib.venue import open_venue
+from tradelib.venue import Quote, open_venue
 
 FORK = multiprocessing.get_context("fork")
 PROCESSES = 8
@@ -143,6 +145,23 @@ def test_a_quote_carries_the_venues_time_and_when_it_was_got(desk: PaperDesk):
     assert again.got_at is not None
     assert venue.fetch_quotes([BTC])[BTC].bid == asked.bid  # asked for anew
     assert requests(desk, "GET ticker/bookTicker") == 2
+
+
+@pytest.mark.parametrize(
+    ("by_venue", "by_wall", "serves"),
+    [(0.25, 0.25, True), (0.25, 40.0, False), (40.0, 0.25, False), (None, 0.25, False)],
+)
+def test_only_a_quote_that_was_told_a_moment_ago_spares_the_question(
+    desk: PaperDesk, by_venue: float | None, by_wall: float, serves: bool
+):
+    now = desk.venue().fetch_time()
+    at = None if by_venue is None else now - timedelta(seconds=by_venue)
+    told = Quote(BTC, Decimal(1), Decimal(2), at, utc_now() - timedelta(seconds=by_wall))
+    hears = SimpleNamespace(told_time=lambda: now, told_quotes=lambda _: {BTC: told})
+    venue = open_venue(desk.settings, "paper", told=hears)
+    assert (venue.fetch_quotes([BTC], as_of=now)[BTC] == told) is serves
+    assert requests(desk, "GET ticker/bookTicker") == (not serves)
+    assert venue.fetch_quotes([BTC, ETH], as_of=now)[ETH].bid > 2
 
 
 def test_no_quote_of_before_a_step_is_used_after_it(desk: PaperDesk):

@@ -12,10 +12,10 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence, Sized
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -26,12 +26,15 @@ from tradelib.candles.schema import (
     COLUMNS,
     PRICES,
     TIME,
+    candle_values,
     candles_from_arrays,
     empty_candles,
     open_ms,
 )
 from tradelib.clock import to_ms
 from tradelib.errors import StorageFailed
+
+T = TypeVar("T", bound=Sized)
 
 MONTH = "%Y-%m"
 TAIL_ROWS = 1440
@@ -47,6 +50,8 @@ _ENCODING = {
     "column_encoding": {TIME: "DELTA_BINARY_PACKED", "volume": "PLAIN"},
     "row_group_size": _GROUP_ROWS,
 }
+# What is so short is written anew with every candle: to pack it takes twice as long as to write it.
+_SHORT_ENCODING = {"use_dictionary": False, "compression": "none", "write_statistics": [TIME]}
 _TEMPORARY = ".tmp"
 
 
@@ -157,7 +162,8 @@ def _read_file(path: Path, before_ms: int | None = None, newest: int | None = No
             frame = _read_groups(path, groups)
             if _identity(path) != identity:
                 continue  # replaced meanwhile: its groups may be others
-            _LAST_READ.put((path, identity, groups), frame)
+            if len(frame) <= _GROUP_ROWS:  # years of candles are read once, and fill the memory
+                _LAST_READ.put((path, identity, groups), frame)
         return frame.copy(deep=False)  # whoever changes it changes a copy
 
 
@@ -176,32 +182,6 @@ def _read_groups(path: Path, groups: range) -> pd.DataFrame:
     return candles_from_arrays(times, *(table[column].to_numpy() for column in COLUMNS))
 
 
-class _LastRead:
-    """Small frames of so many rows together, those put last."""
-
-    def __init__(self, rows: int) -> None:
-        self._room, self._lock = rows, threading.Lock()
-        self._frames: OrderedDict[tuple, pd.DataFrame] = OrderedDict()
-
-    def get(self, read: tuple) -> pd.DataFrame | None:
-        with self._lock:
-            return self._frames.get(read)
-
-    def put(self, read: tuple, frame: pd.DataFrame) -> None:
-        if len(frame) > _GROUP_ROWS:
-            return  # years of candles are read once, and would fill the memory
-        with self._lock:
-            before = self._frames.pop(read, None)
-            self._room += 0 if before is None else len(before)
-            self._frames[read] = frame
-            self._room -= len(frame)
-            while self._room < 0:
-                self._room += len(self._frames.popitem(last=False)[1])
-
-
-_LAST_READ = _LastRead(400_000)
-
-
 def _identity(path: Path) -> tuple[int, int, int] | None:
     """What changes when a file is replaced; None where there is none."""
     try:
@@ -211,12 +191,37 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
     return told.st_ino, told.st_size, told.st_mtime_ns
 
 
+class _Recent(Generic[T]):
+    """What was put last, by key: so many parts of all of it together."""
+
+    def __init__(self, room: int) -> None:
+        self._room, self._lock = room, threading.Lock()
+        self._kept: OrderedDict[tuple, T] = OrderedDict()
+
+    def get(self, key: tuple) -> T | None:
+        with self._lock:
+            return self._kept.get(key)
+
+    def put(self, key: tuple, value: T) -> None:
+        with self._lock:
+            before = self._kept.pop(key, None)
+            self._room += 0 if before is None else len(before)
+            self._kept[key] = value
+            self._room -= len(value)
+            while self._room < 0:
+                self._room += len(self._kept.popitem(last=False)[1])
+
+
 class _Group(NamedTuple):
     """A file's group of rows: open times (ms) of the first and the last."""
 
     first: int
     last: int
     rows: int
+
+
+_LAST_READ: _Recent[pd.DataFrame] = _Recent(400_000)
+_GROUPS: _Recent[tuple[_Group, ...]] = _Recent(10_000)
 
 
 def _choose(groups: Sequence[_Group], before_ms: int | None, newest: int | None) -> range:
@@ -235,16 +240,19 @@ def _choose(groups: Sequence[_Group], before_ms: int | None, newest: int | None)
     return range(first, end)
 
 
-@lru_cache(maxsize=1024)
-def _groups_of(path: Path, _identity: object) -> tuple[_Group, ...]:
+def _groups_of(path: Path, identity: object) -> tuple[_Group, ...]:
     """Of the file that has this identity; the same again without opening it."""
+    known = _GROUPS.get((path, identity))
+    if known is not None:
+        return known
     with _reading(path) as file:
         found = []
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             told = group.column(0).statistics
             found.append(_Group(to_ms(told.min), to_ms(told.max), group.num_rows))
-        return tuple(found)
+    _GROUPS.put((path, identity), tuple(found))
+    return tuple(found)
 
 
 def _last_open(path: Path) -> int:
@@ -280,19 +288,32 @@ def _refuse_foreign(file: pq.ParquetFile, path: Path) -> None:
 
 
 def _write_file(path: Path, frame: pd.DataFrame) -> None:
-    columns = [pa.array(open_ms(frame), type=pa.int64()).cast(_SCHEMA.field(TIME).type)]
-    columns += [pa.array(frame[column].to_numpy()) for column in COLUMNS]
+    times = open_ms(frame)
+    columns = [pa.array(times).cast(_SCHEMA.field(TIME).type)]
+    columns += [pa.array(values) for values in candle_values(frame).T]
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=_SCHEMA), sink, **_ENCODING)
-    replace_file(path, sink.getvalue())
+    encoding = _SHORT_ENCODING if len(frame) <= TAIL_ROWS else _ENCODING
+    pq.write_table(pa.table(columns, schema=_SCHEMA), sink, **encoding)
+    # After a power cut the old file may be there again, as if the last candles had not come.
+    replace_file(path, sink.getvalue(), syncs_name=False)
     # Whoever wrote it is often who reads it next; under the series' lock, it is still the same.
+    identity = _identity(path)
+    cuts = [*range(0, len(frame), _GROUP_ROWS), len(frame)]
+    _GROUPS.put(
+        (path, identity),
+        tuple(
+            _Group(int(times[begin]), int(times[end - 1]), end - begin)
+            for begin, end in pairwise(cuts)
+        ),
+    )
     if len(frame) <= _GROUP_ROWS:
         # A copy: a slice would keep all that it was cut from.
-        _LAST_READ.put((path, _identity(path), range(1)), frame.copy())
+        _LAST_READ.put((path, identity, range(1)), frame.copy())
 
 
-def replace_file(path: Path, content: bytes | pa.Buffer) -> None:
-    """Write the file so that a reader, or a crash, meets the old content or the new one."""
+def replace_file(path: Path, content: bytes | pa.Buffer, *, syncs_name: bool = True) -> None:
+    """Write the file so that a reader, or a crash, meets the old content or the new one; with
+    `syncs_name`, a power cut the new one from the moment this returns."""
     handle, temporary = tempfile.mkstemp(suffix=_TEMPORARY, prefix=".", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -305,7 +326,8 @@ def replace_file(path: Path, content: bytes | pa.Buffer) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(path.parent)
+    if syncs_name:
+        _sync_folder(path.parent)
 
 
 def append_lines(path: Path, lines: list[str]) -> None:
@@ -329,7 +351,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """The new name itself must survive a power cut. Only POSIX can sync a folder."""
+    """Only POSIX can sync a folder."""
     if os.name != "posix":
         return
     handle = os.open(folder, os.O_RDONLY)

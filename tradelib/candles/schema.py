@@ -72,6 +72,11 @@ def open_ms(frame: pd.DataFrame) -> np.ndarray:
     return frame.index.as_unit("ms").asi8
 
 
+def candle_values(frame: pd.DataFrame) -> np.ndarray:
+    """Open, high, low, close and volume as float64, shape (candles, 5)."""
+    return (frame if tuple(frame.columns) == COLUMNS else frame[[*COLUMNS]]).to_numpy()
+
+
 def on_grid(times_ms: np.ndarray, timeframe: str) -> np.ndarray:
     """Which of the times (ms) may open a candle of the timeframe."""
     return (times_ms - first_open_ms(timeframe)) % timeframe_ms(timeframe) == 0
@@ -219,7 +224,7 @@ def candles_hash(frame: pd.DataFrame) -> str:
     table = np.empty(len(frame), dtype=[(TIME, "<i8"), *((column, "<f8") for column in COLUMNS)])
     table[TIME] = open_ms(frame)
     # Adding zero turns -0.0 into 0.0, which compares equal and must hash equal.
-    values = (frame if tuple(frame.columns) == COLUMNS else frame[[*COLUMNS]]).to_numpy() + 0.0
+    values = candle_values(frame) + 0.0
     for place, column in enumerate(COLUMNS):
         table[column] = values[:, place]
     return hashlib.sha256(table.tobytes()).hexdigest()

@@ -13,7 +13,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -144,6 +144,7 @@ class Feed:
         # Of the loop's thread and of the one for quotes, under the lock.
         self._quotes_lock = threading.Lock()
         self._latest: dict[str, Quote] = {}
+        self._told: dict[str, Quote] = {}
         self._moved: set[str] = set()
         self._unshared: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
@@ -196,6 +197,14 @@ class Feed:
         """The venue's time, where a message told it a moment ago and was not long on its way."""
         return self._newest_time(IN_FLIGHT.total_seconds())
 
+    def told_quotes(self, symbols: Collection[str]) -> dict[str, Quote]:
+        """The newest of those symbols' quotes that messages told: none unless messages come in
+        time. Each is stamped with when it was told at the earliest."""
+        if self.told_time() is None:
+            return {}
+        with self._quotes_lock:
+            return {s: quote for s in symbols if (quote := self._told.get(s)) is not None}
+
     def _newest_time(self, within: float) -> datetime | None:
         """The newest time that a message told within so many seconds. None where none did, or where
         it is behind the time that has gone by since the venue was asked: then whatever comes may be
@@ -218,7 +227,10 @@ class Feed:
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         self.health[Channel.QUOTES].hear()
         told = {quote.symbol: quote for quote in quotes}
+        newest = self._times[-1][1] - IN_FLIGHT if self._times else None
+        stamps = {"venue_time": newest, "got_at": utc_now() - IN_FLIGHT}
         with self._quotes_lock:
+            self._told |= {symbol: replace(quote, **stamps) for symbol, quote in told.items()}
             self._latest |= told
             self._moved.update(told)
             self._unshared.update(told)

@@ -135,14 +135,14 @@ class Strategy:
                 f"Strategy {self.name!r} takes {self.params_type.__name__}, "
                 f"not {type(params).__name__}."
             )
-        where = f"on {_span(candles)}"
         try:
             # A shallow copy: what a strategy does to its candles is its own affair.
             scores = self.compute(candles.copy(deep=False), params)
         except Exception as error:
+            where = f"on {_span(candles)}"
             raise InvalidInput(self.failure(error, params, where)) from error
         if fault := find_fault(scores, candles.index, self.warm_up(params)):
-            raise InvalidInput(f"{self.told(params)} {fault}, {where}.")
+            raise InvalidInput(f"{self.told(params)} {fault}, on {_span(candles)}.")
         return scores
 
     def require_candles(self, params: Params, count: int) -> None:

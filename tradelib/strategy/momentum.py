@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from tradelib.strategy.base import Strategy, ratio
+from tradelib.strategy.base import Strategy, cut, ratio
 from tradelib.strategy.indicators import root_mean_square
 from tradelib.strategy.params import Params
 
@@ -31,8 +31,10 @@ def compute_momentum(candles: pd.DataFrame, params: MomentumParams) -> pd.DataFr
     logs = np.log(candles["close"])
     total = logs.diff(params.window)
     noise = root_mean_square(logs.diff(), params.window) * math.sqrt(params.window)
-    score = ratio(total, noise * params.full).clip(-1, 1)
-    return pd.DataFrame({"score": score, "return": total, "noise": noise})
+    score = cut(ratio(total, noise * params.full))
+    columns = {"score": score, "return": total, "noise": noise}
+    # Of arrays: pandas would align the series first, which are on one index.
+    return pd.DataFrame({n: s.to_numpy() for n, s in columns.items()}, index=candles.index)
 
 
 MOMENTUM = Strategy(

@@ -1,6 +1,6 @@
 """Everything that talks to an exchange; the one room that imports ccxt."""
 
-from tradelib.venue.client import Clock, Venue, open_stream, open_venue
+from tradelib.venue.client import Told, Venue, open_stream, open_venue
 from tradelib.venue.facts import (
     BracketRequest,
     Instrument,
@@ -17,13 +17,13 @@ from tradelib.venue.keys import Keys, load_keys, save_keys
 
 __all__ = [
     "BracketRequest",
-    "Clock",
     "Instrument",
     "Keys",
     "OrderRequest",
     "OrderType",
     "Quote",
     "TimeInForce",
+    "Told",
     "Venue",
     "VenueBalance",
     "VenueOrder",

@@ -11,7 +11,7 @@ import os
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from decimal import Decimal
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import ccxt
@@ -76,7 +76,14 @@ _SENDS_ORDERS = re.compile(r"(create|edit|cancel)_?\w*order|withdraw$|transfer$"
 _CANDLE_COLUMNS = ["open", "high", "low", "close", "volume"]
 
 
-Clock = Callable[[], datetime | None]
+class Told(Protocol):
+    """What a venue told a moment ago without being asked, as by a stream."""
+
+    def told_time(self) -> datetime | None:
+        """The venue's time; None where it must be asked."""
+
+    def told_quotes(self, symbols: Collection[str]) -> dict[str, Quote]:
+        """Those of the symbols that were quoted, each with its venue_time and got_at."""
 
 
 class Venue:
@@ -90,8 +97,8 @@ class Venue:
         with a client id used before never makes a second order.
     trade_page: rows asked for at a time in histories. home: of the desk whose processes share the
         venue's rate budget and what it told them; None shares nothing. bulk:
-        for long walks, which leave more of the budget to others and wait longer. clock: gives the
-        venue's time where it was told a moment ago, as by a stream, else None: it is asked then.
+        for long walks, which leave more of the budget to others and wait longer. told: gives the
+        venue's time and quotes where it told them a moment ago; else it is asked.
     """
 
     def __init__(
@@ -106,10 +113,10 @@ class Venue:
         home: Path | None = None,
         cache: CacheSettings | None = None,
         bulk: bool = False,
-        clock: Clock = lambda: None,
+        told: Told | None = None,
     ) -> None:
         self.name = name
-        self._clock = clock
+        self._told = told
         self.quote = settings.quote
         self.is_local = is_local
         self.trading = trading and os.environ.get("DESK_READ_ONLY") != "1"
@@ -151,8 +158,8 @@ class Venue:
 
     def fetch_time(self) -> datetime:
         """The venue's own clock: the time that decides which candles are closed."""
-        if (told := self._clock()) is not None:
-            return told
+        if self._told is not None and (time := self._told.told_time()) is not None:
+            return time
         return from_ms(self._read("tell its time", lambda: self._exchange.fetch_time()))
 
     def fetch_instruments(self) -> dict[str, Instrument]:
@@ -254,9 +261,9 @@ class Venue:
         """Best bid and ask of several symbols, in one request; without those that have none, as
         a delisted coin has.
 
-        as_of: the venue's own time, asked for right before. With it, a quote will do that another
-            process was told, unless it is older, by the venue's time or by this machine's, than
-            the desk's `cache.max_quote_seconds`; without, the venue is asked.
+        as_of: the venue's own time, asked for right before. With it, a quote will do that was
+            told, or that another process was told, unless it is older, by the venue's time or by
+            this machine's, than the desk's `cache.max_quote_seconds`; without, the venue is asked.
         """
         if not symbols:
             return {}
@@ -268,6 +275,10 @@ class Venue:
             told = self._ask_quotes(symbols)
             return {s: Quote(s, *map(Decimal, pair), as_of, got_at) for s, pair in told.items()}
         terms = Terms(min(self._sharing.quote_seconds, longest), longest, to_ms(as_of))
+        heard = self._heard_quotes(symbols, terms)
+        symbols = [symbol for symbol in symbols if symbol not in heard]
+        if not symbols:
+            return heard
         found = self._cache.get(
             "quotes", self.identity, symbols, self._ask_quotes, terms, together=True
         )
@@ -277,7 +288,12 @@ class Venue:
                 "no order is sized with prices so old."
             )
         quotes = (_shared_quote(symbol, found[symbol]) for symbol in symbols)
-        return {quote.symbol: quote for quote in quotes if quote}
+        return heard | {quote.symbol: quote for quote in quotes if quote}
+
+    def _heard_quotes(self, symbols: Collection[str], terms: Terms) -> dict[str, Quote]:
+        """Those that were told so lately that nobody would ask for them."""
+        told = self._told.told_quotes(symbols) if self._told else {}
+        return {s: quote for s, quote in told.items() if terms.is_fresh(_entry_of(quote))}
 
     def share_quotes(self, quotes: Iterable[Quote]) -> None:
         """Let all processes have what came without being asked for, as from a stream.
@@ -563,16 +579,16 @@ def open_venue(
     *,
     trading: bool = False,
     bulk: bool = False,
-    clock: Clock = lambda: None,
+    told: Told | None = None,
 ) -> Venue:
     """The venue of that name in desk.toml, with its keys unless they are not to be had. trading,
-    bulk, clock: see Venue."""
+    bulk, told: see Venue."""
     resolved, keys = resolve_venue(settings, name)
     chosen = settings.venues[name]
     return Venue(
         name, resolved, keys, trading=trading, is_local=chosen.is_local,
         identity=venue_identity(name, chosen), home=settings.home, cache=settings.cache, bulk=bulk,
-        clock=clock,
+        told=told,
     )  # fmt: skip
 
 
@@ -790,6 +806,12 @@ def parse_quote(symbol: str, ticker: Row | None) -> Quote | None:
     """ccxt's ticker as best bid and ask; None without both."""
     bid, ask = (_maybe((ticker or {}).get(side)) for side in ("bid", "ask"))
     return Quote(symbol, bid, ask) if bid and ask else None
+
+
+def _entry_of(quote: Quote) -> Entry:
+    """A quote that was told, as one that would have been asked for then."""
+    at = quote.got_at.timestamp() if quote.got_at else 0.0
+    return Entry(None, at, to_ms(quote.venue_time) if quote.venue_time else None, at)
 
 
 def _shared_quote(symbol: str, told: Entry) -> Quote | None:
