@@ -52,6 +52,23 @@ def test_candles_come_back_as_they_went_in(store):
     assert candles_hash(store.load(*SERIES)) == candles_hash(frame)
 
 
+@pytest.mark.parametrize("limits", [(1, 3, None, 12, 2), (None, 5), (7, 1), (20, 3)])
+def test_who_looks_from_one_time_reads_the_same_however_often(store, limits):
+    store.append(*SERIES, hourly(*range(10)), as_of=time(10))
+    reads = []
+    looking = CandleStore(store.root, on_read=reads.append, as_of=time(9))
+    for limit in limits:
+        found = looking.load(*SERIES, limit=limit)
+        expected = store.load(*SERIES, as_of=time(9), limit=limit)
+        pd.testing.assert_frame_equal(found, expected)
+        assert (reads[-1].candles, reads[-1].hash) == (len(expected), candles_hash(expected))
+    before = looking.load(*SERIES)
+    before.loc[:, "close"] = 0.0
+    store.append(*SERIES, hourly(5, price=200.0), as_of=time(11))
+    assert looking.load(*SERIES)["close"].tolist() == [101] * 9
+    assert looking.load(*SERIES, as_of=time(11))["close"].tolist() == [101] * 5 + [201] + [101] * 4
+
+
 def test_months_are_plain_parquet_files(store):
     store.append(*SERIES, hourly(*range(10)), as_of=LATER)
     assert sorted(path.name for path in folder(store).glob("*.parquet")) == [

@@ -150,11 +150,22 @@ class CandleRead:
         return CandleRead(**{**told, **times})
 
 
+class _Known(NamedTuple):
+    """Candles that were read; whole: there are no older ones."""
+
+    frame: pd.DataFrame
+    whole: bool
+
+    def serves(self, limit: int | None) -> bool:
+        return self.whole or (limit is not None and limit <= len(self.frame))
+
+
 class CandleStore:
     """Closed candles of many series under one folder, shared by any number of processes.
 
     on_read: hears of everything that `load` gives. as_of: the time that `load` looks from unless
-    it is told one; None: it gives the newest.
+    it is told one, for somebody who looks from there once: what was read is not read again; None:
+    it gives the newest.
     """
 
     def __init__(
@@ -166,6 +177,7 @@ class CandleStore:
     ) -> None:
         self.root = Path(root)
         self._on_read, self._as_of = on_read, as_of
+        self._known: dict[tuple[Any, ...], _Known] = {}
 
     def append(
         self, venue: str, symbol: str, timeframe: str, frame: pd.DataFrame, *, as_of: datetime
@@ -222,23 +234,15 @@ class CandleStore:
             then and that the venue served later is there.
         """
         as_of = as_of or self._as_of
-        folder = self._folder(venue, symbol, timeframe)
-        changed = _changed_since(folder, timeframe, as_of)
-        # A candle that was dropped again would be missed among the newest.
-        newest = None if changed else limit
-        before = _end_ms(end, as_of, timeframe)
-        parts, count = [], 0
-        for path in reversed(_months_between(folder, start, end or as_of)):
-            need = None if newest is None else newest - count
-            part = _undo(read_month(path, before_ms=before, newest=need), changed)
-            parts.append(_between(part, start, before))
-            count += len(parts[-1])
-            if limit is not None and count >= limit:
-                break
-        frame = _put_together(parts[::-1])
+        asked = (venue, symbol, timeframe, start, end, as_of)
+        known = self._known.get(asked)
+        if known is None or not known.serves(limit):
+            known = self._read(*asked, limit)
+            if self._as_of:
+                self._known[asked] = known
+        frame = known.frame.copy(deep=False)
         if limit is not None and len(frame) > limit:
             frame = frame.iloc[len(frame) - limit :]
-        frame = _validate_stored(frame, timeframe, folder)
         if self._on_read and len(frame):
             first, last = (from_ms(open_ms(frame)[row]) for row in (0, -1))
             self._on_read(
@@ -247,6 +251,34 @@ class CandleStore:
                 )
             )
         return frame
+
+    def _read(
+        self,
+        venue: str,
+        symbol: str,
+        timeframe: str,
+        start: datetime | None,
+        end: datetime | None,
+        as_of: datetime | None,
+        limit: int | None,
+    ) -> _Known:
+        """What `load` looks in: the newest `limit` candles of those asked for, and maybe more."""
+        folder = self._folder(venue, symbol, timeframe)
+        changed = _changed_since(folder, timeframe, as_of)
+        # A candle that was dropped again would be missed among the newest.
+        newest = None if changed else limit
+        before = _end_ms(end, as_of, timeframe)
+        parts, count, is_whole = [], 0, True
+        for path in reversed(_months_between(folder, start, end or as_of)):
+            need = None if newest is None else newest - count
+            part = _undo(read_month(path, before_ms=before, newest=need), changed)
+            parts.append(_between(part, start, before))
+            count += len(parts[-1])
+            if limit is not None and count >= limit:
+                is_whole = False
+                break
+        frame = _validate_stored(_put_together(parts[::-1]), timeframe, folder)
+        return _Known(frame, is_whole)
 
     def hash_of(self, read: CandleRead) -> str:
         """The hash of the same candles as the store would give them now."""
