@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -16,9 +18,12 @@ import pytest
 from tests.desks import PaperDesk, paper_desk
 from tests.waiting import until
 from tradelib.candles.store import CandleStore
+from tradelib.cli.stepped import point_venue
 from tradelib.clock import parse_time, timeframe_ms, utc_now
 from tradelib.feed.feed import IN_FLIGHT, SHARE_PAUSE, Feed
 from tradelib.feed.status import StreamStatus, load_streams
+from tradelib.services.service import url_of
+from tradelib.settings import load_settings
 from tradelib.trading.accounts import load_balances
 from tradelib.trading.bots import Bot, BotStatus, add_bot, new_bot
 from tradelib.trading.orders import load_fills
@@ -325,6 +330,26 @@ def test_an_end_is_heard_though_a_channel_is_joined_right_before(
         return task.cancelled()
 
     assert asyncio.run(end_it())
+
+
+def test_a_venue_that_never_answers_takes_no_thread_that_others_wait_for(desk: PaperDesk) -> None:
+    async def listen(silent: socket.socket) -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        point_venue(desk.settings.home, desk.market.venue, url_of(silent.getsockname()[1]))
+        feed = Feed(load_settings(desk.settings.home), desk.ledger, desk.market.venue, [])
+        streams = VenueStreams(feed.settings, feed.name, feed)
+        streams.listen_to_quotes(["BTC/USDT"])
+        streams.listen_to_candles([Series("BTC/USDT", "1m")])
+        asked, _ = await loop.sock_accept(silent)
+        with asked:
+            told = await asyncio.wait_for(asyncio.to_thread(str, "served"), 10)
+            await streams.close()
+        return told
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.setblocking(False)
+        assert asyncio.run(listen(silent)) == "served"
 
 
 class Patient(Feed):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -97,7 +97,9 @@ class VenueStreams:
         self._listens: dict[Channel, Callable[[Any], Awaitable[None]]] = {}
         self._tasks: dict[Channel, asyncio.Task[None]] = {}
         self._open = partial(open_stream, settings, name)
-        self._lending = threading.Lock()
+        # ccxt's object is for one thread at a time; and a venue that does not answer keeps none of
+        # the threads for itself that all of a process's venues wait for.
+        self._lending = ThreadPoolExecutor(1, f"{name} instruments")
         self._lender = open_venue(settings, name)
         self._has = self._open().has
 
@@ -131,6 +133,7 @@ class VenueStreams:
 
     async def close(self) -> None:
         """Leave every channel."""
+        self._lending.shutdown(wait=False, cancel_futures=True)
         tasks, self._tasks, self._listens = [*self._tasks.values()], {}, {}
         for task in tasks:
             task.cancel()
@@ -168,15 +171,12 @@ class VenueStreams:
         """A ccxt object with connections of its own, closed at the end."""
         exchange = self._open()
         try:
-            await asyncio.to_thread(self._lend, exchange)
+            lent = self._lending.submit(self._lender.lend_instruments, exchange)
+            await asyncio.wrap_future(lent)
             yield exchange
         finally:
             with suppress(Exception):
                 await exchange.close()
-
-    def _lend(self, exchange: Any) -> None:
-        with self._lending:  # ccxt's object is for one thread at a time
-            self._lender.lend_instruments(exchange)
 
     def _translated(self, action: str) -> AbstractContextManager[None]:
         return translated(self.name, action, scrubber=self._scrubber)
