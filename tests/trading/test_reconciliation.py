@@ -7,7 +7,6 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import event, insert
 
 from tests.desks import PaperDesk, load_equity, paper_desk
 from tradelib.clock import utc_now
@@ -18,7 +17,6 @@ from tradelib.trading.booking import book_trades
 from tradelib.trading.decisions import Action
 from tradelib.trading.discrepancies import compare_balances
 from tradelib.trading.incidents import load_incidents, open_incident
-from tradelib.trading.ledger import as_row
 from tradelib.trading.orders import OrderStatus, client_order_id, load_fills, load_orders
 from tradelib.trading.positions import load_position
 from tradelib.trading.reconciliation import reconcile
@@ -317,36 +315,12 @@ def test_a_quiet_pass_asks_the_same_whatever_the_history_holds(desk):
     assert sum(busy.values()) <= sum(quiet.values()) + 1  # one quote of the asset now held
 
 
-def steps_of_a_pass(desk: PaperDesk) -> int:
-    """How many steps SQLite's own machine takes for a pass."""
-    steps = 0
-
-    def count() -> None:
-        nonlocal steps
-        steps += 1
-
-    def watch(connection, *_) -> None:
-        connection.set_progress_handler(count, 1)
-
-    desk.ledger.close()
-    event.listen(desk.ledger.engine, "checkout", watch)
-    desk.reconcile()
-    event.remove(desk.ledger.engine, "checkout", watch)
-    desk.ledger.close()
-    return steps
-
-
 def test_a_quiet_pass_costs_the_same_when_a_long_history_has_just_been_written(desk):
     """As right after a resync, whose orders have all changed within the venue's lag."""
     order = desk.execute(desk.decide(Action.BUY)).order
-    before = steps_of_a_pass(desk)
-    written = [
-        as_row(replace(order, client_id=f"nd-{n}", venue_order_id=f"0-{n}", updated_at=utc_now()))
-        for n in range(2000)
-    ]
-    with desk.ledger.write() as books:
-        books.execute(insert(tables.orders), written)
-    assert steps_of_a_pass(desk) <= 1.5 * before
+    before = desk.count_steps(desk.reconcile)
+    desk.repeat(order, 2000, updated_at=utc_now())
+    assert desk.count_steps(desk.reconcile) <= 1.5 * before
 
 
 money = st.decimals("0", "1000000", places=8)

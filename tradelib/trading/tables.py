@@ -214,6 +214,7 @@ orders = Table(
     Column("updated_at", UtcText, nullable=False),
     Index("ix_orders_venue_status_updated", "venue", "status", "updated_at"),
     Index("ix_orders_venue_updated", "venue", "updated_at"),
+    Index("ix_orders_venue_as_of", "venue", "as_of"),
     Index("ix_orders_venue_fills", "venue", "fills_complete"),
     Index("ix_orders_venue_order", "venue", "symbol", "venue_order_id"),
 )
