@@ -2,8 +2,9 @@
 
     python benchmarks/reconcile.py [--json] [--orders 1000 100000] [--rounds 9]
 
-Each history lies in a paper exchange of its own, with a ledger rebuilt from it; passes over the two
-alternate, so that what else the machine does falls on both.
+Each history lies in a paper exchange of its own, with a ledger rebuilt from it just now; half of it
+is of a bot that has stops. Passes over the two alternate, so that what else the machine does falls
+on both.
 """
 
 from __future__ import annotations
@@ -27,11 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tradelib.settings import LimitSettings, NotionalRange, ProtectionSettings, VenueSettings
+from tradelib.trading.bots import add_bot, new_bot
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.manual import ManualOrder, place_manual_order
 from tradelib.trading.orders import OrderStatus, Side, load_orders
-from tradelib.trading.reconciliation import reconcile
 from tradelib.trading.resync import resync
+from tradelib.trading.upkeep import reconcile_venue
 from tradelib.venue import Keys, OrderType, Venue
 
 OPEN_ORDERS = 20
@@ -72,6 +74,7 @@ def case(orders: int) -> Iterator[Case]:
         venue = Venue("bench", VenueSettings(rest_url=url), keys, trading=True, is_local=True)
         ledger = Ledger(f"sqlite:///{home / 'ledger.sqlite'}")
         stack.callback(ledger.close)
+        add_bot(ledger, new_bot("bench", "bench", SYMBOL, "1h", "trend", stops={"loss": 0.5}))
         resync(ledger, venue)
         place_resting(ledger, venue)
         size = sum(file.stat().st_size for file in home.glob("ledger.sqlite*")) / 2**20
@@ -92,7 +95,7 @@ def place_resting(ledger: Ledger, venue: Venue) -> None:
 def time_pass(one: Case) -> float:
     """Seconds of one pass, which must find everything in order."""
     started = time.perf_counter()
-    told = reconcile(one.ledger, one.venue, [SYMBOL])
+    told = reconcile_venue(one.ledger, one.venue, "process 0 on bench")
     seconds = time.perf_counter() - started
     known = load_orders(one.ledger, unsettled=True)
     if not told.agrees or {order.status for order in known} != {OrderStatus.OPEN}:

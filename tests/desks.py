@@ -7,16 +7,16 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from unittest import mock
 
 import ccxt
-from sqlalchemy import select
+from sqlalchemy import event, insert, select
 
 from tradelib.candles.fetch import fetch_candles
 from tradelib.candles.store import CandleStore
@@ -30,8 +30,8 @@ from tradelib.trading.accounts import Equity
 from tradelib.trading.bots import Bot, load_bots
 from tradelib.trading.decisions import Action, Decision, record_decision
 from tradelib.trading.execution import Execution, execute_decision
-from tradelib.trading.ledger import Ledger
-from tradelib.trading.orders import decision_id
+from tradelib.trading.ledger import Ledger, as_row
+from tradelib.trading.orders import Order, decision_id
 from tradelib.trading.reconciliation import Reconciliation, reconcile
 from tradelib.trading.runs import Outcome, Run, start_run
 from tradelib.venue import Venue
@@ -83,6 +83,30 @@ class PaperDesk(SteppedDesk):
 
     def reconcile(self) -> Reconciliation:
         return reconcile(self.ledger, self.venue(), self.market.symbols)
+
+    def repeat(self, order: Order, count: int, **changes: object) -> None:
+        """Add so many orders like one to the ledger, which the venue does not have."""
+        many = (replace(order, client_id=f"nd-{n}", **changes) for n in range(count))
+        with self.ledger.write() as books:
+            books.execute(insert(tables.orders), [as_row(one) for one in many])
+
+    def count_steps(self, work: Callable[[], object]) -> int:
+        """How many steps SQLite's own machine takes for what is done in the ledger."""
+        steps = 0
+
+        def count() -> None:
+            nonlocal steps
+            steps += 1
+
+        def watch(connection, *_) -> None:
+            connection.set_progress_handler(count, 1)
+
+        self.ledger.close()
+        event.listen(self.ledger.engine, "checkout", watch)
+        work()
+        event.remove(self.ledger.engine, "checkout", watch)
+        self.ledger.close()
+        return steps
 
     def fetch(self, history: int = 600) -> CandleStore:
         """The candles of every symbol of the market, in the desk's store."""

@@ -207,6 +207,32 @@ def test_a_market_order_beyond_the_book_fills_what_there_is() -> None:
     assert (again.status, none) == ("EXPIRED", ())
 
 
+@pytest.mark.parametrize(("side", "price", "better"), [(BUY, "101.50", SELL), (SELL, "98.50", BUY)])
+def test_the_market_stands_beyond_an_order_that_outbids_all_its_levels(side, price, better) -> None:
+    """Filled in part, since the market's levels turned out not to be there, it rests alone."""
+    engine = new_engine()
+    order, trades = engine.place("ann", ticket(side, amount=5, price=price), 0, share=0.3)
+    assert (order.status, len(trades)) == ("PARTIALLY_FILLED", 1)
+    levels = engine.books[PAIR].depth(better, 500)
+    assert len(levels) == 100
+    assert levels[0][0] == order.ticket.price
+    engine.cancel(order, 0)
+    assert engine.books[PAIR].depth(better, 1)[0][0] == 100
+
+
+def test_what_was_taken_beyond_such_an_order_is_gone() -> None:
+    engine = new_engine(volume=10)
+    order, _ = engine.place("ann", ticket(BUY, amount=5, price="100.50"), 0, share=0.3)
+    (_, first), (second, standing) = engine.books[PAIR].depth(SELL, 2)
+    place(engine, "bob", ticket(BUY, "MARKET", amount=first + 1))
+    assert engine.books[PAIR].depth(SELL, 1) == [(second, standing - 1)]
+    engine.cancel(order, 0)
+    levels = engine.books[PAIR].depth(SELL, 500)
+    assert (second, standing - 1) in levels
+    assert second - Decimal("0.01") not in dict(levels)
+    assert levels[0][0] < order.ticket.price
+
+
 def test_levels_return_when_the_market_moves() -> None:
     engine = new_engine(volume=1)
     before = engine.books[PAIR].depth(BUY, 1)

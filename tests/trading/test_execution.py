@@ -352,6 +352,18 @@ def test_a_position_larger_than_the_largest_order_can_be_sold(desk: PaperDesk):
     assert desk.execute(desk.decide(Action.SELL, "1")).order.status == OrderStatus.FILLED
 
 
+def test_an_order_costs_the_same_whatever_its_bot_ordered_on_other_days(desk: PaperDesk):
+    done = desk.trade(Action.BUY, "0.01")
+    desk.trade(Action.BUY, "0.01")
+    wanted = desk.decide(Action.BUY, "0.01")
+    before = desk.count_steps(lambda: desk.execute(wanted))
+    desk.step()
+    then = done.order.as_of - timedelta(days=30)
+    desk.repeat(done.order, 2000, decision=None, as_of=then, created_at=then, updated_at=then)
+    wanted = desk.decide(Action.BUY, "0.01")
+    assert desk.count_steps(lambda: desk.execute(wanted)) <= 1.5 * before
+
+
 def test_the_answer_to_an_order_names_its_fills_to_the_last_digit(desk: PaperDesk, monkeypatch):
     unasked = "tradelib.venue.client.Venue.fetch_order_trades"
     monkeypatch.setattr(unasked, lambda *_: pytest.fail("the fills were asked for"))

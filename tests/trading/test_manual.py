@@ -65,6 +65,14 @@ def test_a_preview_names_every_limit_that_would_refuse(desk: PaperDesk):
     }
 
 
+def test_a_refusal_tells_amounts_without_empty_digits(desk: PaperDesk):
+    wanted = {"amount": D("1.00000"), "type": OrderType.LIMIT, "limit_price": D("1.00")}
+    told = [r.reason for r in preview(desk, side=Side.BUY, **wanted).refusals]
+    assert "an order worth 1 USDT is less than the venue takes" in told
+    told = [r.reason for r in preview(desk, side=Side.SELL, amount=D("0.01000")).refusals]
+    assert "the order needs 0.01 BTC, there are 0" in told
+
+
 def test_an_order_refused_by_a_limit_is_recorded_and_not_sent(desk: PaperDesk):
     (order,) = place(desk, side=Side.BUY, amount=D("5"))
     assert order.status == OrderStatus.DENIED

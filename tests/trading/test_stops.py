@@ -16,7 +16,8 @@ from tradelib.trading.chain import find_chain
 from tradelib.trading.decisions import Action
 from tradelib.trading.halts import halt_trading, resume_trading
 from tradelib.trading.incidents import load_incidents
-from tradelib.trading.orders import OrderStatus, Role, load_orders
+from tradelib.trading.manual import ManualOrder, place_manual_order
+from tradelib.trading.orders import OrderStatus, Role, Side, load_orders
 from tradelib.trading.positions import Position, load_position
 from tradelib.trading.stops import compare_stops, maintain_stops, wanted_stops
 from tradelib.venue import Instrument, OrderType, Quote
@@ -277,6 +278,25 @@ def test_a_position_whose_symbol_has_no_quote_is_named(desk: PaperDesk, monkeypa
     desk.trade(Action.BUY)
     monkeypatch.setattr("tradelib.venue.client.Venue.fetch_quotes", lambda *_, **__: {})
     assert "position without stop" in [f.kind for f in desk.reconcile().discrepancies]
+
+
+def test_what_a_limit_above_the_whole_book_bought_in_part_gets_its_stop(desk: PaperDesk):
+    """What is left of it rests as the best bid, above all that the market asked before."""
+    protect(desk, loss=0.02)
+    venue, symbol = desk.venue(), desk.bot.symbol
+    ask = venue.fetch_quotes([symbol])[symbol].ask
+    dear = (ask * D("1.015")).quantize(D("0.01"))
+    wanted = ManualOrder(symbol, Side.BUY, D("0.02"), OrderType.LIMIT, dear, bot=desk.bot.name)
+    desk.paper.control("faults", script=[{"kind": "partial"}])
+    (bought,) = place_manual_order(
+        desk.ledger, venue, desk.settings.limits, wanted, "process 1 on test"
+    )
+    assert bought.status == OrderStatus.PARTIALLY_FILLED
+    quote = venue.fetch_quotes([symbol])[symbol]
+    assert quote.bid == dear <= quote.ask
+    maintain(desk)
+    assert [kind for kind, _, _ in resting(desk)] == ["LIMIT", "STOP_LOSS"]
+    assert desk.reconcile().discrepancies == ()
 
 
 def test_stops_are_no_trades_of_the_day(desk: PaperDesk):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -24,7 +24,7 @@ import numpy as np
 from tradelib.candles.fetch import FetchReport, fetch_candles
 from tradelib.candles.store import CandleRead, CandleStore
 from tradelib.clock import parse_time, set_clock
-from tradelib.errors import DeskError, InvalidInput, LeaseHeld, ReadOnly
+from tradelib.errors import DeskError, InvalidInput, ReadOnly
 from tradelib.logs import configure_logging
 from tradelib.notebooks.results import record_result
 from tradelib.settings import DeskSettings, load_settings
@@ -41,7 +41,6 @@ from tradelib.trading.execution import (
     Execution,
     LegOutcome,
     OrderInputs,
-    execute_decision,
     intend_order,
 )
 from tradelib.trading.leases import Lease
@@ -53,14 +52,13 @@ from tradelib.trading.reconciliation import Reconciliation
 from tradelib.trading.risk import load_refusals
 from tradelib.trading.runs import COMPUTED, Outcome, Run, hash_token, latest_run, load_run
 from tradelib.trading.sources import provide_sources
-from tradelib.trading.stops import maintain_stops
 from tradelib.trading.targeting import (
     TargetInputs,
     TargetSignal,
     compute_targets,
     weigh_symbols,
 )
-from tradelib.trading.upkeep import reconcile_venue
+from tradelib.trading.upkeep import execute_and_protect, reconcile_venue
 from tradelib.traffic import spend_as
 from tradelib.venue import Venue, open_venue
 
@@ -218,14 +216,12 @@ class Desk:
     def carry_out(self, bot: Bot, decision: Decision, held: Lease | None = None) -> ExecutionPage:
         """Turn a decision into at most one order a symbol. held: the bot's lease, where this run
         has it already."""
-        client = self._trade_at(bot.venue)
-        done = execute_decision(
-            self.ledger, client, self.settings.limits, bot, decision, self.run_id,
-            patience=_PATIENCE, held=held,
+        return ExecutionPage(
+            execute_and_protect(
+                self.ledger, self._trade_at(bot.venue), self.settings.limits, bot, decision,
+                self.run_id, patience=_PATIENCE, held=held,
+            )
         )  # fmt: skip
-        with suppress(LeaseHeld):  # whoever trades the bot now looks after its stops
-            maintain_stops(self.ledger, client, bot, self.run_id)
-        return ExecutionPage(done)
 
     def reconcile(self, venue: str) -> Reconciliation | dict[str, Any]:
         """Make the books equal to the venue; again, the report of the run."""

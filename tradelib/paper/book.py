@@ -6,7 +6,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from decimal import Decimal
 
-from tradelib.paper.instruments import Instrument
+from tradelib.paper.instruments import ZERO, Instrument
 from tradelib.paper.liquidity import Liquidity
 from tradelib.paper.orders import BUY, SELL, Order
 
@@ -55,17 +55,29 @@ class Ladder:
 class Standing:
     """The market's levels of one side, made as far as they are looked at, less what was taken."""
 
-    def __init__(self, levels: Iterator[tuple[Decimal, Decimal]]) -> None:
-        self._coming = levels
-        self._here: dict[Decimal, Decimal] = {}
+    def __init__(self, liquidity: Liquidity | None, side: str) -> None:
+        self._liquidity, self._side = liquidity, side
+        self._taken: dict[Decimal, Decimal] = {}
+        self._begin(None)
 
-    def __iter__(self) -> Iterator[tuple[Decimal, Decimal]]:
+    def _begin(self, beyond: Decimal | None) -> None:
+        self._beyond = beyond
+        self._here: dict[Decimal, Decimal] = {}
+        self._coming = self._liquidity.levels(self._side, beyond) if self._liquidity else iter(())
+
+    def levels(self, beyond: Decimal | None) -> Iterator[tuple[Decimal, Decimal]]:
+        """As those of Liquidity. What was taken stays so, from wherever they begin."""
+        if beyond != self._beyond:
+            self._begin(beyond)
         yield from list(self._here.items())
         for price, amount in self._coming:
-            self._here[price] = amount
-            yield price, amount
+            left = amount - self._taken.get(price, ZERO)
+            if left > 0:
+                self._here[price] = left
+                yield price, left
 
     def take(self, price: Decimal, amount: Decimal) -> None:
+        self._taken[price] = self._taken.get(price, ZERO) + amount
         left = self._here[price] - amount
         if left > 0:
             self._here[price] = left
@@ -84,7 +96,7 @@ class Book:
         self.sides = {BUY: Ladder(BUY), SELL: Ladder(SELL)}
         self.stops: dict[int, Order] = {}
         self.liquidity: Liquidity | None = None
-        self._market = {BUY: Standing(iter(())), SELL: Standing(iter(()))}
+        self._market = {side: Standing(None, side) for side in (BUY, SELL)}
 
     @property
     def is_quiet(self) -> bool:
@@ -94,7 +106,7 @@ class Book:
     def show(self, liquidity: Liquidity) -> None:
         """The market's levels from now on."""
         self.liquidity = liquidity
-        self._market = {side: Standing(liquidity.levels(side)) for side in (BUY, SELL)}
+        self._market = {side: Standing(liquidity, side) for side in (BUY, SELL)}
 
     def add(self, order: Order) -> None:
         if order.working:
@@ -128,12 +140,15 @@ class Book:
     def market_levels(self, side: str) -> Iterator[tuple[Decimal, Decimal]]:
         """The market's own levels, less what was taken from them.
 
-        Levels an account's larger resting order would already have absorbed do not stand.
+        They begin beyond an account's resting order that outbids the market: it would have
+        absorbed the better ones.
         """
         opposite = self.sides[SELL if side == BUY else BUY].best
-        for price, amount in self._market[side]:
-            if opposite is None or (price <= opposite if side == BUY else price >= opposite):
-                yield price, amount
+        if opposite is not None and self.liquidity is not None:
+            last = self.liquidity.price
+            if opposite >= last if side == BUY else opposite <= last:
+                opposite = None
+        return self._market[side].levels(opposite)
 
     def consume(self, side: str, price: Decimal, amount: Decimal) -> None:
         """Takes from one of the market's levels."""

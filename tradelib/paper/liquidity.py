@@ -79,14 +79,18 @@ class Liquidity:
     volume: Decimal
     salt: int
 
-    def levels(self, side: str) -> Iterator[tuple[Decimal, Decimal]]:
-        """(price, amount) of the market's bids (BUY) or asks (SELL), best first."""
+    def levels(self, side: str, beyond: Decimal | None = None) -> Iterator[tuple[Decimal, Decimal]]:
+        """(price, amount) of the market's bids (BUY) or asks (SELL), best first.
+
+        beyond: leaves out those that are better than this price, and ends as many later.
+        """
         shares, rising = self.shape.shares, -1 if side == BUY else 1
         tick, lot = to_counts(self.instrument.tick), to_counts(self.instrument.step)
         last, volume = to_counts(self.price), to_counts(self.volume)
         best = best_price(last, shares.half_spread, tick, rising)
         gap = level_gap(last, shares.gap, tick) * rising
-        for rank in range(self.shape.levels):
+        first = 0 if beyond is None else max(0, -((best - to_counts(beyond)) // gap))
+        for rank in range(first, first + self.shape.levels):
             price = best + gap * rank
             if price <= 0:
                 return

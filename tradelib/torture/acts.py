@@ -16,7 +16,6 @@ from tradelib.torture.stage import KEY, SECRET
 from tradelib.torture.wall import SharedWall
 from tradelib.trading.bots import Bot
 from tradelib.trading.decisions import Decision
-from tradelib.trading.execution import execute_decision
 from tradelib.trading.leaving import cancel_orders, flatten_positions
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.manual import (
@@ -24,7 +23,7 @@ from tradelib.trading.manual import (
     place_manual_order,
 )
 from tradelib.trading.orders import Order, Side
-from tradelib.trading.upkeep import reconcile_venue
+from tradelib.trading.upkeep import execute_and_protect, reconcile_venue
 from tradelib.venue import OrderType, Venue
 from tradelib.venue.client import make_exchange
 from tradelib.venue.keys import Keys
@@ -103,7 +102,7 @@ class Desk:
     def _execute(self, deed: Deed) -> str:
         assert deed.bot is not None
         assert deed.decision is not None
-        return execute_decision(
+        return execute_and_protect(
             self.ledger, self.venue, LIMITS, deed.bot, deed.decision, deed.run
         ).summary
 

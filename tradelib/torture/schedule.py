@@ -164,7 +164,9 @@ _STOPS: tuple[Mapping[str, float], ...] = (
 
 
 # Points that an act passes at most, roughly, when nothing goes wrong.
-_TYPICAL = {"execute": 46, "reconcile": 40, "manual": 36, "cancel": 12, "flatten": 36}
+_TYPICAL = {"execute": 27, "reconcile": 40, "manual": 30, "cancel": 12, "flatten": 42}
+# So many an execution, when the bot's stops follow.
+_WITH_STOPS = 66
 _DECISIVE = (
     "commit _plan_order", "committed _plan_order", "begin take_to_wire", "commit take_to_wire",
     "committed take_to_wire", "request POST order", "sent POST order", "answered POST order",
@@ -235,9 +237,9 @@ class _Writer:
         fate, rng = self.rng.random(), self.rng
         aim = None
         if fate < self.odds.kill * share:
-            aim = self._aim(kind, signal.SIGKILL)
+            aim = self._aim(kind, signal.SIGKILL, bot)
         elif fate < (self.odds.kill + self.odds.sleep) * share:
-            aim = self._aim(kind, signal.SIGSTOP)
+            aim = self._aim(kind, signal.SIGSTOP, bot)
         yield Act(
             kind, bot, age, aim, is_left=rng.random() < 0.4, is_fresh=rng.random() < 0.1,
             choice=rng.random(),
@@ -255,7 +257,7 @@ class _Writer:
     def _overlap(self, bot: str) -> Iterator[Step]:
         """A process falls asleep within an execution, and another one takes its bot over."""
         rng = self.rng
-        aim = self._aim("execute", signal.SIGSTOP)
+        aim = self._aim("execute", signal.SIGSTOP, bot)
         if rng.random() < 0.4:
             aim = Aim(signal.SIGSTOP, 1, rng.choice(_EARLY))
         yield Act("execute", bot, aim=aim, choice=rng.random())
@@ -271,10 +273,11 @@ class _Writer:
         yield from self._maybe(0.3, self._pass)()
         yield from self._wake()
 
-    def _aim(self, kind: str, number: int) -> Aim:
+    def _aim(self, kind: str, number: int, bot: str) -> Aim:
         if kind in ("execute", "manual") and self.rng.random() < self.odds.aimed:
             return Aim(number, 1, self.rng.choice(_DECISIVE))
-        return Aim(number, self.rng.randint(1, _TYPICAL[kind]))
+        protects = kind == "execute" and any(b.stops for b in self.bots if b.name == bot)
+        return Aim(number, self.rng.randint(1, _WITH_STOPS if protects else _TYPICAL[kind]))
 
     def _halt(self) -> Iterator[Step]:
         yield Halt(self.rng.choice(("HALTED", "REDUCING")))

@@ -71,8 +71,9 @@ class Books:
 
     orders: those whose end is not known or whose fills are not all booked. named: those that the
     venue's side names by their client id, or as 'symbol id' by its own. balances: booked totals by
-    asset. recent: orders of which the venue may not show yet all that happened. visibility_lag:
-    how long after it was sent an order's absence proves nothing.
+    asset. visibility_lag: how long after it was sent an order's absence proves nothing. moving:
+    symbols whose orders changed so lately that the venue may not show yet all that happened; known
+    where a balance differs.
     """
 
     venue: str
@@ -80,7 +81,7 @@ class Books:
     named: Mapping[str, Order]
     balances: Mapping[str, Decimal]
     visibility_lag: timedelta
-    recent: tuple[Order, ...] = ()
+    moving: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -367,12 +368,8 @@ def _fills_overdue(books: Books, account: Account) -> list[Finding]:
 
 def _balances(books: Books, account: Account) -> list[Finding]:
     """Assets that differ, unless an order that is just on its way explains them."""
-    moving = {
-        asset
-        for order in (*books.orders, *books.recent)
-        if is_young(order, books, account.at)
-        for asset in order.symbol.split("/")
-    }
+    on_its_way = {order.symbol for order in books.orders if is_young(order, books, account.at)}
+    moving = {asset for symbol in books.moving | on_its_way for asset in symbol.split("/")}
     return [
         Finding(BALANCE_DIFFERS, asset, f"{booked:f}", f"{actual:f}")
         for asset, (booked, actual) in differing_balances(books.balances, account.balances).items()

@@ -46,7 +46,7 @@ from tradelib.settings import DeskSettings
 
 T = TypeVar("T")
 
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 _WITHOUT_POSITIONS = ("0001", "0002")
 LEDGER_NOTE = "ledger.name"
 READ_ONLY_ENV = "DESK_READ_ONLY"

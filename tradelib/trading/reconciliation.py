@@ -418,23 +418,26 @@ def _load_books(work: _Pass, seen: Seen) -> Books:
             if ours:
                 named[ours.client_id] = ours
                 named[venue_key(answer.symbol, answer.venue_order_id)] = ours
+        balances = {b.asset: b.booked for b in booked_balances(books, work.venue.name)}
+        # Asked only where something needs explaining: after a resync they are all there ever were.
+        differs = bool(differing_balances(balances, seen.balances))
         return Books(
             venue=work.venue.name,
             orders=tuple(promised_orders(books, work.venue.name)),
             named=named,
-            balances={b.asset: b.booked for b in booked_balances(books, work.venue.name)},
+            balances=balances,
             visibility_lag=work.venue.visibility_lag,
-            recent=tuple(_recent_orders(books, work.venue, seen.at)),
+            moving=_moving_symbols(books, work.venue, seen.at) if differs else frozenset(),
         )
 
 
-def _recent_orders(books: Connection, venue: Venue, at: datetime) -> list[Order]:
-    """Orders that changed within the venue's lag."""
-    query = select(tables.orders).where(
+def _moving_symbols(books: Connection, venue: Venue, at: datetime) -> frozenset[str]:
+    """Symbols whose orders changed within the venue's lag."""
+    query = select(tables.orders.c.symbol.distinct()).where(
         tables.orders.c.venue == venue.name,
         tables.orders.c.updated_at > at - venue.visibility_lag,
     )
-    return rows(books, query, Order)
+    return frozenset(books.execute(query).scalars())
 
 
 def _symbols_to_walk(work: _Pass, seen: Seen) -> set[str]:

@@ -237,7 +237,10 @@ class SufficientBalance:
         if need <= have:
             return None
         return _refusal(
-            self, f"{need:f}", f"{have:f}", f"the order needs {need:f} {unit}, there are {have:f}"
+            self,
+            f"{need:f}",
+            f"{have:f}",
+            f"the order needs {_plain(need)} {unit}, there are {_plain(have)}",
         )
 
 
@@ -274,14 +277,15 @@ class VenueMinimum:
                 self,
                 f"{order.amount:f}",
                 f"{rules.min_amount or rules.lot}",
-                f"{order.amount:f} {rules.base} is less than the venue trades",
+                f"{_plain(order.amount)} {rules.base} is less than the venue trades",
             )
         if order.notional < (rules.min_notional or 0):
+            worth = f"{_plain(order.notional)} {rules.quote}"
             return _refusal(
                 self,
                 f"{order.notional:f}",
                 f"{rules.min_notional}",
-                f"an order worth {order.notional:f} {rules.quote} is less than the venue takes",
+                f"an order worth {worth} is less than the venue takes",
             )
         return None
 
@@ -369,3 +373,7 @@ def check_limits(
 
 def _refusal(limit: Limit, value: str, bound: str, reason: str) -> Refusal:
     return Refusal(type(limit).__name__, value, bound, reason)
+
+
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"

@@ -30,7 +30,6 @@ from tradelib.trading.leases import Lease, bot_lease, lease, require_lease
 from tradelib.trading.ledger import Ledger, first, rows
 from tradelib.trading.orders import (
     ROLES_THAT_PROTECT,
-    UNSETTLED,
     ZERO,
     Order,
     OrderStatus,
@@ -45,6 +44,7 @@ from tradelib.trading.placing import (
     submit_planned,
     tell,
 )
+from tradelib.trading.portfolio import promised_orders
 from tradelib.trading.positions import Position, bot_position
 from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Instrument, OrderType, Quote, Venue
@@ -286,10 +286,18 @@ def live_stops(ledger: Ledger, bot: Bot) -> list[Order]:
 
 def _live_stops(books: Connection, bot: Bot) -> list[Order]:
     """The bot's protecting orders that have not ended, or whose fills are not all booked."""
-    query = _select_stops(bot).where(
-        tables.orders.c.status.in_(UNSETTLED) | (tables.orders.c.fills_complete == 0)
-    )
-    return rows(books, query.order_by(tables.orders.c.leg), Order)
+    live = (order for order in _unended_orders(books, bot) if Role(order.role).protects)
+    return sorted(live, key=lambda order: order.leg)
+
+
+def _other_orders(books: Connection, bot: Bot) -> list[Order]:
+    """The bot's orders, other than stops, that have not ended or whose fills are not all booked."""
+    return [order for order in _unended_orders(books, bot) if not Role(order.role).protects]
+
+
+def _unended_orders(books: Connection, bot: Bot) -> list[Order]:
+    # By what is open at the venue, of which there is little: a bot's history grows for ever.
+    return [order for order in promised_orders(books, bot.venue) if order.bot == bot.name]
 
 
 def _select_stops(bot: Bot) -> Select[Any]:
@@ -314,17 +322,6 @@ def _last_entry(books: Connection, bot: Bot) -> Order | None:
         tables.orders.c.venue_order_id.is_not(None),
     )
     return first(rows(books, query.order_by(tables.orders.c.created_at.desc()).limit(1), Order))
-
-
-def _other_orders(books: Connection, bot: Bot) -> list[Order]:
-    """The bot's orders, other than stops, that have not ended or whose fills are not all booked."""
-    query = select(tables.orders).where(
-        tables.orders.c.bot == bot.name,
-        tables.orders.c.venue == bot.venue,
-        tables.orders.c.role.not_in(ROLES_THAT_PROTECT),
-        tables.orders.c.status.in_(UNSETTLED) | (tables.orders.c.fills_complete == 0),
-    )
-    return rows(books, query, Order)
 
 
 def _was_refused(books: Connection, bot: Bot, stops: Sequence[Stop]) -> bool:

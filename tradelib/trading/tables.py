@@ -212,8 +212,9 @@ orders = Table(
     Column("as_of", UtcText, nullable=False),
     Column("created_at", UtcText, nullable=False),
     Column("updated_at", UtcText, nullable=False),
-    Index("ix_orders_venue_status", "venue", "status"),
+    Index("ix_orders_venue_status_updated", "venue", "status", "updated_at"),
     Index("ix_orders_venue_updated", "venue", "updated_at"),
+    Index("ix_orders_venue_as_of", "venue", "as_of"),
     Index("ix_orders_venue_fills", "venue", "fills_complete"),
     Index("ix_orders_venue_order", "venue", "symbol", "venue_order_id"),
 )

@@ -1,12 +1,20 @@
-"""Upkeep: what is done for a whole account between decisions, by a scheduled page or a command."""
+"""Upkeep: what is done after a decision for its bot, and between decisions for a whole account.
+
+Scheduled pages, bots that react and commands come here.
+"""
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from datetime import timedelta
 
-from tradelib.errors import DeskError
-from tradelib.trading.bots import load_bots, symbols_of
-from tradelib.trading.leases import run_of
+from tradelib.errors import DeskError, LeaseHeld
+from tradelib.settings import LimitSettings
+from tradelib.trading.bots import Bot, load_bots, symbols_of
+from tradelib.trading.decisions import Decision
+from tradelib.trading.execution import Execution, execute_decision
+from tradelib.trading.leases import Lease, run_of
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.orders import load_orders
 from tradelib.trading.placing import cancel_live_order
@@ -16,6 +24,25 @@ from tradelib.traffic import Urgency, urgent
 from tradelib.venue import Venue
 
 log = logging.getLogger(__name__)
+
+
+def execute_and_protect(
+    ledger: Ledger,
+    venue: Venue,
+    limits: LimitSettings,
+    bot: Bot,
+    decision: Decision,
+    run: str,
+    *,
+    patience: timedelta = timedelta(0),
+    held: Lease | None = None,
+) -> Execution:
+    """`execute_decision`, then make the bot's stops fit what it holds, unless another process
+    trades it by then and looks after them."""
+    done = execute_decision(ledger, venue, limits, bot, decision, run, patience=patience, held=held)
+    with suppress(LeaseHeld):
+        maintain_stops(ledger, venue, bot, run)
+    return done
 
 
 def _see_cancels_through(ledger: Ledger, venue: Venue) -> bool:
