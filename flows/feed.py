@@ -23,6 +23,7 @@ from flows.ready import announce_ready
 from tradelib.feed.feed import Feed
 from tradelib.logs import configure_logging
 from tradelib.notebooks.cycle import venues_in_use
+from tradelib.notebooks.provenance import imported_version
 from tradelib.settings import DeskSettings, load_settings
 from tradelib.trading.ledger import open_ledger
 from tradelib.traffic import spend_as
@@ -59,6 +60,7 @@ def wait_for_nobody() -> None:
     have to be made anew."""
     # Of the threads that react to one candle, the one that trades soon has its turn.
     sys.setswitchinterval(0.001)
+    imported_version()  # git is asked now, and not between a candle and its order
     # What is imported stays; to look through it for garbage takes a tenth of a second.
     gc.collect()
     gc.freeze()

@@ -16,6 +16,7 @@ from datetime import datetime
 from tradelib.errors import DeskError
 from tradelib.notebooks.cycle import EXECUTE, SIGNALS, Step, execute_step, signal_step
 from tradelib.notebooks.desk import Desk, Recordable
+from tradelib.notebooks.provenance import imported_version
 from tradelib.notebooks.results import without_infinities
 from tradelib.notebooks.runner import execute_page, make_page_path, new_run, plain_environment
 from tradelib.scrubber import desk_scrubber
@@ -86,7 +87,7 @@ def _new_run(step: Step, cycle: str | None) -> Run:
     path, token = NOTEBOOKS / f"{step.notebook}.ipynb", secrets.token_urlsafe(32)
     return new_run(
         path, step.notebook, step.parameters, token, step.bot, step.venue, cycle, step.as_of,
-        LIVE_KERNEL,
+        LIVE_KERNEL, imported_version(),
     )  # fmt: skip
 
 

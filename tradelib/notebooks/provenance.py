@@ -7,6 +7,7 @@ import json
 import subprocess
 import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from time import monotonic
 
@@ -35,6 +36,12 @@ def code_version() -> CodeVersion:
         if _known is None or monotonic() - _known[0] > _FRESH:
             _known = monotonic(), _ask_for_version()
         return _known[1]
+
+
+@cache
+def imported_version() -> CodeVersion:
+    """The code that this process itself runs: what is imported stays as it was."""
+    return _ask_for_version()
 
 
 def _ask_for_version() -> CodeVersion:

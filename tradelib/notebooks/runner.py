@@ -36,7 +36,7 @@ from tradelib.notebooks.desk import RUN_ENV, TOKEN_ENV
 from tradelib.notebooks.engine import ENGINE, PAGE_KEY, PageStopped
 from tradelib.notebooks.keeper import Limits
 from tradelib.notebooks.parameters import check_parameters
-from tradelib.notebooks.provenance import code_version, notebook_hash
+from tradelib.notebooks.provenance import CodeVersion, code_version, notebook_hash
 from tradelib.notebooks.results import CANDLES_MIME, RESULT_MIME
 from tradelib.scrubber import Scrubber, desk_scrubber, is_secret_name
 from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, PROJECT, DeskSettings
@@ -80,7 +80,9 @@ def run_notebook(
     scrubber = desk_scrubber(settings, {token: "the token of this run"})
     _refuse_secrets(scrubber, notebook, parameters)
     kernel = find_kernel(kernel)
-    run = new_run(path, notebook, parameters, token, bot, venue, cycle, as_of, kernel)
+    run = new_run(
+        path, notebook, parameters, token, bot, venue, cycle, as_of, kernel, code_version()
+    )  # fmt: skip
     page = make_page_path(settings, run)
     start_run(ledger, run)
     try:
@@ -139,9 +141,10 @@ def new_run(
     cycle: str | None,
     as_of: datetime | None,
     kernel: str,
+    version: CodeVersion,
 ) -> Run:
-    """The record of a run that starts now, not in the ledger yet."""
-    now, version = utc_now(), code_version()
+    """The record of a run that starts now, not in the ledger yet. version: of the code it runs."""
+    now = utc_now()
     unique = hashlib.sha256(token.encode()).hexdigest()[:6]
     name = "-".join(part for part in (path.stem, bot or venue) if part)
     return Run(
