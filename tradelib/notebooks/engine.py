@@ -160,6 +160,11 @@ class _PageClient(PapermillNotebookClient):  # type: ignore[misc]
             self.nb_man.nb = _with_whole_streams(self.nb)
             _shorten(self.nb_man.nb)
 
+    def end_kernel(self) -> None:
+        """End a kernel that nbclient left, as where it could not be prepared."""
+        if self.km is not None and self.km.has_kernel:
+            self._cleanup_kernel()
+
     async def _async_cleanup_kernel(self) -> None:
         self.keeper.note_members()
         await super()._async_cleanup_kernel()
@@ -266,6 +271,7 @@ def _run(client: _PageClient, launch: Mapping[str, Any], may_try_again: bool) ->
             raise
         raise PageStopped(told) from error
     finally:
+        client.end_kernel()
         keeper.end_members(thoroughly=not well)
     return True
 
