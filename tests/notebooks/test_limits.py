@@ -119,7 +119,9 @@ def test_a_page_that_needs_too_much_memory_is_told(fail, cell, kernel):
 def test_a_kernel_that_could_not_be_prepared_is_ended(settings, ledger, notebooks, kernel):
     file, marker = runner.NOTEBOOKS / f"{notebooks('page', RECORD)}.ipynb", settings.home / "pid"
     run = new_run(file, "page", {}, "token", None, None, None, None, kernel)
-    prepare = f"import os\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\nraise ValueError('no')"
+    prepare = (
+        f"import os\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\nraise ValueError('no')"
+    )
     done = execute_page(
         settings, file, make_page_path(settings, run), run, plain_environment(settings),
         desk_scrubber(settings), prepare=prepare,
