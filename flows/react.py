@@ -12,8 +12,15 @@ from decimal import Decimal
 from flows.dispatch import Kernel, Kernels, make_lock, try_lock
 from tradelib.clock import utc_now
 from tradelib.errors import DeskError
-from tradelib.notebooks.cycle import execute_step, run_step, signal_step, venues_in_use
+from tradelib.notebooks.cycle import (
+    Step,
+    execute_step,
+    run_step,
+    signal_step,
+    venues_in_use,
+)
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once, write_page
+from tradelib.notebooks.preheat import KernelPool
 from tradelib.settings import DeskSettings
 from tradelib.trading.bots import Bot, BotStatus, load_bot
 from tradelib.trading.ledger import Ledger
@@ -27,6 +34,8 @@ log = logging.getLogger("flows.react")
 _BOT_PATIENCE, _KERNEL_LOOK = 15.0, 0.02
 # Seconds that a page waits at most for bots that trade one after the other.
 _PAGE_PATIENCE = 10.0
+# A signal's kernel, and its execution's.
+_PREHEATED = 2
 # How far back pages are looked for that a feed left unwritten.
 _UNWRITTEN = timedelta(hours=1)
 
@@ -46,6 +55,7 @@ class Reactor:
         self._notebooks = ThreadPoolExecutor(settings.kernels, f"{venue} react")
         self._fast = ThreadPoolExecutor(1, f"{venue} fast")
         self._pages = ThreadPoolExecutor(1, f"{venue} pages")
+        self._pool = KernelPool(settings)
         self._client: Venue | None = None
         self._lock = threading.Lock()
         self._bots: dict[str, Bot] = {}
@@ -66,6 +76,7 @@ class Reactor:
     def know(self, bots: Sequence[Bot]) -> None:
         """The venue's bots that run now."""
         self._bots = {bot.name: bot for bot in bots if bot.wake_params.on != "schedule"}
+        self._preheat()
 
     def on_close(self, series: Series, closed: datetime) -> None:
         """A candle of a series has closed and is stored. A bot on several symbols wakes once all
@@ -105,6 +116,7 @@ class Reactor:
                 pool.shutdown(wait=False, cancel_futures=True)
             begun = self._begun.copy()
         self._calm.set()
+        self._pool.close()
         _, slow = wait(begun, patience)
         if slow:
             log.warning("%d bots or pages of %s are left at work", len(slow), self._venue)
@@ -143,13 +155,20 @@ class Reactor:
                 as_of = self._wanted.pop(bot.name, None)
                 if as_of is None or self._ended.is_set():
                     self._working.discard(bot.name)
-                    return
+                    break
             try:
                 self._trade(bot, as_of)
             except DeskError as error:
                 log.error("bot %s: %s", bot.name, error)
             except Exception:
                 log.exception("bot %s failed", bot.name)
+        self._preheat()
+
+    def _preheat(self) -> None:
+        """Have kernels started for the next pages, once no bot is at work."""
+        in_notebooks = any(not bot.wake_params.fast for bot in [*self._bots.values()])
+        if in_notebooks and not self._working:
+            self._pool.fill(_PREHEATED)
 
     def _trade(self, bot: Bot, as_of: datetime) -> None:
         lock = make_lock(self._settings.home / "run" / "locks" / f"bot-{bot.name}.lock")
@@ -193,12 +212,15 @@ class Reactor:
         if kernel is None:
             return
         try:
-            signal = run_step(self._settings, self._ledger, signal_step(bot, as_of), None)
+            signal = self._run(signal_step(bot, as_of))
             step = execute_step(bot, signal)
             if step:
-                run_step(self._settings, self._ledger, step, None)
+                self._run(step)
         finally:
             kernel.give_back()
+
+    def _run(self, step: Step) -> Run:
+        return run_step(self._settings, self._ledger, step, None, self._pool)
 
     def _write_page(self, run: Run) -> None:
         # Orders first: a page takes as long as a dozen of them.

@@ -263,6 +263,11 @@ class DeskSettings(BaseSettings):
         return self.home / "logs"
 
     @property
+    def kernel_sockets(self) -> Path:
+        """Sockets over which pages talk to their kernels."""
+        return self.home / "run" / "kernels"
+
+    @property
     def services_file(self) -> Path:
         """Addresses and process ids of what `desk up` started."""
         return self.home / "run" / "services.json"

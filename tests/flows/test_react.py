@@ -22,6 +22,7 @@ from tests.replays import entry_file
 from tests.waiting import until
 from tradelib.clock import parse_time
 from tradelib.errors import InvalidInput
+from tradelib.kernels.servers import load_servers
 from tradelib.notebooks.cycle import SIGNALS
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once
 from tradelib.trading import tables
@@ -130,6 +131,31 @@ class Recorder(Reactor):
 
     def _trade(self, bot: Bot, as_of: datetime) -> None:
         self.traded.append(as_of)
+
+
+def kernels() -> set[int]:
+    return {pid for server in load_servers() for pid in server.kernels}
+
+
+def test_the_next_pages_of_a_bot_find_their_kernels_started(desk: PaperDesk) -> None:
+    others = kernels()
+    with reacting(desk, on="close") as (reactor, bot):
+        until(lambda: reactor._pool.count == 2)
+        waiting = kernels() - others
+        reactor.on_close(series_of(bot), desk.venue().fetch_time())
+        until(lambda: closes(desk, bot) and not reactor._working and reactor._pool.count == 2)
+        assert len(waiting & kernels()) == 2 - len(load_runs(desk.ledger))
+    assert kernels() <= others
+
+
+def test_no_kernel_waits_for_bots_that_need_none(desk: PaperDesk) -> None:
+    others = kernels()
+    with reacting(desk, on="close", fast=True) as (reactor, bot):
+        reactor.on_close(series_of(bot), desk.venue().fetch_time())
+        until(lambda: closes(desk, bot) and not reactor._working)
+        until(lambda: all(run.page for run in load_runs(desk.ledger)))
+        assert reactor._pool.count == 0
+        assert kernels() <= others
 
 
 def test_a_bot_on_several_symbols_wakes_once_when_all_have_their_candle(desk: PaperDesk) -> None:

@@ -7,7 +7,15 @@ import pytest
 
 from tests.notebooks.test_runner import RECORD
 from tradelib.errors import RunFailed
-from tradelib.notebooks.runner import run_notebook
+from tradelib.notebooks import runner
+from tradelib.notebooks.runner import (
+    execute_page,
+    make_page_path,
+    new_run,
+    plain_environment,
+    run_notebook,
+)
+from tradelib.scrubber import desk_scrubber
 from tradelib.settings import LIVE_KERNEL
 from tradelib.trading.runs import Outcome, load_runs
 
@@ -105,6 +113,21 @@ def test_a_page_that_needs_too_much_memory_is_told(fail, cell, kernel):
     run, error, _ = fail(cell, RECORD, kernel=kernel, notebook_memory_mb=600)
     assert run.reason == "it needed more than 600 MB"
     assert not error.retryable
+
+
+@both_kernels
+def test_a_kernel_that_could_not_be_prepared_is_ended(settings, ledger, notebooks, kernel):
+    file, marker = runner.NOTEBOOKS / f"{notebooks('page', RECORD)}.ipynb", settings.home / "pid"
+    run = new_run(file, "page", {}, "token", None, None, None, None, kernel)
+    prepare = (
+        f"import os\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\nraise ValueError('no')"
+    )
+    done = execute_page(
+        settings, file, make_page_path(settings, run), run, plain_environment(settings),
+        desk_scrubber(settings), prepare=prepare,
+    )  # fmt: skip
+    assert done.reason == "RuntimeError: its kernel was not prepared: no"
+    assert not psutil.pid_exists(int(marker.read_text()))
 
 
 SHARING = """import multiprocessing, numpy, time

@@ -25,6 +25,19 @@ def imported_files(seen_before: Files) -> Files:
     return {sys.executable: _look(sys.executable) or (0, 0), **found}
 
 
+def settings_files() -> Files:
+    """The same of the files in which a user may configure this user's kernels."""
+    from IPython.core.application import ENV_CONFIG_DIRS, SYSTEM_CONFIG_DIRS
+    from IPython.paths import get_ipython_dir
+
+    profile = os.path.join(get_ipython_dir(), "profile_default")
+    folders = [Path(one) for one in (profile, *ENV_CONFIG_DIRS, *SYSTEM_CONFIG_DIRS)]
+    patterns = ("*.py", "*.json", "startup/*.py", "startup/*.ipy")
+    paths = [str(path) for folder in folders for one in patterns for path in folder.glob(one)]
+    paths.append(os.environ.get("PYTHONSTARTUP", ""))
+    return {path: look for path in paths if (look := _look(path))}
+
+
 def find_change(files: Files) -> str | None:
     """The first file that is not what it was, None when all are."""
     return next((path for path, seen in files.items() if _look(path) != seen), None)

@@ -278,6 +278,7 @@ class Server:
             "missing": [name for name in self._plan.preload if name not in self._loaded],
             "served": self._served,
             "kernels": [one.pid for one in self._kernels.values()],
+            "stale": self._find_staleness(),
         }
 
 

@@ -115,7 +115,8 @@ def end_servers(owner: str) -> None:
 @dataclass(frozen=True)
 class ServerStatus:
     """A fork server that runs. since: seconds since 1970; missing: modules that could not be
-    imported; served: kernels forked so far; kernels: process ids of the living ones."""
+    imported; served: kernels forked so far; kernels: process ids of the living ones; stale: why it
+    forks no more, as that what it imported has changed; else empty."""
 
     path: Path
     pid: int
@@ -125,6 +126,7 @@ class ServerStatus:
     missing: tuple[str, ...]
     served: int
     kernels: tuple[int, ...]
+    stale: str
 
 
 def load_servers() -> list[ServerStatus]:
@@ -156,7 +158,17 @@ def _load_status(path: Path) -> ServerStatus | None:
         missing=tuple(told["missing"]),
         served=told["served"],
         kernels=tuple(told["kernels"]),
+        stale=told.get("stale", "an earlier version of this code runs it"),
     )
+
+
+def is_current(identity: Identity, kernel: WarmProcess) -> bool:
+    """Whether the server for `identity` would fork that kernel no other than it is."""
+    try:
+        server = _load_status(socket_path(identity))
+    except NoWarmKernel:
+        return False
+    return server is not None and not server.stale and kernel.pid in server.kernels
 
 
 def can_fork() -> bool:

@@ -25,7 +25,7 @@ def load_identity(kernel: str, environment: Mapping[str, str]) -> Identity:
         told = KernelSpecManager().get_kernel_spec(kernel).metadata["kernel_provisioner"]["config"]
     except (NoSuchKernel, KeyError) as error:
         raise NoWarmKernel(f"no kernelspec {kernel!r} names packages to import") from error
-    idle = told.get("idle", IDLE)
+    idle = float(told.get("idle", IDLE))  # as the provisioner reads it
     return identity_for(sys.executable, tuple(told.get("preload", ())), environment, idle)
 
 

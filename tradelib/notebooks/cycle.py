@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tradelib.clock import timeframe_ms, utc_now
 from tradelib.errors import DeskError, RefusedError, StorageFailed
@@ -23,6 +23,9 @@ from tradelib.trading.orders import load_orders
 from tradelib.trading.positions import load_positions
 from tradelib.trading.runs import Outcome, Run, load_run_bots
 from tradelib.venue import open_venue
+
+if TYPE_CHECKING:
+    from tradelib.notebooks.preheat import KernelPool
 
 FETCH = "live/10_fetch_candles"
 SIGNALS = "live/20_generate_signals"
@@ -152,8 +155,15 @@ def bots_that_decided(ledger: Ledger, day: date) -> dict[str, list[str]]:
     return found
 
 
-def run_step(settings: DeskSettings, ledger: Ledger, step: Step, cycle: str | None) -> Run:
-    """Run one step's notebook; raises what run_notebook raises."""
+def run_step(
+    settings: DeskSettings,
+    ledger: Ledger,
+    step: Step,
+    cycle: str | None,
+    pool: KernelPool | None = None,
+) -> Run:
+    """Run one step's notebook, in one of the pool's kernels where there is one; raises what
+    run_notebook raises."""
     try:
         run = run_notebook(
             settings,
@@ -164,6 +174,7 @@ def run_step(settings: DeskSettings, ledger: Ledger, step: Step, cycle: str | No
             venue=step.venue,
             cycle=cycle,
             as_of=step.as_of,
+            pool=pool,
         )
     except DeskError as error:
         failed = {"run": getattr(error, "run", None), "outcome": Outcome.FAILED}

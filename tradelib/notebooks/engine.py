@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from itertools import groupby
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import run_sync
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
@@ -21,12 +21,14 @@ from papermill.iorw import write_ipynb
 from traitlets import default
 
 from tradelib.kernels.client import QuickKernelManager, private_sockets
-from tradelib.kernels.identity import ADOPT_ENV
 from tradelib.kernels.process import WarmProcess
-from tradelib.notebooks.family import ADOPT, MARK_ENV
-from tradelib.notebooks.keeper import Keeper, Limits
+from tradelib.notebooks.family import ADOPT
+from tradelib.notebooks.keeper import Keeper, Limits, Ties
 from tradelib.notebooks.scrubbing import scrub_page
 from tradelib.scrubber import Scrubber
+
+if TYPE_CHECKING:
+    from tradelib.notebooks.preheat import KernelPool
 
 ENGINE = "notedesk"
 # Where a page's metadata tell how it was run.
@@ -129,6 +131,11 @@ class _PageClient(PapermillNotebookClient):  # type: ignore[misc]
 
     start_new_kernel = run_sync(async_start_new_kernel)
 
+    def use(self, manager: QuickKernelManager) -> None:
+        """Let the page run in the kernel of that manager, which is its own from now on."""
+        self.km = manager
+        self.keeper.take(manager.provisioner.process)
+
     @default("on_notebook_start")
     def _make_start(self) -> Callable[..., Awaitable[None]]:
         async def start(notebook: Any) -> None:
@@ -160,6 +167,11 @@ class _PageClient(PapermillNotebookClient):  # type: ignore[misc]
             self.nb_man.nb = _with_whole_streams(self.nb)
             _shorten(self.nb_man.nb)
 
+    def end_kernel(self) -> None:
+        """End a kernel that nbclient left, as where it could not be prepared."""
+        if self.km is not None and self.km.has_kernel:
+            self._cleanup_kernel()
+
     async def _async_cleanup_kernel(self) -> None:
         self.keeper.note_members()
         await super()._async_cleanup_kernel()
@@ -183,7 +195,8 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
     env, folder: the kernel's environment and working directory. limits: what the page may take.
     log: file that takes what the kernel and its children say outside of cells. scrubber: knows the
     secrets that must not be written. sockets: folder for its channels. record: what the page's
-    metadata tell of its run. prepare: code that the kernel runs before the page.
+    metadata tell of its run. prepare: code that the kernel runs before the page. pool: what may
+    have a kernel for it that has been started already.
 
     Raises PageStopped when the kernel did not live to the page's end; whatever the end, no process
     that the page started is left.
@@ -225,16 +238,19 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
         scrubber: Scrubber,
         sockets: Path,
         prepare: str = "",
+        pool: KernelPool | None = None,
         start_timeout: int = 60,
         **_: Any,
     ) -> None:
         deadline = monotonic() + limits.seconds
+        preheated = pool.take(kernel_name, env) if pool else None
         for may_try_again in (True, False):
-            with Keeper(limits, log, scrubber, deadline) as keeper:
+            ties = preheated.ties if preheated else Ties.make()
+            with Keeper(limits, log, scrubber, deadline, ties) as keeper:
                 client = _PageClient(
                     nb_man,
                     keeper,
-                    prepare,
+                    f"{preheated.tell_run(env)}\n{prepare}" if preheated else prepare,
                     config=private_sockets(sockets),
                     kernel_manager_class=QuickKernelManager,
                     kernel_name=kernel_name,
@@ -244,10 +260,11 @@ class DeskEngine(NBClientEngine):  # type: ignore[misc]
                     shutdown_kernel="immediate",
                     log=_papermill_log,
                 )
-                launch = {"cwd": str(folder), "stdout": keeper.outlet, "stderr": keeper.outlet}
-                marked = {**env, MARK_ENV: keeper.mark, ADOPT_ENV: "1"}
-                if _run(client, {**launch, "env": marked}, may_try_again):
+                if preheated:
+                    client.use(preheated.manager)
+                if _run(client, ties.launch(folder, env), may_try_again):
                     return
+            preheated = None
 
 
 def _run(client: _PageClient, launch: Mapping[str, Any], may_try_again: bool) -> bool:
@@ -266,6 +283,7 @@ def _run(client: _PageClient, launch: Mapping[str, Any], may_try_again: bool) ->
             raise
         raise PageStopped(told) from error
     finally:
+        client.end_kernel()
         keeper.end_members(thoroughly=not well)
     return True
 

@@ -7,6 +7,7 @@ import secrets
 import select
 import signal
 from codecs import getincrementaldecoder
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 
 import psutil
 
+from tradelib.kernels.identity import ADOPT_ENV
 from tradelib.kernels.process import UNKNOWN_EXIT
-from tradelib.notebooks.family import Family
+from tradelib.notebooks.family import MARK_ENV, Family
 from tradelib.scrubber import Scrubber
 from tradelib.services.logs import open_log
 
@@ -43,19 +45,44 @@ class Limits:
     output_mb: float
 
 
-class Keeper:
-    """Ends a kernel that exceeds its limits, and knows why it ended.
+@dataclass(frozen=True)
+class Ties:
+    """What a kernel is started with so that a keeper can keep it. outlet: file descriptor that
+    takes what the kernel says outside of its cells, and what its children say; inlet: where that is
+    read; mark: is in its environment."""
 
-    outlet: file descriptor that takes what the kernel says outside of its cells, and what its
-    children say; it goes to `log`, scrubbed. mark: is in the environment of the kernel.
+    inlet: int
+    outlet: int
+    mark: str
+
+    @classmethod
+    def make(cls) -> Ties:
+        inlet, outlet = os.pipe()
+        os.set_blocking(inlet, False)
+        return cls(inlet, outlet, secrets.token_hex(8))
+
+    def launch(self, folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+        """The arguments of a launch in that folder, with that environment."""
+        marked = {**environment, MARK_ENV: self.mark, ADOPT_ENV: "1"}
+        return {"cwd": str(folder), "stdout": self.outlet, "stderr": self.outlet, "env": marked}
+
+    def close(self) -> None:
+        for handle in (self.inlet, self.outlet):
+            os.close(handle)
+
+
+class Keeper:
+    """Ends a kernel that exceeds its limits, and knows why it ended. What the kernel says outside
+    of its cells goes to `log`, scrubbed. ties: the kernel's, closed in the end.
 
     A process that holds the outlet open keeps nobody waiting: once the kernel has ended, what has
     been said by then is all that is taken.
     """
 
-    def __init__(self, limits: Limits, log: Path, scrubber: Scrubber, deadline: float) -> None:
-        self.limits = limits
-        self.mark = secrets.token_hex(8)
+    def __init__(
+        self, limits: Limits, log: Path, scrubber: Scrubber, deadline: float, ties: Ties
+    ) -> None:
+        self.limits, self.ties = limits, ties
         self.reason: str | None = None
         self._deadline = deadline
         self._log, self._scrubber = log, scrubber
@@ -71,24 +98,21 @@ class Keeper:
         self._lock = Lock()
 
     def __enter__(self) -> Keeper:
-        self._inlet, self.outlet = os.pipe()
         self._sleep, self._wake = os.pipe()
-        os.set_blocking(self._inlet, False)
         self._thread = Thread(target=self._watch, name="keeper", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in (self.outlet, self._wake):
-            os.close(handle)
+        os.close(self._wake)
         self._thread.join()
-        for handle in (self._inlet, self._sleep):
-            os.close(handle)
+        os.close(self._sleep)
+        self.ties.close()
 
     def take(self, kernel: Any) -> None:
         """Keep this process, as a `subprocess.Popen`, from now on."""
         with self._lock, suppress(psutil.Error):  # one that has ended needs no keeper
-            self._kernel, self._family = kernel, Family.of(kernel.pid, self.mark)
+            self._kernel, self._family = kernel, Family.of(kernel.pid, self.ties.mark)
             self._process = psutil.Process(kernel.pid)
             if self.reason is not None:  # time ran out before
                 self._process.kill()
@@ -148,14 +172,14 @@ class Keeper:
 
     def _watch(self) -> None:
         poll = select.poll()
-        poll.register(self._inlet, select.POLLIN)
+        poll.register(self.ties.inlet, select.POLLIN)
         poll.register(self._sleep, select.POLLIN)
         hears = True
         while not any(handle == self._sleep for handle, _ in poll.poll(self._milliseconds_left())):
             self._check()
             if hears and self._hear() is False:
                 hears = False
-                poll.unregister(self._inlet)
+                poll.unregister(self.ties.inlet)
         while hears and self._hear():
             pass
         self._say(len(self._unsaid))
@@ -191,7 +215,7 @@ class Keeper:
     def _hear(self) -> bool | None:
         """Take what was said; None where nothing was just now, False where nothing more counts."""
         try:
-            said = os.read(self._inlet, _CHUNK)
+            said = os.read(self.ties.inlet, _CHUNK)
         except BlockingIOError:
             return None
         if not said or not self.count(len(said)):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 import papermill
@@ -43,6 +43,9 @@ from tradelib.settings import LIVE_KERNEL, NOTEBOOKS, PROJECT, DeskSettings
 from tradelib.trading.ledger import Ledger
 from tradelib.trading.runs import Outcome, Run, finish_run, hash_token, load_run, start_run
 
+if TYPE_CHECKING:
+    from tradelib.notebooks.preheat import KernelPool
+
 # What a page may die of that another try may not meet; the first is how the death of a kernel that
 # kept within its limits is told.
 _PASSING = (
@@ -63,12 +66,14 @@ def run_notebook(
     cycle: str | None = None,
     as_of: datetime | None = None,
     kernel: str = LIVE_KERNEL,
+    pool: KernelPool | None = None,
 ) -> Run:
     """Execute `notebooks/<notebook>.ipynb` and return its finished record.
 
     The record is in the ledger before the kernel starts, so that a killed run is seen as such.
     kernel: a kernelspec's name; the one that the notebook itself names is for those who open it.
-    The executed page is kept under `reports/<date>/<run>/`, as far as it got.
+    pool: kernels that may have been started for it. The executed page is kept under
+    `reports/<date>/<run>/`, as far as it got.
 
     Raises InvalidInput for parameters that are unknown, ill-typed or hold a secret (nothing is
     started) and RunFailed when a cell failed, a limit was exceeded, the kernel died or no result
@@ -86,8 +91,8 @@ def run_notebook(
     page = make_page_path(settings, run)
     start_run(ledger, run)
     try:
-        environment = _kernel_environment(settings, run, token)
-        done = execute_page(settings, path, page, run, environment, scrubber)
+        environment = kernel_environment(settings) | _own_environment(run, token)
+        done = execute_page(settings, path, page, run, environment, scrubber, pool=pool)
     except BaseException:
         finish_run(ledger, run.id, Outcome.FAILED, reason="interrupted")
         raise
@@ -198,11 +203,13 @@ def execute_page(
     *,
     kernel: str | None = None,
     prepare: str = "",
+    pool: KernelPool | None = None,
 ) -> Executed:
     """Execute the notebook at `path` as that run, keep it as `page`, and tell how it went.
 
     environment: the kernel's, whole. scrubber: knows what must not be kept. kernel: a kernelspec's
-    name; None: the run's. prepare: code that the kernel runs before the page.
+    name; None: the run's. prepare: code that the kernel runs before the page. pool: kernels that
+    may have been started for it.
     """
     reason = None
     try:
@@ -217,12 +224,13 @@ def execute_page(
             autosave_cell_every=0,
             env=environment,
             prepare=prepare,
+            pool=pool,
             folder=PROJECT,
             record=run.provenance,
             limits=_limits(settings),
             log=settings.logs / "kernels.log",
             scrubber=scrubber,
-            sockets=settings.home / "run" / "kernels",
+            sockets=settings.kernel_sockets,
         )
     except PapermillExecutionError as error:
         reason = f"cell {error.exec_count}: {error.ename}: {error.evalue}"
@@ -269,16 +277,19 @@ def _in_own_event_loop(call: Callable[..., Any], *arguments: Any, **named: Any) 
     contextvars.Context().run(run)
 
 
-def _kernel_environment(settings: DeskSettings, run: Run, token: str) -> dict[str, str]:
-    """The kernel's environment: the run's token, and no secret but the venues' own."""
+def kernel_environment(settings: DeskSettings) -> dict[str, str]:
+    """The environment of a kernel that may act, but for its run: no secret but the venues' own."""
     prefixes = tuple(
         venue.keys.removeprefix("env:")
         for venue in settings.venues.values()
         if venue.keys and venue.keys.startswith("env:")
     )
     keys = {n: v for n, v in os.environ.items() if prefixes and n.startswith(prefixes)}
-    own = {RUN_ENV: run.id, TOKEN_ENV: token} | ({CYCLE_ENV: run.cycle} if run.cycle else {})
-    return plain_environment(settings) | keys | own
+    return plain_environment(settings) | keys
+
+
+def _own_environment(run: Run, token: str) -> dict[str, str]:
+    return {RUN_ENV: run.id, TOKEN_ENV: token} | ({CYCLE_ENV: run.cycle} if run.cycle else {})
 
 
 def plain_environment(settings: DeskSettings) -> dict[str, str]:
