@@ -133,29 +133,33 @@ class Recorder(Reactor):
         self.traded.append(as_of)
 
 
-def kernels() -> set[int]:
+def waiting(reactor: Reactor) -> set[int]:
+    """The kernels of its own that wait for pages; others' come and go."""
+    return {one.process.pid for one in [*reactor._pool._waiting]}
+
+
+def living() -> set[int]:
     return {pid for server in load_servers() for pid in server.kernels}
 
 
 def test_the_next_pages_of_a_bot_find_their_kernels_started(desk: PaperDesk) -> None:
-    others = kernels()
     with reacting(desk, on="close") as (reactor, bot):
         until(lambda: reactor._pool.count == 2)
-        waiting = kernels() - others
+        before = waiting(reactor)
+        assert before <= living()
         reactor.on_close(series_of(bot), desk.venue().fetch_time())
         until(lambda: closes(desk, bot) and not reactor._working and reactor._pool.count == 2)
-        assert len(waiting & kernels()) == 2 - len(load_runs(desk.ledger))
-    assert kernels() <= others
+        after = waiting(reactor)
+        assert len(before & after) == 2 - len(load_runs(desk.ledger))
+    assert not living() & (before | after)
 
 
 def test_no_kernel_waits_for_bots_that_need_none(desk: PaperDesk) -> None:
-    others = kernels()
     with reacting(desk, on="close", fast=True) as (reactor, bot):
         reactor.on_close(series_of(bot), desk.venue().fetch_time())
         until(lambda: closes(desk, bot) and not reactor._working)
         until(lambda: all(run.page for run in load_runs(desk.ledger)))
         assert reactor._pool.count == 0
-        assert kernels() <= others
 
 
 def test_a_bot_on_several_symbols_wakes_once_when_all_have_their_candle(desk: PaperDesk) -> None:

@@ -8,6 +8,7 @@ import pytest
 from tests.notebooks.test_runner import RECORD
 from tradelib.errors import RunFailed
 from tradelib.notebooks import runner
+from tradelib.notebooks.provenance import code_version
 from tradelib.notebooks.runner import (
     execute_page,
     make_page_path,
@@ -118,7 +119,9 @@ def test_a_page_that_needs_too_much_memory_is_told(fail, cell, kernel):
 @both_kernels
 def test_a_kernel_that_could_not_be_prepared_is_ended(settings, ledger, notebooks, kernel):
     file, marker = runner.NOTEBOOKS / f"{notebooks('page', RECORD)}.ipynb", settings.home / "pid"
-    run = new_run(file, "page", {}, "token", None, None, None, None, kernel)
+    run = new_run(
+        file, "page", {}, "token", None, None, None, None, kernel, code_version()
+    )  # fmt: skip
     prepare = (
         f"import os\nopen({str(marker)!r}, 'w').write(str(os.getpid()))\nraise ValueError('no')"
     )
