@@ -10,9 +10,9 @@ price every ten seconds, balances, its open orders), and sends nothing; then the
 on a desk whose feed wakes the same bots, and their orders count too. The exchange itself counts
 both, and lets nobody ask too much but those first, whose minutes pass too fast for it. A
 reconciliation is no part of it; its weight is told.
-Speed: from the step, whose messages close a candle and move the quote, to the ledger's note that
-the order was answered; on the fast path and by a warm notebook. The feed has a process of its own,
-and each step waits until the pages of the one before are written.
+Speed: from when the exchange begins to tell of a step, whose messages close a candle and move the
+quote, to the ledger's note that the order was answered; on the fast path and by a warm notebook.
+The feed has a process of its own; each step waits until the pages of the one before are written.
 Faults: an hour of minutes in which stream messages are dropped, doubled, delayed, sent again late
 and out of order, and connections end, fall silent or are terminated; then store and books are held
 against the exchange's own.
@@ -48,7 +48,7 @@ from tradelib.candles.store import CandleStore
 from tradelib.candles.walk import START, random_candles
 from tradelib.cli.markets import file_market
 from tradelib.cli.stepped import SteppedDesk, stepped_desk
-from tradelib.clock import parse_time, utc_now
+from tradelib.clock import parse_time
 from tradelib.feed.status import StreamStatus, load_streams
 from tradelib.kernels.servers import own_servers, warm_up
 from tradelib.kernels.specs import load_identity
@@ -290,15 +290,14 @@ def counts(stepped: SteppedDesk) -> dict[str, Any]:
 
 
 def time_orders(trades: int, *, fast: bool) -> list[float]:
-    """Seconds from a step to the answer of the order that it made a bot send."""
+    """Seconds from when a step is told to the answer of the order that it made a bot send."""
     found: list[float] = []
     restless = desk(1, SYMBOLS[:1], 10 * trades, RESTLESS, on="close", fast=fast)
     progress = Progress(transient=True, console=Console(stderr=True))
     with restless as stepped, following(stepped, warm=True), progress:
         task = progress.add_task("fast path" if fast else "warm notebooks", total=trades)
         while len(found) < trades:
-            began = utc_now()
-            stepped.step()
+            began = stepped.step()
             # The exchange shares this process: who looked now would keep it from answering.
             time.sleep(PAUSE)
             close = now(stepped)

@@ -10,7 +10,7 @@ import ccxt
 import pytest
 
 from tests.paper.conftest import ANN, Start, trader
-from tradelib.clock import to_ms
+from tradelib.clock import parse_time, to_ms, utc_now
 from tradelib.errors import InvalidInput
 from tradelib.paper import PaperAccount, PaperHandle
 
@@ -48,6 +48,12 @@ def test_the_price_stands_at_the_open_of_the_next_candle(
         assert ann.fetch_time() == to_ms(datetime(2024, 1, 1, candle, tzinfo=UTC))
         ticker = ann.fetch_ticker(PAIR)
         assert (ticker["last"], ticker["bid"], ticker["ask"]) == (opened, opened, opened)
+
+
+def test_a_step_tells_when_those_who_listen_began_to_be_told(paper: PaperHandle) -> None:
+    before = utc_now()
+    told = parse_time(paper.control("step")["told_from"])
+    assert before <= told <= utc_now()
 
 
 def test_a_small_market_order_fills_at_the_next_open_exactly(

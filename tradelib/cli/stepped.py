@@ -18,7 +18,7 @@ from tradelib.candles.schema import candles_from_arrays
 from tradelib.candles.store import CandleStore
 from tradelib.cli.home import prepare_home
 from tradelib.cli.markets import LocalMarket, file_market
-from tradelib.clock import from_ms, timeframe_ms
+from tradelib.clock import from_ms, parse_time, timeframe_ms
 from tradelib.errors import InvalidInput
 from tradelib.notebooks.cycle import (
     execute_step,
@@ -62,8 +62,10 @@ class SteppedDesk:
     def venue(self, *, trading: bool = True) -> Venue:
         return open_venue(self.settings, self.market.venue, trading=trading)
 
-    def step(self, candles: int = 1) -> None:
-        self.paper.control("step", candles=candles, timeframe=self.market.timeframe)
+    def step(self, candles: int = 1) -> datetime:
+        """Play so many candles; when, by the wall's clock, those who listen began to be told."""
+        done = self.paper.control("step", candles=candles, timeframe=self.market.timeframe)
+        return parse_time(done["told_from"])
 
     def run_cycle(self) -> list[Run]:
         """A whole cycle of notebooks, one after the other, without Prefect."""

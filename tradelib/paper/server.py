@@ -16,7 +16,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tradelib.clock import format_time, from_ms
+from tradelib.clock import format_time, from_ms, utc_now
 from tradelib.errors import DeskError, InvalidInput, unknown_name
 from tradelib.paper import replies
 from tradelib.paper.exchange import Exchange
@@ -218,10 +218,12 @@ class Control:
         }
 
     def step(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """candles: how many (1); timeframe: of which (the base)."""
+        """candles: how many (1); timeframe: of which (the base). told_from: by the wall's clock,
+        right before the first of those who listen is told."""
         timeframe = asked.get("timeframe") or self._exchange.tape.market.base
         self._exchange.step(int(asked.get("candles", 1)), str(timeframe))
-        return {"time": format_time(from_ms(self._exchange.now)), "time_ms": self._exchange.now}
+        time, now = self._exchange.now, format_time(utc_now())
+        return {"time": format_time(from_ms(time)), "time_ms": time, "told_from": now}
 
     def record(self, asked: dict[str, Any]) -> dict[str, Any]:
         """account: whose orders, trades and balances to tell, whatever its reads show."""
