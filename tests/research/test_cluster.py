@@ -49,6 +49,9 @@ def cluster(distributed):
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         distributed.LocalCluster(**size, dashboard_address=":0") as found,
     ):
+        # A worker that has told its cluster that it runs may not be known to the scheduler yet.
+        with distributed.Client(found, set_as_default=False) as client:
+            client.wait_for_workers(2, timeout=60)
         yield found
 
 
