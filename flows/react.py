@@ -12,13 +12,7 @@ from decimal import Decimal
 from flows.dispatch import Kernel, Kernels, make_lock, try_lock
 from tradelib.clock import utc_now
 from tradelib.errors import DeskError
-from tradelib.notebooks.cycle import (
-    Step,
-    execute_step,
-    run_step,
-    signal_step,
-    venues_in_use,
-)
+from tradelib.notebooks.cycle import Step, execute_step, run_step, signal_step, venues_in_use
 from tradelib.notebooks.fast import IN_PROCESS, trade_at_once, write_page
 from tradelib.notebooks.preheat import KernelPool
 from tradelib.settings import DeskSettings

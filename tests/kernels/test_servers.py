@@ -26,15 +26,6 @@ pytestmark = pytest.mark.usefixtures("own_sockets")
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder from which fork servers import."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    return folder
-
-
-@pytest.fixture
 def told(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     """What the provisioner warns of, whatever else has been done to the desk's loggers."""
     logger, lines = logging.getLogger("tradelib.kernels.provisioner"), []

@@ -44,15 +44,6 @@ RECORD += 'record_result({"pid": os.getpid()})\n'
 
 
 @pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of modules that kernels import from."""
-    folder = tmp_path / "modules"
-    folder.mkdir()
-    monkeypatch.setenv("PYTHONPATH", str(folder))
-    return folder
-
-
-@pytest.fixture
 def pool(
     settings: DeskSettings, tmp_path: Path, modules: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[KernelPool]:

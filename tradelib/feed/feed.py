@@ -144,7 +144,6 @@ class Feed:
         # Of the loop's thread and of the one for quotes, under the lock.
         self._quotes_lock = threading.Lock()
         self._latest: dict[str, Quote] = {}
-        self._told: dict[str, Quote] = {}
         self._moved: set[str] = set()
         self._unshared: set[str] = set()
         # When by the wall's clock the venue told which time of its own.
@@ -198,12 +197,13 @@ class Feed:
         return self._newest_time(IN_FLIGHT.total_seconds())
 
     def told_quotes(self, symbols: Collection[str]) -> dict[str, Quote]:
-        """The newest of those symbols' quotes that messages told: none unless messages come in
-        time. Each is stamped with when it was told at the earliest."""
+        """The newest of those symbols' quotes: none unless messages come in time. Each that a
+        message told is stamped with when that was at the earliest; one that was asked for has no
+        venue_time."""
         if self.told_time() is None:
             return {}
         with self._quotes_lock:
-            return {s: quote for s in symbols if (quote := self._told.get(s)) is not None}
+            return {s: self._latest[s] for s in symbols if s in self._latest}
 
     def _newest_time(self, within: float) -> datetime | None:
         """The newest time that a message told within so many seconds. None where none did, or where
@@ -226,11 +226,10 @@ class Feed:
 
     def on_quotes(self, quotes: Sequence[Quote]) -> None:
         self.health[Channel.QUOTES].hear()
-        told = {quote.symbol: quote for quote in quotes}
         newest = self._times[-1][1] - IN_FLIGHT if self._times else None
-        stamps = {"venue_time": newest, "got_at": utc_now() - IN_FLIGHT}
+        got_at = utc_now() - IN_FLIGHT
+        told = {quote.symbol: replace(quote, venue_time=newest, got_at=got_at) for quote in quotes}
         with self._quotes_lock:
-            self._told |= {symbol: replace(quote, **stamps) for symbol, quote in told.items()}
             self._latest |= told
             self._moved.update(told)
             self._unshared.update(told)
